@@ -1,0 +1,47 @@
+"""Sums over the processes of a run that gradients pass through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+__all__ = ["all_reduce_sum", "is_synchronized"]
+
+
+def is_synchronized(sync: bool | None) -> bool:
+    """Whether statistics span processes: ``None`` follows the run, ``True`` needs one.
+
+    Raises:
+        RuntimeError: ``sync`` is True and no process group exists.
+    """
+    available = dist.is_available() and dist.is_initialized()
+    if sync and not available:
+        raise RuntimeError("sync=True needs an initialised process group; use sync=None")
+    return available and dist.get_world_size() > 1 and sync is not False
+
+
+class _AllReduceSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # Every rank's loss depends on every rank's input.
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """The sum of ``x`` over all processes; its gradient is the sum of theirs.
+
+    With DistributedDataParallel, which averages gradients, a loss computed from such sums on
+    every rank has exactly the gradient of one process on the joined batch.
+    """
+    return _AllReduceSum.apply(x)

@@ -1,0 +1,224 @@
+"""What a feature is: tapped from a named module, viewed as samples.
+
+N images, C channels, H x W locations, L tokens, M samples. A feature is ``[N, C]``,
+``[N, C, H, W]`` or ``[N, L, C]``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+__all__ = ["VIEWS", "FeatureTaps", "channels_of", "find_module", "pair_as_samples", "select"]
+
+VIEWS = ("dense", "global")
+
+
+def find_module(model: nn.Module, path: str) -> nn.Module:
+    """The module of ``model`` that is called ``path``, as ``named_modules`` spells it.
+
+    Raises:
+        ValueError: There is none; close matches are listed.
+    """
+    modules = dict(model.named_modules())
+    if path in modules:
+        return modules[path]
+    close = difflib.get_close_matches(path, modules, n=5, cutoff=0.4)
+    top = [name for name, _ in model.named_children()]
+    raise ValueError(
+        f"{type(model).__name__} has no module {path!r}. "
+        + (f"Close matches: {', '.join(close)}. " if close else "")
+        + f"Its top-level modules: {', '.join(top)}."
+    )
+
+
+class _Complete(Exception):
+    """Ends a forward pass whose every tap has fired."""
+
+
+class FeatureTaps:
+    """Records the outputs of named modules of a model.
+
+    Nothing is recorded outside :meth:`recording`, so that recomputed forwards (activation
+    checkpointing) and evaluation leave no trace.
+
+    Args:
+        model: The model to tap.
+        paths: Module names, as ``named_modules`` spells them.
+        stop_when_complete: Inside :meth:`recording`, end the forward pass as soon as every
+            tapped module has run.
+
+    Raises:
+        ValueError: A path names no module.
+    """
+
+    def __init__(
+        self, model: nn.Module, paths: Iterable[str], *, stop_when_complete: bool = False
+    ) -> None:
+        self.paths = tuple(dict.fromkeys(paths))
+        self._stop_when_complete = stop_when_complete
+        self._calls: dict[str, list[Any]] = {}
+        self._armed = False
+        modules = [find_module(model, path) for path in self.paths]
+        self._handles = [
+            module.register_forward_hook(self._recorder(path))
+            for path, module in zip(self.paths, modules, strict=True)
+        ]
+
+    def _recorder(self, path: str) -> Any:
+        def record(module: nn.Module, args: Any, output: Any) -> None:
+            if not self._armed:
+                return
+            self._calls.setdefault(path, []).append(output)
+            if self._stop_when_complete and len(self._calls) == len(self.paths):
+                raise _Complete
+
+        return record
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Records while it lasts, beginning empty."""
+        self.arm()
+        try:
+            yield
+        except _Complete:
+            pass
+        finally:
+            self._armed = False
+
+    def arm(self) -> None:
+        """Forgets what was recorded and starts recording."""
+        self._calls = {}
+        self._armed = True
+
+    def take(self) -> dict[str, Any]:
+        """The recorded output of every path; stops recording and forgets them.
+
+        Raises:
+            RuntimeError: A tapped module did not run, or ran more than once.
+        """
+        self._armed = False
+        calls, self._calls = self._calls, {}
+        for path in self.paths:
+            count = len(calls.get(path, ()))
+            if count == 0:
+                raise RuntimeError(f"the module {path!r} did not run in this forward pass")
+            if count > 1:
+                raise RuntimeError(
+                    f"the module {path!r} ran {count} times in one forward pass: "
+                    "tap a module that runs once, such as the one that calls it"
+                )
+        return {path: outputs[0] for path, outputs in calls.items()}
+
+    def detach(self) -> None:
+        """Removes the hooks from the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+def select(output: Any, level: int | str = -1) -> Tensor:
+    """One feature of a module's output: itself if a tensor, else the entry ``level``.
+
+    Args:
+        output: A tensor, or a tuple, list or dict of them.
+        level: The position in a tuple or list (negative from the end), or the key of a dict.
+
+    Raises:
+        ValueError: No such entry, or the entry is no feature of rank 2, 3 or 4.
+    """
+    if isinstance(output, Tensor):
+        if level not in (0, -1):
+            raise ValueError(f"level {level!r} was asked of a single tensor: use -1")
+        feature = output
+    elif isinstance(output, tuple | list):
+        if not isinstance(level, int) or not -len(output) <= level < len(output):
+            raise ValueError(f"level {level!r} was asked of {len(output)} outputs")
+        feature = output[level]
+    elif isinstance(output, dict):
+        key = list(output)[-1] if level == -1 and output else level
+        if key not in output:
+            raise ValueError(f"level {level!r} was asked of the keys {list(output)}")
+        feature = output[key]
+    else:
+        raise ValueError(f"the output is a {type(output).__name__}, which holds no feature")
+    if not isinstance(feature, Tensor) or feature.ndim not in (2, 3, 4):
+        found = (
+            f"shape {tuple(feature.shape)}"
+            if isinstance(feature, Tensor)
+            else f"a {type(feature).__name__}"
+        )
+        raise ValueError(f"a feature is [N, C], [N, C, H, W] or [N, L, C], got {found}")
+    return feature
+
+
+def channels_of(feature: Tensor) -> int:
+    """C of a feature."""
+    return feature.shape[1] if feature.ndim == 4 else feature.shape[-1]
+
+
+def _as_map(tokens: Tensor) -> Tensor:
+    n, length, channels = tokens.shape
+    side = math.isqrt(length)
+    if side * side != length:
+        raise ValueError(
+            f"{length} tokens do not form a square grid: tap a module without class tokens, "
+            "or use view='global'"
+        )
+    return tokens.transpose(1, 2).reshape(n, channels, side, side)
+
+
+def _pooled(feature: Tensor) -> Tensor:
+    if feature.ndim == 4:
+        return feature.mean(dim=(2, 3))
+    return feature.mean(dim=1) if feature.ndim == 3 else feature
+
+
+def _locations(feature: Tensor) -> Tensor:
+    if feature.ndim == 4:
+        feature = feature.permute(0, 2, 3, 1)
+    return feature.reshape(-1, feature.shape[-1])
+
+
+def pair_as_samples(student: Tensor, teacher: Tensor, view: str) -> tuple[Tensor, Tensor]:
+    """Views a pair of features as samples, ``[M, C_s]`` and ``[M, C_t]``, in the same order.
+
+    Args:
+        student: ``[N, C_s]``, ``[N, C_s, H, W]`` or ``[N, L, C_s]``.
+        teacher: The same for C_t; the grids may differ.
+        view: ``'global'``: M = N, averaged over locations. ``'dense'``: every location is a
+            sample; on each axis the coarser grid wins and the other side is average-pooled
+            to it.
+
+    Raises:
+        ValueError: An unknown view, different N, or a dense view of a vector beside a map.
+    """
+    if view not in VIEWS:
+        raise ValueError(f"view must be one of {VIEWS}, got {view!r}")
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"the student's feature holds {len(student)} images, the teacher's {len(teacher)}"
+        )
+    if view == "global":
+        return _pooled(student), _pooled(teacher)
+    if (student.ndim == 2) != (teacher.ndim == 2):
+        raise ValueError(
+            f"view='dense' cannot pair {tuple(student.shape)} with {tuple(teacher.shape)}: "
+            "use view='global' where one side is a vector"
+        )
+    if student.shape[1:-1] != teacher.shape[1:-1] or student.ndim == 4:
+        student, teacher = (_as_map(f) if f.ndim == 3 else f for f in (student, teacher))
+        size = (
+            min(student.shape[2], teacher.shape[2]),
+            min(student.shape[3], teacher.shape[3]),
+        )
+        student, teacher = (
+            f if f.shape[2:] == size else adaptive_avg_pool2d(f, size) for f in (student, teacher)
+        )
+    return _locations(student), _locations(teacher)

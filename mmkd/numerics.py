@@ -1,0 +1,38 @@
+"""Precision shared by normalizers and losses: nothing is compared below float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["at_least_float32", "check_pair", "unit_vectors"]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Casts half precision up; float32 and float64 stay what they are."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def check_pair(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError unless both sides have the same shape and hold at least one sample."""
+    if student.shape != teacher.shape:
+        raise ValueError(
+            "student and teacher must have the same shape, got "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}: project the student first"
+        )
+    if student.numel() == 0:
+        raise ValueError(f"nothing to compare: the features are empty, {tuple(student.shape)}")
+
+
+def unit_vectors(x: Tensor) -> Tensor:
+    """Scales every row of ``[M, C]`` to length 1; a zero row stays zero, with zero gradient.
+
+    Rows are divided by their largest entry first, so that no square over- or underflows.
+    """
+    x = at_least_float32(x)
+    largest = x.detach().abs().amax(dim=-1, keepdim=True)
+    is_zero = largest == 0
+    x = x / largest.masked_fill(is_zero, 1)
+    # The mask keeps the square root away from 0, where its gradient is infinite.
+    squared = x.square().sum(dim=-1, keepdim=True).masked_fill(is_zero, 1)
+    return x * squared.rsqrt()

@@ -1,0 +1,56 @@
+"""Child registries of MMEngine's.
+
+A type named ``mmkd.X`` resolves only through these, so a config cannot pick up another package's
+class of the same name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+from torch import nn
+
+__all__ = ["HOOKS", "MODELS", "build_part"]
+
+MODELS = Registry(
+    "model",
+    parent=MMENGINE_MODELS,
+    scope="mmkd",
+    locations=["mmkd.projectors", "mmkd.normalizers", "mmkd.losses", "mmkd.distiller"],
+)
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd", locations=["mmkd.engine"])
+
+
+def build_part(part: nn.Module | Mapping[str, Any], **inferred: Any) -> nn.Module:
+    """Builds a projector, normalizer or loss from its config.
+
+    Args:
+        part: A module (returned as it is) or a config such as ``dict(type='mmkd.LogSumLoss')``.
+        inferred: Arguments that the config may leave out; those that the class does not take
+            are dropped.
+
+    Raises:
+        TypeError: ``part`` is neither a module nor a mapping.
+        ValueError: The config names no ``type``, or an argument is neither given nor known.
+    """
+    if isinstance(part, nn.Module):
+        return part
+    if not isinstance(part, Mapping):
+        raise TypeError(f"expected a module or a config dict with 'type', got {part!r}")
+    if "type" not in part:
+        raise ValueError(f"a config dict needs the key 'type', got {dict(part)!r}")
+    kind = part["type"]
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    if cls is None:
+        raise ValueError(f"no class is registered under {kind!r}; the project's own start 'mmkd.'")
+    taken = inspect.signature(cls).parameters
+    arguments = {k: v for k, v in inferred.items() if k in taken and k not in part}
+    missing = [k for k, v in arguments.items() if v is None and taken[k].default is inspect._empty]
+    if missing:
+        raise ValueError(f"{kind} needs {', '.join(missing)}: give it in the config of the part")
+    return MODELS.build({**part, **arguments})
