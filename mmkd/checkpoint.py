@@ -1,0 +1,105 @@
+"""Reading a checkpoint's weights without executing what is pickled in it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["CheckpointWeights", "read_weights"]
+
+# What OpenMMLab's runners pickle beside the tensors: log buffers and numpy scalars.
+_ALLOWED = (
+    "mmengine.logging.history_buffer:HistoryBuffer",
+    "numpy._core.multiarray:_reconstruct",
+    "numpy._core.multiarray:scalar",
+    "numpy.core.multiarray:_reconstruct",
+    "numpy.core.multiarray:scalar",
+    "numpy:ndarray",
+    "numpy:dtype",
+    "builtins:getattr",
+)
+_CONTAINERS = ("state_dict", "model", "module")
+
+
+@dataclass(frozen=True)
+class CheckpointWeights:
+    """The weights of a checkpoint file, and which file it was."""
+
+    file: Path
+    sha256: str
+    weights: dict[str, Tensor]
+
+
+def _allowed_globals() -> list[Any]:
+    allowed: list[Any] = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdUSO"]
+    for entry in _ALLOWED:
+        module, name = entry.split(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+        # Both of numpy's spellings name one function; a pickle may hold either.
+        allowed += [found, (found, f"{module}.{name}")]
+    return allowed
+
+
+def _load(file: Path, allow_pickle: bool) -> Any:
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    if allow_pickle:
+        return torch.load(file, map_location="cpu", weights_only=False)
+    with torch.serialization.safe_globals(_allowed_globals()):
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"{file} holds more than weights and is not executed: {error}. If you trust "
+                "the file, set allow_pickle=True beside 'checkpoint'."
+            ) from error
+
+
+def read_weights(path: str | Path, *, allow_pickle: bool = False) -> CheckpointWeights:
+    """Reads the weights of a ``.pth``, ``.pt`` or ``.safetensors`` file.
+
+    Args:
+        path: The file. Weights may lie at its top or under ``state_dict``, ``model`` or
+            ``module``; a leading ``module.`` of the names is dropped.
+        allow_pickle: Also execute what is pickled in it. Only for files you trust.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file would execute code, or holds no weights.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    content = _load(file, allow_pickle)
+    for name in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    weights = (
+        {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
+    if not weights:
+        raise ValueError(f"{path} holds no weights (looked at its top and under {_CONTAINERS})")
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256") if hasattr(hashlib, "file_digest") else None
+        if digest is None:  # Python 3.10
+            digest = hashlib.sha256()
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return CheckpointWeights(file=file, sha256=digest.hexdigest(), weights=weights)
