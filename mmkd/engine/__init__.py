@@ -1,0 +1,5 @@
+"""Adapters, one file per trainer. They hold no mathematics."""
+
+from mmkd.engine.distill_hook import DistillHook
+
+__all__ = ["DistillHook"]

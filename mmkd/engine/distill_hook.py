@@ -1,0 +1,323 @@
+"""Distillation in MMEngine's trainer: MMDetection, MMPretrain and their relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor, nn
+
+from mmkd.distiller import FeatureDistiller
+from mmkd.engine.mm_teacher import MMTeacher, naming, parse_teachers
+from mmkd.engine.optimizer import add_projectors, average_gradients
+from mmkd.engine.random_state import preserved_random_state, random_state, set_random_state
+from mmkd.engine.step_clock import StepClock
+from mmkd.features import FeatureTaps, channels_of, find_module, select
+from mmkd.registry import HOOKS
+from mmkd.terms import Term, parse_terms
+
+__all__ = ["DistillHook"]
+
+CHECKPOINT_KEY = "mmkd"
+# Iterations in which every value is looked at; later ones cost no synchronisation.
+CHECKED_ITERATIONS = 10
+
+
+@HOOKS.register_module()
+class DistillHook(Hook):
+    """Adds distillation terms to the losses of the model that a Runner trains.
+
+    Outside training it does nothing and needs no teacher. The student's ``state_dict`` keeps
+    its keys; the projectors ride in the checkpoint under the key ``mmkd``.
+
+    Args:
+        teacher: ``dict(config=..., checkpoint=...)``: a config file (a path or
+            ``'mmdet::...'``) and its weights (``.pth`` or ``.safetensors``). Instead of
+            ``config``, ``model=dict(type=...)`` names a registered module.
+            ``allow_pickle=True`` lets the file execute code. For several teachers, a dict of
+            such dicts by name.
+        terms: Name to settings, each of which may be left out: ``student`` and ``teacher``
+            (module paths, ``'backbone'``), ``level`` (which of several outputs, the last; a
+            list makes one term each) or ``student_level`` and ``teacher_level``, ``source``
+            (which of several teachers), ``projector``, ``normalizer``, ``loss``, ``view``,
+            ``weight``, ``student_channels``, ``teacher_channels`` (see
+            :class:`mmkd.FeatureDistiller`; channels are measured where left out) and
+            ``schedule`` (see :class:`mmkd.terms.Schedule`). None: one default term a teacher.
+        probe_size: Side in pixels of the blank image on which taps, channels and weights are
+            checked before training.
+
+    Logged: ``loss_distill_<term>`` (weighted, part of the objective), ``distill_<term>``
+    (unweighted), ``distill_ratio`` (distillation to task loss), ``teacher_time_share`` (of the
+    step's time).
+
+    Raises:
+        ValueError, TypeError: An unknown key or value, on construction; a teacher, tap or
+            feature that does not fit, before training.
+        FileNotFoundError: No such checkpoint, before training.
+        RuntimeError: A term that does not fire, has no gradient, stays at 0 or is not finite,
+            in the first iterations.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(
+        self,
+        teacher: Mapping[str, Any],
+        terms: Mapping[str, Mapping[str, Any]] | None = None,
+        probe_size: int = 128,
+    ) -> None:
+        self._settings = parse_teachers(teacher)
+        with naming("terms"):
+            self.terms = parse_terms(terms, list(self._settings))
+        for name in self._settings:
+            if not any(term.source == name for term in self.terms):
+                raise ValueError(f"DistillHook teacher.{name}: no term has source={name!r}")
+        self._probe_size = probe_size
+        self.teachers: dict[str, MMTeacher] = {}
+        self.distillers: nn.ModuleDict | None = None
+        self._resumed_random_state: dict[str, Any] | None = None
+        self._handles: list[Any] = []
+        self._factors: dict[str, float] = {}
+        self._fired = False
+        self._iterations = 0
+        self._nonzero: set[str] = set()
+
+    # Before training ----------------------------------------------------------------------
+
+    def before_run(self, runner: Runner) -> None:
+        """Builds teachers and projectors, and checks them, where a training begins."""
+        is_training = isinstance(runner.optim_wrapper, OptimWrapper)
+        if not is_training or self.distillers is not None:
+            return
+        if isinstance(runner.optim_wrapper, OptimWrapperDict):
+            raise ValueError("DistillHook: optim_wrapper holds several optimizers, expected one")
+        self._student = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        device = next(self._student.parameters()).device
+        with preserved_random_state():
+            for name, settings in self._settings.items():
+                self.teachers[name] = MMTeacher(
+                    settings,
+                    {f"{t.key}.teacher": t.teacher for t in self.terms if t.source == name},
+                    self._student.data_preprocessor,
+                    device,
+                    self._probe_size,
+                )
+            self.distillers = self._build_distillers(device, runner.seed or 0)
+        projectors = [self._distiller(term).projector for term in self.terms]
+        add_projectors(runner, projectors)
+        if runner.world_size > 1:
+            average_gradients(runner, [p for m in projectors for p in m.parameters()])
+        self._clock = StepClock(device)
+
+    def _build_distillers(self, device: torch.device, seed: int) -> nn.ModuleDict:
+        student = self._probe_student(device)
+        distillers = {}
+        for index, term in enumerate(self.terms):
+            with naming(f"{term.key}.student"):
+                found = select(student[term.student], term.student_level)
+            with naming(f"{term.key}.teacher"):
+                target = select(self.teachers[term.source].probed[term.teacher], term.teacher_level)
+            with naming(term.key):
+                channels = dict(
+                    student_channels=channels_of(found), teacher_channels=channels_of(target)
+                )
+                distillers[term.name] = FeatureDistiller(
+                    **{**channels, **term.parts}, seed=seed + index
+                )
+        return nn.ModuleDict(distillers).to(device)
+
+    def _probe_student(self, device: torch.device) -> dict[str, Any]:
+        """The student's tapped outputs for a blank image; its mode is put back exactly."""
+        for term in self.terms:
+            with naming(f"{term.key}.student"):
+                find_module(self._student, term.student)
+        modes = {module: module.training for module in self._student.modules()}
+        paths = [term.student for term in self.terms]
+        taps = FeatureTaps(self._student, paths, stop_when_complete=True)
+        blank = torch.zeros(1, 3, self._probe_size, self._probe_size, device=device)
+        try:
+            self._student.eval()
+            with naming("student"), torch.no_grad(), taps.recording():
+                self._student(blank, None, mode="tensor")
+            with naming("student"):
+                return taps.take()
+        finally:
+            taps.detach()
+            for module, mode in modes.items():
+                module.training = mode
+
+    def before_train(self, runner: Runner) -> None:
+        """Attaches to the student: by now it has been copied and wrapped by whoever does."""
+        self._taps = FeatureTaps(self._student, [term.student for term in self.terms])
+        self._handles = [
+            self._student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
+            self._student.register_forward_hook(self._after_forward, with_kwargs=True),
+        ]
+        for term in self.terms:
+            if self._distiller(term).weight == 0:
+                runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
+
+    def after_train(self, runner: Runner) -> None:
+        """Leaves the student as it was found."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._taps.detach()
+
+    # Each iteration -----------------------------------------------------------------------
+
+    def _distiller(self, term: Term) -> FeatureDistiller:
+        assert self.distillers is not None
+        return self.distillers[term.name]  # type: ignore[return-value]
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Decides which terms are on."""
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._restore_random_state()
+        self._clock.start_step()
+        self._fired = False
+        length = len(runner.train_dataloader)
+        self._factors = {
+            term.name: factor
+            for term in self.terms
+            if self._distiller(term).weight > 0
+            and (factor := term.schedule.factor(runner.iter, length)) > 0
+        }
+
+    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self._factors and module.training and kwargs.get("mode") == "loss":
+            self._taps.arm()
+            self._fired = True
+
+    def _after_forward(
+        self, module: nn.Module, args: tuple, kwargs: dict, output: Any
+    ) -> dict[str, Tensor] | None:
+        if not self._fired or kwargs.get("mode") != "loss":
+            return None
+        with naming("student"):
+            student = self._taps.take()
+        terms = [term for term in self.terms if term.name in self._factors]
+        inputs = kwargs["inputs"] if "inputs" in kwargs else args[0]
+        samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
+        self._clock.start_teacher()
+        teacher = {
+            source: self.teachers[source].features(inputs, samples)
+            for source in dict.fromkeys(term.source for term in terms)
+        }
+        self._clock.stop_teacher()
+        losses: dict[str, Tensor] = dict(output)
+        task = _total(losses)
+        for term in terms:
+            with naming(term.key):
+                distance = self._distance(term, student, teacher[term.source])
+            losses[f"distill_{term.name}"] = distance.detach()
+            factor = self._factors[term.name] * self._distiller(term).weight
+            losses[f"loss_distill_{term.name}"] = factor * distance
+        losses["distill_ratio"] = (_total(losses).detach() - task) / task.clamp_min(1e-12)
+        return losses
+
+    def _distance(self, term: Term, student: dict[str, Any], teacher: dict[str, Any]) -> Tensor:
+        ours = select(student[term.student], term.student_level)
+        theirs = select(teacher[term.teacher], term.teacher_level)
+        if self._iterations >= CHECKED_ITERATIONS:
+            return self._distiller(term).distance(ours, theirs)
+        if not ours.requires_grad:
+            raise RuntimeError(
+                f"the student's feature {term.student!r} has no gradient, so nothing would be "
+                "learned: is that module frozen (frozen_stages, requires_grad)?"
+            )
+        if not torch.isfinite(theirs).all():
+            raise RuntimeError(
+                f"the teacher's feature {term.teacher!r} holds NaN or infinite values: check "
+                "its checkpoint, and its precision if this is mixed-precision training"
+            )
+        distance = self._distiller(term).distance(ours, theirs)
+        if not torch.isfinite(distance):
+            raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
+        if distance != 0:
+            self._nonzero.add(term.name)
+        return distance
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Logs the teacher's share of the time; checks that every term has fired."""
+        if not self._factors:
+            return
+        if not self._fired:
+            raise RuntimeError(
+                f"DistillHook: the terms {list(self._factors)} did not fire: "
+                f"{type(self._student).__name__} was trained without a call of its "
+                "forward(mode='loss'), which is where distillation joins"
+            )
+        self._iterations += 1
+        if self._iterations == CHECKED_ITERATIONS:
+            stuck = sorted(set(self._factors) - self._nonzero)
+            if stuck:
+                raise RuntimeError(
+                    f"DistillHook: the terms {stuck} stayed at 0 for {CHECKED_ITERATIONS} "
+                    "iterations: do student and teacher share the tapped weights?"
+                )
+        self._clock.stop_step()
+        if self._clock.share is not None:
+            runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
+
+    # Checkpoints --------------------------------------------------------------------------
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Adds projectors and random states under a key of their own."""
+        if self.distillers is None:
+            return
+        checkpoint[CHECKPOINT_KEY] = dict(
+            distillers={k: v.cpu() for k, v in self.distillers.state_dict().items()},
+            random_state=random_state(),
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Takes them back where a training is resumed."""
+        if self.distillers is None or not runner._resume:
+            return
+        if CHECKPOINT_KEY not in checkpoint:
+            raise ValueError(
+                "DistillHook: the checkpoint to resume from was written without distillation, "
+                "so it holds no projectors: start from its weights with load_from instead of "
+                "resume, or remove the hook"
+            )
+        state = checkpoint[CHECKPOINT_KEY]
+        with naming("terms (do they match the run that is resumed?)"):
+            self.distillers.load_state_dict(state["distillers"])
+        self._resumed_random_state = state["random_state"]
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Continues the random states of the run that was stopped."""
+        if self._resumed_random_state is None:
+            return
+        loop = runner.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop):
+            return
+        self._restore_random_state()
+        # The validation that followed the checkpoint has drawn its data loader's seed.
+        was_validated = (
+            runner.val_loop is not None
+            and loop.epoch >= loop.val_begin
+            and loop.epoch % loop.val_interval == 0
+        )
+        if was_validated:
+            torch.empty((), dtype=torch.int64).random_()
+
+    def _restore_random_state(self) -> None:
+        if self._resumed_random_state is not None:
+            set_random_state(self._resumed_random_state)
+            self._resumed_random_state = None
+
+
+def _total(losses: dict[str, Any]) -> Tensor:
+    """The objective, as the model's ``parse_losses`` sums it, without gradient."""
+    values = [value for key, value in losses.items() if "loss" in key]
+    flat = [each for v in values for each in (v if isinstance(v, list | tuple) else [v])]
+    return torch.stack([each.detach().float().mean() for each in flat]).sum()

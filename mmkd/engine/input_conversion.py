@@ -1,0 +1,88 @@
+"""From images preprocessed for the student to images preprocessed for the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ImageFormat", "InputConversion", "image_sizes"]
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What a preprocessor makes of 0..255 images: per-channel mean and std, in its own channel
+    order; whether it swaps the loaded order; the value of padding."""
+
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    swapped: bool = False
+    pad_value: float = 0.0
+
+    @classmethod
+    def of(cls, preprocessor: nn.Module) -> ImageFormat:
+        """Reads the settings of an MMEngine, MMDetection or MMPretrain data preprocessor."""
+
+        def channels(name: str, default: float) -> tuple[float, ...]:
+            value = getattr(preprocessor, name, None)
+            values = [default] if value is None else value.flatten().tolist()
+            return tuple(values * 3 if len(values) == 1 else values)
+
+        swapped = getattr(preprocessor, "_channel_conversion", False) or getattr(
+            preprocessor, "to_rgb", False
+        )
+        pad_value = getattr(preprocessor, "pad_value", 0)
+        return cls(
+            mean=channels("mean", 0.0),
+            std=channels("std", 1.0),
+            swapped=bool(swapped),
+            pad_value=float(pad_value) if isinstance(pad_value, int | float) else 0.0,
+        )
+
+
+class InputConversion:
+    """Maps images ``[N, 3, H, W]`` from one format to another.
+
+    Args:
+        source: Format of the images that come in.
+        target: Format of those that go out.
+    """
+
+    def __init__(self, source: ImageFormat, target: ImageFormat) -> None:
+        self.is_identity = source == target
+        self._swap = source.swapped != target.swapped
+        order = [2, 1, 0] if self._swap else [0, 1, 2]
+        std = torch.tensor([source.std[i] for i in order], dtype=torch.float64)
+        mean = torch.tensor([source.mean[i] for i in order], dtype=torch.float64)
+        target_std = torch.tensor(target.std, dtype=torch.float64)
+        target_mean = torch.tensor(target.mean, dtype=torch.float64)
+        self._scale = (std / target_std).view(1, 3, 1, 1)
+        self._shift = ((mean - target_mean) / target_std).view(1, 3, 1, 1)
+        self._pad_value = target.pad_value
+
+    def __call__(self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> Tensor:
+        """Converts a batch.
+
+        Args:
+            images: ``[N, 3, H, W]``.
+            sizes: Height and width of each image without its padding (at the right and below).
+        """
+        if self.is_identity:
+            return images
+        if self._swap:
+            images = images.flip(1)
+        converted = images * self._scale.to(images) + self._shift.to(images)
+        for image, (height, width) in zip(converted, sizes or (), strict=False):
+            image[:, height:] = self._pad_value
+            image[:, :, width:] = self._pad_value
+        return converted
+
+
+def image_sizes(data_samples: Sequence[Any] | None) -> list[tuple[int, int]] | None:
+    """Unpadded sizes from MM data samples, where every sample tells its own."""
+    shapes = [getattr(sample, "img_shape", None) for sample in data_samples or ()]
+    sizes = [(int(shape[0]), int(shape[1])) for shape in shapes if shape is not None]
+    return sizes if sizes and len(sizes) == len(shapes) else None

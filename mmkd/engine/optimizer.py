@@ -1,0 +1,107 @@
+"""Training more parameters with the optimizer and schedules that a Runner already has."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.runner import Runner
+from torch import distributed as dist
+from torch import nn
+
+__all__ = ["add_projectors", "average_gradients"]
+
+
+def add_projectors(runner: Runner, projectors: Iterable[nn.Module]) -> None:
+    """Adds parameters to the Runner's optimizer as if they had been there from the start.
+
+    They get the optimizer's learning rate, weight decay and ``paramwise_cfg`` under the name
+    ``distill.projector.*``, the scaling of ``auto_scale_lr``, and every parameter schedule.
+
+    Args:
+        runner: A Runner at ``before_run``: optimizer and schedulers built, nothing stepped.
+        projectors: Modules whose parameters are to be trained.
+
+    Raises:
+        ValueError: The Runner was given built schedulers instead of their configs.
+    """
+    groups = [group for module in projectors for group in _param_groups(runner, module)]
+    if not groups:
+        return
+    optimizer = runner.optim_wrapper.optimizer
+    scale = _lr_scale(runner)
+    has_schedulers = bool(runner.param_schedulers)
+    schedulers = runner.cfg.get("param_scheduler")
+    if has_schedulers and schedulers is None:
+        raise ValueError(
+            "DistillHook: param_scheduler is missing from the Runner's cfg, so the projectors "
+            "cannot join its schedules: make the Runner with Runner.from_cfg(cfg)"
+        )
+    # A scheduler copies every group's value when it is built, and has already set the first
+    # one: the groups go back to where they were, and the schedulers are built again.
+    for group in optimizer.param_groups:
+        for key in [key for key in group if key.startswith("initial_")]:
+            group[key.removeprefix("initial_")] = group.pop(key)
+    for group in groups:
+        optimizer.add_param_group({**group, "lr": group["lr"] * scale})
+    if has_schedulers:
+        runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(schedulers))
+
+
+def _param_groups(runner: Runner, module: nn.Module) -> list[dict[str, Any]]:
+    if not any(True for _ in module.parameters()):
+        return []
+    config = runner.cfg.get("optim_wrapper") or {}
+    optimizer = config.get("optimizer") if hasattr(config, "get") else None
+    if not isinstance(optimizer, dict):
+        defaults = runner.optim_wrapper.optimizer.defaults
+        return [{**defaults, "params": list(module.parameters())}]
+    # Other constructors (layer-wise decay, for instance) know only their own backbones.
+    is_default = config.get("constructor", "DefaultOptimWrapperConstructor").endswith(
+        "DefaultOptimWrapperConstructor"
+    )
+    constructor = DefaultOptimWrapperConstructor(
+        optim_wrapper_cfg=dict(type="OptimWrapper", optimizer=copy.deepcopy(optimizer)),
+        paramwise_cfg=copy.deepcopy(config.get("paramwise_cfg")) if is_default else None,
+    )
+    # The term's own name stays out: a custom key 'backbone' is not meant for a projector.
+    named = nn.ModuleDict({"distill": nn.ModuleDict({"projector": module})})
+    return [dict(group) for group in constructor(named).optimizer.param_groups]
+
+
+def _lr_scale(runner: Runner) -> float:
+    auto = runner.auto_scale_lr
+    if not auto or not auto.get("enable", False):
+        return 1.0
+    batch_size = runner.world_size * runner.cfg.train_dataloader.batch_size
+    return batch_size / auto["base_batch_size"]
+
+
+def average_gradients(runner: Runner, parameters: list[nn.Parameter]) -> None:
+    """Averages the parameters' gradients over the processes after each complete backward.
+
+    DistributedDataParallel wrapped the model before these parameters existed. Its own
+    reductions are all launched when backward returns, so this one is in the same place on
+    every rank; it comes before clipping and before the optimizer's step.
+    """
+    wrapper = runner.optim_wrapper
+    backward = wrapper.backward
+
+    def backward_then_average(loss: torch.Tensor, **kwargs: Any) -> None:
+        backward(loss, **kwargs)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        # Counts were advanced by backward: this is the accumulation step that DDP synchronises.
+        if not gradients or not wrapper.should_update():
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        offset = 0
+        for gradient in gradients:
+            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+            offset += gradient.numel()
+
+    wrapper.backward = backward_then_average
