@@ -1,0 +1,157 @@
+"""The main job in small: a teacher, a student, and the same student distilled."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from mmkd.configs import config_file
+from mmkd.data.digits import make_digits
+from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
+from mmkd.evaluation.runs import RunResult, run_iterations, stored_result, train_and_evaluate
+
+__all__ = ["run_demo"]
+
+CONFIGS = {
+    "teacher": "detection/digits/faster_rcnn_r18_digits.py",
+    "plain": "detection/digits/faster_rcnn_mobilenetv2_digits.py",
+    "distilled": "detection/digits/faster_rcnn_mobilenetv2_digits_distill.py",
+}
+ROLES = ("plain", "distilled", "teacher")
+# Time of an iteration relative to the plain student's, for the estimate of the time left.
+COSTS = {"teacher": 1.7, "plain": 1.0, "distilled": 1.3}
+HEADINGS = ("detector", "mAP", "AP50", "AP75", "parameters", "training", "checkpoint")
+
+
+def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
+    """Trains a teacher once, then a plain and a distilled student per seed; shows all three.
+
+    Finished runs are kept: the same call continues where it was stopped, and only a changed
+    config or data set trains again.
+
+    Args:
+        out: Folder for data, runs, pictures, ``results.md`` and ``results.json``.
+        seeds: Number of seeds, from 0 up.
+
+    Raises:
+        ValueError: ``seeds`` is not positive.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be 1 or more, got {seeds}")
+    out = Path(out)
+    # Bound now: the libraries' output is redirected while they train.
+    console = Console(file=sys.stdout)
+    data = make_digits(out / "data", num_train=1000, num_val=200)
+    jobs = [("teacher", 0), *((role, s) for s in range(seeds) for role in ROLES[:2])]
+    configs = [_config(role, seed, data, out) for role, seed in jobs]
+    work = [COSTS[role] * run_iterations(c) for (role, _), c in zip(jobs, configs, strict=True)]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    results: list[RunResult] = []
+    with Progress(*columns, console=console) as progress:
+        whole = progress.add_task("mmkd demo", total=sum(work))
+        for (role, seed), config, cost in zip(jobs, configs, work, strict=True):
+            if role == "distilled":
+                config.custom_hooks[0].teacher.checkpoint = results[0].checkpoint
+            progress.update(whole, description=f"{LABELS[role]}, seed {seed}")
+            if stored_result(config) is not None:
+                progress.advance(whole, cost)
+            advance = partial(progress.advance, whole, COSTS[role])
+            results.append(train_and_evaluate(config, role, advance))
+        progress.update(whole, description="done")
+    _draw(results, data, out)
+    console.print(_table(results))
+    _write(results, out)
+    console.print(f"pictures, results.md and results.json: {out}", highlight=False)
+    return results
+
+
+def _config(role: str, seed: int, data: Path, out: Path) -> Config:
+    config = Config.fromfile(config_file(CONFIGS[role]))
+    config.work_dir = str(out / (role if role == "teacher" else f"{role}_seed{seed}"))
+    config.randomness = dict(seed=seed)
+    for split in ("train", "val", "test"):
+        config[f"{split}_dataloader"].dataset.data_root = f"{data}/"
+    for evaluator in (config.val_evaluator, config.test_evaluator):
+        evaluator.ann_file = str(data / "annotations/val.json")
+    return config
+
+
+def _by_role(results: list[RunResult]) -> dict[str, list[RunResult]]:
+    return {role: [r for r in results if r.name == role] for role in ROLES}
+
+
+def _draw(results: list[RunResult], data: Path, out: Path) -> None:
+    runs = _by_role(results)
+    draw_detections(
+        data / "annotations/val.json",
+        data / "val",
+        {role: of_role[0].detections for role, of_role in runs.items()},
+        out / "detections.png",
+    )
+    draw_curves({role: [r.work_dir for r in runs[role]] for role in ROLES}, out / "curves.png")
+    draw_gap({role: [r.scores["mAP"] for r in runs[role]] for role in ROLES}, out / "gap.png")
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _rows(results: list[RunResult]) -> list[list[str]]:
+    return [
+        [
+            LABELS[role],
+            *[_spread([r.scores[name] for r in runs]) for name in ("mAP", "AP50", "AP75")],
+            f"{runs[0].parameters / 1e6:.2f} M",
+            f"{_spread([r.training_seconds for r in runs])} s",
+            runs[0].checkpoint,
+        ]
+        for role, runs in _by_role(results).items()
+    ]
+
+
+def _conclusion(results: list[RunResult]) -> str:
+    scores = {k: mean(r.scores["mAP"] for r in runs) for k, runs in _by_role(results).items()}
+    gain, gap = scores["distilled"] - scores["plain"], scores["teacher"] - scores["plain"]
+    share = f", {gain / gap:.0%} of the teacher's lead of {gap:.1f}" if gap > 0 else ""
+    return f"Distillation adds {gain:+.1f} mAP points{share}."
+
+
+def _table(results: list[RunResult]) -> Table:
+    count = len(_by_role(results)["plain"])
+    spread = "1 seed" if count == 1 else f"{count} seeds, mean ± standard deviation"
+    table = Table(title=f"Digits, validation set, {spread}", caption=_conclusion(results))
+    for index, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if 0 < index < 6 else "left", overflow="fold")
+    for row in _rows(results):
+        table.add_row(*row)
+    return table
+
+
+def _write(results: list[RunResult], out: Path) -> None:
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *_rows(results)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    (out / "results.md").write_text(f"{table}\n\n{_conclusion(results)}\n")
+    (out / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")

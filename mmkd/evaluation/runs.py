@@ -1,0 +1,158 @@
+"""Training one config after another: each run finished once, evaluated alike, and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmkd.evaluation.coco import evaluate_detections
+
+__all__ = ["RunResult", "run_iterations", "stored_result", "train_and_evaluate"]
+
+_DETECTIONS = "detections"
+_RESULT = "result.json"
+# What differs between two runs of one config without changing what they compute.
+_IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One trained and evaluated detector."""
+
+    name: str
+    seed: int
+    scores: dict[str, float]
+    parameters: int
+    training_seconds: float
+    checkpoint: str
+
+    @property
+    def work_dir(self) -> Path:
+        """Where logs, checkpoint and detections lie."""
+        return Path(self.checkpoint).parent
+
+    @property
+    def detections(self) -> Path:
+        """Detections on the validation images, in COCO's result format."""
+        return self.work_dir / f"{_DETECTIONS}.bbox.json"
+
+
+class _IterationHook(Hook):
+    """Reports every iteration, and adds up the time spent in training epochs."""
+
+    priority = "LOWEST"
+
+    def __init__(self, on_iteration: Callable[[], None]) -> None:
+        self._on_iteration = on_iteration
+        self.training_seconds = 0.0
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._start = time.perf_counter()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self._on_iteration()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self.training_seconds += time.perf_counter() - self._start
+
+
+def run_iterations(config: Config) -> int:
+    """Training iterations of an epoch-based config, from its annotation file."""
+    dataset = config.train_dataloader.dataset
+    annotations = json.loads((Path(dataset.data_root) / dataset.ann_file).read_text())
+    batches = -(-len(annotations["images"]) // config.train_dataloader.batch_size)
+    return batches * config.train_cfg.max_epochs
+
+
+def _fingerprint(config: Config) -> str:
+    content = {k: v for k, v in config.to_dict().items() if k not in _IRRELEVANT}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def stored_result(config: Config) -> RunResult | None:
+    """The result of the same run, where it was finished before in the config's work dir."""
+    file = Path(config.work_dir) / _RESULT
+    if not file.is_file():
+        return None
+    stored = json.loads(file.read_text())
+    result = RunResult(**stored["result"])
+    is_same = stored["fingerprint"] == _fingerprint(config)
+    return result if is_same and Path(result.checkpoint).is_file() else None
+
+
+def train_and_evaluate(
+    config: Config, name: str, on_iteration: Callable[[], None] = lambda: None
+) -> RunResult:
+    """Trains a config that validates at its end, and scores its detections by pycocotools.
+
+    A run that was finished before is not repeated. What libraries print goes to ``output.log``
+    in the work dir.
+
+    Args:
+        config: An epoch-based detection config with ``work_dir``, ``randomness.seed`` and a
+            CocoMetric for validation.
+        name: Of the run in tables.
+        on_iteration: Called after every training iteration.
+    """
+    stored = stored_result(config)
+    if stored is not None:
+        return stored
+    fingerprint = _fingerprint(config)
+    work_dir = Path(config.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    config.experiment_name = f"{work_dir.name}_{time.time_ns()}"
+    config.visualizer.name = config.experiment_name
+    config.val_evaluator.outfile_prefix = str(work_dir / _DETECTIONS)
+    hook = _IterationHook(on_iteration)
+    with _output_to(work_dir / "output.log"):
+        runner = Runner.from_cfg(config)
+        runner.register_hook(hook)
+        runner.train()
+        scores = evaluate_detections(
+            config.val_evaluator.ann_file, f"{config.val_evaluator.outfile_prefix}.bbox.json"
+        )
+    result = RunResult(
+        name=name,
+        seed=config.randomness.seed,
+        scores=scores.as_dict(),
+        parameters=sum(p.numel() for p in runner.model.parameters()),
+        training_seconds=hook.training_seconds,
+        checkpoint=str(work_dir / f"epoch_{config.train_cfg.max_epochs}.pth"),
+    )
+    (work_dir / _RESULT).write_text(
+        json.dumps(dict(fingerprint=fingerprint, result=asdict(result)), indent=2) + "\n"
+    )
+    return result
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Sends what libraries print and warn to a file."""
+    logger = logging.getLogger("mmengine")
+    with (
+        log.open("a") as stream,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(stream),
+        contextlib.redirect_stderr(stream),
+    ):
+        warnings.simplefilter("ignore")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
