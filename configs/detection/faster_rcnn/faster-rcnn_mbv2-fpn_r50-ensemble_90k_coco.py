@@ -1,0 +1,24 @@
+# R50-FPN teaches MobileNetV2-FPN through Chen et al.'s projector ensemble.
+_base_ = "./faster-rcnn_mbv2-fpn_90k_coco.py"
+custom_imports = dict(imports=["mmkd"])
+
+# Another file: --cfg-options custom_hooks.0.teacher.checkpoint=...
+teacher_checkpoint = "checkpoints/faster_rcnn_r50_fpn_mstrain_3x_coco.pth"
+custom_hooks = [
+    dict(
+        type="mmkd.DistillHook",
+        teacher=dict(
+            config="mmdet::faster_rcnn/faster-rcnn_r50_fpn_ms-3x_coco.py",
+            checkpoint=teacher_checkpoint,
+        ),
+        terms=dict(
+            ensemble=dict(
+                projector=dict(type="mmkd.ProjectorEnsemble", num_projectors=3),
+                normalizer=dict(type="mmkd.IdentityNormalizer"),
+                loss=dict(type="mmkd.DirectionAlignmentLoss"),
+                # The paper's, for classification; detection's own is for the digits study to find.
+                weight=25.0,
+            )
+        ),
+    )
+]

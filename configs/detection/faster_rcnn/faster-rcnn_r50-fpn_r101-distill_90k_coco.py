@@ -1,0 +1,15 @@
+# R101-FPN teaches R50-FPN.
+_base_ = "./faster-rcnn_r50-fpn_90k_coco.py"
+custom_imports = dict(imports=["mmkd"])
+
+# Another file: --cfg-options custom_hooks.0.teacher.checkpoint=...
+teacher_checkpoint = "checkpoints/faster_rcnn_r101_fpn_mstrain_3x_coco.pth"
+custom_hooks = [
+    dict(
+        type="mmkd.DistillHook",
+        teacher=dict(
+            config="mmdet::faster_rcnn/faster-rcnn_r101_fpn_ms-3x_coco.py",
+            checkpoint=teacher_checkpoint,
+        ),
+    )
+]
