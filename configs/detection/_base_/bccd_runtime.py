@@ -1,7 +1,7 @@
 # Schedule and hooks of the BCCD configs: training from scratch, on one core.
 _base_ = "mmdet::_base_/default_runtime.py"
 
-max_epochs = 24
+max_epochs = 12
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -25,7 +25,8 @@ param_scheduler = [
 ]
 
 default_hooks = dict(
-    logger=dict(interval=13), checkpoint=dict(interval=max_epochs)  # 26 iterations an epoch
+    logger=dict(interval=13),  # twice an epoch
+    checkpoint=dict(interval=max_epochs),
 )
 log_processor = dict(window_size=13)
 randomness = dict(seed=0)

@@ -24,9 +24,7 @@ train_dataloader = dict(
 
 # SGD at 0.02 with momentum 0.9 and weight decay 1e-4 comes with the 1x schedule.
 max_iters = 90_000
-train_cfg = dict(
-    _delete_=True, type="IterBasedTrainLoop", max_iters=max_iters, val_interval=10_000
-)
+train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=max_iters, val_interval=10_000)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000),
     dict(

@@ -1,26 +1,32 @@
 # Faster R-CNN for blood cells at 256 x 192: platelets of about 15 pixels, red cells of 40, white
 # ones of 50 to 100, up to 30 an image, all about as high as wide. What two cores do not need of
-# the stock model is cut. A config that builds on it adds `backbone` and `neck`.
+# the stock model is cut, and the backbone ends at stride 8: its last stage, which is distilled, is
+# the only level. Set up for the student; the teacher changes widths.
 _base_ = "mmdet::_base_/models/faster-rcnn_r50_fpn.py"
 
-num_channels = 64
 model = dict(
+    backbone=dict(
+        depth=18,
+        base_channels=8,
+        stem_channels=8,
+        strides=(1, 2, 1, 1),
+        out_indices=(3,),
+        frozen_stages=-1,
+        norm_eval=False,
+        init_cfg=None,
+    ),
+    neck=dict(in_channels=[64], out_channels=32, num_outs=1),
     rpn_head=dict(
-        in_channels=num_channels,
-        feat_channels=num_channels,
-        anchor_generator=dict(
-            base_sizes=[16, 40, 75], scales=[1.0], ratios=[1.0], strides=[8, 16, 32]
-        ),
+        in_channels=32,
+        feat_channels=32,
+        anchor_generator=dict(base_sizes=[16], scales=[1.0, 2.5, 4.7], ratios=[1.0], strides=[8]),
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(
-            roi_layer=dict(output_size=5),
-            out_channels=num_channels,
-            featmap_strides=[8, 16],
-            finest_scale=28,  # boxes of 56 pixels and more are read from stride 16
+            roi_layer=dict(output_size=5), out_channels=32, featmap_strides=[8]
         ),
         bbox_head=dict(
-            in_channels=num_channels,
+            in_channels=32,
             fc_out_channels=128,
             roi_feat_size=5,
             num_classes=3,

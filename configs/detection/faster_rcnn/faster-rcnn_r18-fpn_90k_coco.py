@@ -3,8 +3,6 @@ _base_ = "./faster-rcnn_r50-fpn_90k_coco.py"
 custom_imports = dict(imports=["mmkd"])
 
 model = dict(
-    backbone=dict(
-        depth=18, init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet18")
-    ),
+    backbone=dict(depth=18, init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet18")),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

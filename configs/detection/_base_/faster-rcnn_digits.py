@@ -1,6 +1,6 @@
-# Faster R-CNN for images of about 100 pixels with a few objects of 16 to 40 pixels: the parts that
-# the digits teacher and student share. A config that builds on it adds `backbone` and `neck`.
-num_channels = 64
+# Faster R-CNN for images of about 100 pixels with a few objects of 16 to 40 pixels. The backbone
+# ends at stride 8 and its last stage, which is distilled, is the only level. Set up for the
+# student; the teacher changes widths.
 model = dict(
     type="FasterRCNN",
     data_preprocessor=dict(
@@ -10,12 +10,29 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=32,
     ),
+    backbone=dict(
+        type="ResNet",
+        depth=18,
+        base_channels=8,
+        stem_channels=8,
+        strides=(1, 2, 1, 1),
+        out_indices=(3,),
+        frozen_stages=-1,
+        norm_cfg=dict(type="BN", requires_grad=True),
+        norm_eval=False,
+        style="pytorch",
+    ),
+    neck=dict(type="FPN", in_channels=[64], out_channels=32, num_outs=1),
     rpn_head=dict(
         type="RPNHead",
-        in_channels=num_channels,
-        feat_channels=num_channels,
+        in_channels=32,
+        feat_channels=32,
         anchor_generator=dict(
-            type="AnchorGenerator", base_sizes=[16, 22, 32], scales=[1.0], ratios=[1.4], strides=[8, 16, 32]
+            type="AnchorGenerator",
+            base_sizes=[16],
+            scales=[1.0, 1.5, 2.0],
+            ratios=[1.4],
+            strides=[8],
         ),
         bbox_coder=dict(
             type="DeltaXYWHBBoxCoder",
@@ -30,12 +47,12 @@ model = dict(
         bbox_roi_extractor=dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=5, sampling_ratio=0),
-            out_channels=num_channels,
+            out_channels=32,
             featmap_strides=[8],
         ),
         bbox_head=dict(
             type="Shared2FCBBoxHead",
-            in_channels=num_channels,
+            in_channels=32,
             fc_out_channels=128,
             roi_feat_size=5,
             num_classes=10,
@@ -58,9 +75,7 @@ model = dict(
                 min_pos_iou=0.3,
                 match_low_quality=True,
             ),
-            sampler=dict(
-                type="RandomSampler", num=64, pos_fraction=0.5, add_gt_as_proposals=False
-            ),
+            sampler=dict(type="RandomSampler", num=64, pos_fraction=0.5, add_gt_as_proposals=False),
             allowed_border=-1,
             pos_weight=-1,
             debug=False,
@@ -76,9 +91,7 @@ model = dict(
                 min_pos_iou=0.5,
                 match_low_quality=False,
             ),
-            sampler=dict(
-                type="RandomSampler", num=24, pos_fraction=0.5, add_gt_as_proposals=True
-            ),
+            sampler=dict(type="RandomSampler", num=24, pos_fraction=0.5, add_gt_as_proposals=True),
             pos_weight=-1,
             debug=False,
         ),
@@ -87,8 +100,6 @@ model = dict(
         rpn=dict(
             nms_pre=200, max_per_img=50, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
         ),
-        rcnn=dict(
-            score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=20
-        ),
+        rcnn=dict(score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=20),
     ),
 )
