@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = ["CheckpointWeights", "read_weights"]
 
-# What OpenMMLab's runners pickle beside the tensors: log buffers and numpy scalars.
-_ALLOWED = (
-    "mmengine.logging.history_buffer:HistoryBuffer",
-    "numpy._core.multiarray:_reconstruct",
-    "numpy._core.multiarray:scalar",
-    "numpy.core.multiarray:_reconstruct",
-    "numpy.core.multiarray:scalar",
-    "numpy:ndarray",
-    "numpy:dtype",
-    "builtins:getattr",
+# What OpenMMLab's runners pickle beside the weights: log buffers (with their methods, hence
+# getattr), numpy scalars and arrays.
+_BESIDE_WEIGHTS = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "builtins.getattr",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
 )
 _CONTAINERS = ("state_dict", "model", "module")
 
@@ -39,34 +38,34 @@ class CheckpointWeights:
     weights: dict[str, Tensor]
 
 
-def _allowed_globals() -> list[Any]:
-    allowed: list[Any] = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdUSO"]
-    for entry in _ALLOWED:
-        module, name = entry.split(":")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
-            continue
-        # Both of numpy's spellings name one function; a pickle may hold either.
-        allowed += [found, (found, f"{module}.{name}")]
-    return allowed
+class _Ignored:
+    """Takes the place of what lies beside the weights, so that none of it is built or called.
+
+    Allowing the real ones would allow everything: getattr leads from any of them to ``exec``.
+    """
+
+    def __init__(self, *args: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
 
 
 def _load(file: Path, allow_pickle: bool) -> Any:
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
 
-        return load_file(file)
-    if allow_pickle:
-        return torch.load(file, map_location="cpu", weights_only=False)
-    with torch.serialization.safe_globals(_allowed_globals()):
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{file} holds more than weights and is not executed: {error}. If you trust "
-                "the file, set allow_pickle=True beside 'checkpoint'."
-            ) from error
+            return load_file(file)
+        with torch.serialization.safe_globals([(_Ignored, name) for name in _BESIDE_WEIGHTS]):
+            return torch.load(file, map_location="cpu", weights_only=not allow_pickle)
+    except Exception as error:  # A damaged file fails in any way.
+        if allow_pickle or not isinstance(error, pickle.UnpicklingError):
+            raise ValueError(f"{file} is no checkpoint, or a damaged one: {error!r}") from error
+        # What torch writes around the reason is the advice to execute the file.
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+        raise ValueError(
+            f"{file} is no checkpoint, or holds more than weights and is not executed: {reason} "
+            "If you trust the file, set allow_pickle=True beside 'checkpoint'."
+        ) from error
 
 
 def read_weights(path: str | Path, *, allow_pickle: bool = False) -> CheckpointWeights:

@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def config_file(name: str) -> str:
-    """The path of a config, such as ``'detection/digits/faster_rcnn_r18_digits.py'``.
+    """The path of a config, such as ``'detection/digits/faster-rcnn_r18-w16_digits.py'``.
 
     Raises:
         FileNotFoundError: No such config.

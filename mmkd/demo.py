@@ -26,16 +26,17 @@ from mmkd.data.digits import make_digits
 from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
 from mmkd.evaluation.runs import RunResult, run_iterations, stored_result, train_and_evaluate
 
-__all__ = ["run_demo"]
+__all__ = ["digits_config", "run_demo"]
 
 CONFIGS = {
-    "teacher": "detection/digits/faster_rcnn_r18_digits.py",
-    "plain": "detection/digits/faster_rcnn_mobilenetv2_digits.py",
-    "distilled": "detection/digits/faster_rcnn_mobilenetv2_digits_distill.py",
+    "teacher": "detection/digits/faster-rcnn_r18-w16_digits.py",
+    "plain": "detection/digits/faster-rcnn_r18-w8_digits.py",
+    "distilled": "detection/digits/faster-rcnn_r18-w8_digits_distill.py",
 }
 ROLES = ("plain", "distilled", "teacher")
 # Time of an iteration relative to the plain student's, for the estimate of the time left.
 COSTS = {"teacher": 1.7, "plain": 1.0, "distilled": 1.3}
+NUM_TRAIN, NUM_VAL = 1000, 200
 HEADINGS = ("detector", "mAP", "AP50", "AP75", "parameters", "training", "checkpoint")
 
 
@@ -57,9 +58,9 @@ def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
     out = Path(out)
     # Bound now: the libraries' output is redirected while they train.
     console = Console(file=sys.stdout)
-    data = make_digits(out / "data", num_train=1000, num_val=200)
+    data = make_digits(out / "data", num_train=NUM_TRAIN, num_val=NUM_VAL)
     jobs = [("teacher", 0), *((role, s) for s in range(seeds) for role in ROLES[:2])]
-    configs = [_config(role, seed, data, out) for role, seed in jobs]
+    configs = [digits_config(role, seed, data, out) for role, seed in jobs]
     work = [COSTS[role] * run_iterations(c) for (role, _), c in zip(jobs, configs, strict=True)]
     columns = (
         TextColumn("{task.description}"),
@@ -88,7 +89,8 @@ def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
     return results
 
 
-def _config(role: str, seed: int, data: Path, out: Path) -> Config:
+def digits_config(role: str, seed: int, data: Path, out: Path) -> Config:
+    """The config of one of the demo's runs: ``'teacher'``, ``'plain'`` or ``'distilled'``."""
     config = Config.fromfile(config_file(CONFIGS[role]))
     config.work_dir = str(out / (role if role == "teacher" else f"{role}_seed{seed}"))
     config.randomness = dict(seed=seed)

@@ -148,6 +148,10 @@ def select(output: Any, level: int | str = -1) -> Tensor:
         feature = output[key]
     else:
         raise ValueError(f"the output is a {type(output).__name__}, which holds no feature")
+    return _checked(feature)
+
+
+def _checked(feature: Any) -> Tensor:
     if not isinstance(feature, Tensor) or feature.ndim not in (2, 3, 4):
         found = (
             f"shape {tuple(feature.shape)}"
@@ -197,10 +201,12 @@ def pair_as_samples(student: Tensor, teacher: Tensor, view: str) -> tuple[Tensor
             to it.
 
     Raises:
-        ValueError: An unknown view, different N, or a dense view of a vector beside a map.
+        ValueError: An unknown view, a feature of another rank, different N, or a dense view
+            of a vector beside a map.
     """
     if view not in VIEWS:
         raise ValueError(f"view must be one of {VIEWS}, got {view!r}")
+    student, teacher = _checked(student), _checked(teacher)
     if len(student) != len(teacher):
         raise ValueError(
             f"the student's feature holds {len(student)} images, the teacher's {len(teacher)}"

@@ -71,8 +71,8 @@ class BatchNormalizer(nn.Module):
     def _check_count(count: int) -> None:
         if count < 2:
             raise ValueError(
-                "BatchNormalizer needs 2 samples or more, got 1: use view='dense', a larger "
-                "batch, or a normalizer that looks at one sample, such as mmkd.L2Normalizer"
+                f"BatchNormalizer needs 2 samples or more, got {count}: use view='dense', a "
+                "larger batch, or a normalizer that looks at one sample, such as mmkd.L2Normalizer"
             )
 
 

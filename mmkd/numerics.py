@@ -25,7 +25,7 @@ def check_pair(student: Tensor, teacher: Tensor) -> None:
 
 
 def unit_vectors(x: Tensor) -> Tensor:
-    """Scales every row of ``[M, C]`` to length 1; a zero row stays zero, with zero gradient.
+    """Scales every row of ``[M, C]`` to length 1; a zero row stays zero, with finite gradient.
 
     Rows are divided by their largest entry first, so that no square over- or underflows.
     """

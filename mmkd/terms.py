@@ -105,7 +105,8 @@ def parse_terms(
         sources: The teachers' names.
 
     Raises:
-        ValueError: No terms, an unknown key, or a teacher that is not named.
+        ValueError: No terms, an unknown key, two terms of one name, or a teacher that is not
+            named.
         TypeError: Something other than a dict.
     """
     if terms is None:
@@ -115,7 +116,12 @@ def parse_terms(
         raise TypeError(f"terms must be a dict of name=dict(...), got {terms!r}")
     if not terms:
         raise ValueError("terms is empty: leave it out for the default term")
-    return [term for name, settings in terms.items() for term in _parse(name, settings, sources)]
+    parsed = [term for name, settings in terms.items() for term in _parse(name, settings, sources)]
+    names = [term.name for term in parsed]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two terms are called {name!r}: rename one, or drop a repeated level")
+    return parsed
 
 
 def _parse(name: str, settings: Mapping[str, Any], sources: Sequence[str]) -> list[Term]:

@@ -159,7 +159,7 @@ class SceneSampler:
             top = int(rng.integers(self.image_size - height + 1))
             if not any(_touch((left, top, width, height), other.box) for other in placed):
                 ground = float(background[top : top + height, left : left + width].mean())
-                return Digit(label, source, left, top, _contrasting(rng, ground), opacity)
+                return Digit(label, source, left, top, _lighter(rng, ground), opacity)
         return None
 
 
@@ -170,9 +170,9 @@ def make_digits(
     num_val: int = 200,
     image_size: int = 96,
     min_digits: int = 3,
-    max_digits: int = 6,
-    min_size: int = 16,
-    max_size: int = 32,
+    max_digits: int = 5,
+    min_size: int = 18,
+    max_size: int = 34,
     seed: int = 0,
     layout: Layout = "coco",
 ) -> Path:
@@ -262,7 +262,7 @@ def _holds(out: Path, settings: dict[str, object]) -> bool:
 @cache
 def _load_sources() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     # Imported here because it takes a second, which only those who draw should wait.
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     digits = load_digits()
     return (digits.images / 16).astype(np.float32), digits.target
@@ -292,8 +292,8 @@ def _opacity(source: int, size: float, angle: float) -> NDArray[np.float32]:
     """The source enlarged to `size` pixels, rotated, and cut tight: `[h, w]` in [0, 1]."""
     image = _load_sources()[0][source]
     side = _patch_size(size)
-    affine = cv2.getRotationMatrix2D((3.5, 3.5), angle, size / 8)
-    affine = affine + [[0, 0, (side - 1) / 2 - 3.5]]  # centre to centre
+    centring = np.array([0, 0, (side - 1) / 2 - 3.5])
+    affine = cv2.getRotationMatrix2D((3.5, 3.5), angle, size / 8) + centring
     drawn = cv2.warpAffine(image, affine, (side, side), flags=cv2.INTER_CUBIC)
     patch = np.where(drawn < _FAINTEST, 0, np.minimum(drawn, 1)).astype(np.float32)
     rows = np.flatnonzero(patch.any(axis=1))
@@ -309,10 +309,9 @@ def _touch(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     )
 
 
-def _contrasting(rng: np.random.Generator, ground: float) -> tuple[float, float, float]:
-    """A colour that is clearly lighter or darker than the mean of the ground it lies on."""
-    shift = rng.uniform(60, 120) * rng.choice([-1, 1])
-    level = ground + shift if 0 <= ground + shift <= 255 else ground - shift
+def _lighter(rng: np.random.Generator, ground: float) -> tuple[float, float, float]:
+    """A colour that is clearly lighter than the mean of the ground it lies on."""
+    level = ground + rng.uniform(60, 120)
     blue, green, red = np.clip(level + rng.uniform(-30, 30, 3), 0, 255).tolist()
     return blue, green, red
 
@@ -320,7 +319,7 @@ def _contrasting(rng: np.random.Generator, ground: float) -> tuple[float, float,
 def _background(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     """A textured canvas `[S, S, 3]`: colour gradient, smooth noise, stripes, stray strokes."""
     down, right = np.mgrid[:size, :size].astype(np.float32) / size
-    base = rng.uniform(50, 205, 3)
+    base = rng.uniform(30, 150, 3)
     canvas = base + _wave_axis(rng, down, right)[..., None] * rng.uniform(-50, 50, 3)
     for cells in (int(rng.integers(2, 5)), int(rng.integers(8, 17))):
         noise = rng.normal(0, rng.uniform(4, 12), (cells, cells, 3))

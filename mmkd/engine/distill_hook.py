@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from mmkd.distiller import FeatureDistiller
 from mmkd.engine.mm_teacher import MMTeacher, naming, parse_teachers
-from mmkd.engine.optimizer import add_projectors, average_gradients
+from mmkd.engine.optimizer import add_projectors, synchronize
 from mmkd.engine.random_state import preserved_random_state, random_state, set_random_state
 from mmkd.engine.step_clock import StepClock
 from mmkd.features import FeatureTaps, channels_of, find_module, select
@@ -24,7 +25,7 @@ from mmkd.terms import Term, parse_terms
 __all__ = ["DistillHook"]
 
 CHECKPOINT_KEY = "mmkd"
-# Iterations in which every value is looked at; later ones cost no synchronisation.
+# Iterations of a term in which every value is looked at; later ones cost no synchronisation.
 CHECKED_ITERATIONS = 10
 
 
@@ -74,17 +75,19 @@ class DistillHook(Hook):
         self._settings = parse_teachers(teacher)
         with naming("terms"):
             self.terms = parse_terms(terms, list(self._settings))
+            _check_names([term.name for term in self.terms])
         for name in self._settings:
             if not any(term.source == name for term in self.terms):
                 raise ValueError(f"DistillHook teacher.{name}: no term has source={name!r}")
         self._probe_size = probe_size
         self.teachers: dict[str, MMTeacher] = {}
         self.distillers: nn.ModuleDict | None = None
-        self._resumed_random_state: dict[str, Any] | None = None
+        self._resumed: dict[str, Any] | None = None
         self._handles: list[Any] = []
         self._factors: dict[str, float] = {}
         self._fired = False
-        self._iterations = 0
+        self._validated = False
+        self._checked: Counter[str] = Counter()
         self._nonzero: set[str] = set()
 
     # Before training ----------------------------------------------------------------------
@@ -96,6 +99,8 @@ class DistillHook(Hook):
             return
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             raise ValueError("DistillHook: optim_wrapper holds several optimizers, expected one")
+        if sum(isinstance(hook, DistillHook) for hook in runner.hooks) > 1:
+            raise ValueError("DistillHook: custom_hooks holds several, expected one with all terms")
         self._student = runner.model.module if is_model_wrapper(runner.model) else runner.model
         device = next(self._student.parameters()).device
         with preserved_random_state():
@@ -111,7 +116,7 @@ class DistillHook(Hook):
         projectors = [self._distiller(term).projector for term in self.terms]
         add_projectors(runner, projectors)
         if runner.world_size > 1:
-            average_gradients(runner, [p for m in projectors for p in m.parameters()])
+            synchronize(runner, projectors)
         self._clock = StepClock(device)
 
     def _build_distillers(self, device: torch.device, seed: int) -> nn.ModuleDict:
@@ -178,7 +183,8 @@ class DistillHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Decides which terms are on."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            self._restore_random_state()
+            self._continue_random_state(runner, runner.iter)
+        self._validated = False
         self._clock.start_step()
         self._fired = False
         length = len(runner.train_dataloader)
@@ -197,7 +203,7 @@ class DistillHook(Hook):
     def _after_forward(
         self, module: nn.Module, args: tuple, kwargs: dict, output: Any
     ) -> dict[str, Tensor] | None:
-        if not self._fired or kwargs.get("mode") != "loss":
+        if not self._fired or not module.training or kwargs.get("mode") != "loss":
             return None
         with naming("student"):
             student = self._taps.take()
@@ -224,8 +230,9 @@ class DistillHook(Hook):
     def _distance(self, term: Term, student: dict[str, Any], teacher: dict[str, Any]) -> Tensor:
         ours = select(student[term.student], term.student_level)
         theirs = select(teacher[term.teacher], term.teacher_level)
-        if self._iterations >= CHECKED_ITERATIONS:
+        if self._checked[term.name] == CHECKED_ITERATIONS:
             return self._distiller(term).distance(ours, theirs)
+        self._checked[term.name] += 1
         if not ours.requires_grad:
             raise RuntimeError(
                 f"the student's feature {term.student!r} has no gradient, so nothing would be "
@@ -241,6 +248,11 @@ class DistillHook(Hook):
             raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
         if distance != 0:
             self._nonzero.add(term.name)
+        elif self._checked[term.name] == CHECKED_ITERATIONS and term.name not in self._nonzero:
+            raise RuntimeError(
+                f"the distance stayed at 0 for {CHECKED_ITERATIONS} iterations: do student and "
+                "teacher share the tapped weights?"
+            )
         return distance
 
     def after_train_iter(
@@ -255,14 +267,6 @@ class DistillHook(Hook):
                 f"{type(self._student).__name__} was trained without a call of its "
                 "forward(mode='loss'), which is where distillation joins"
             )
-        self._iterations += 1
-        if self._iterations == CHECKED_ITERATIONS:
-            stuck = sorted(set(self._factors) - self._nonzero)
-            if stuck:
-                raise RuntimeError(
-                    f"DistillHook: the terms {stuck} stayed at 0 for {CHECKED_ITERATIONS} "
-                    "iterations: do student and teacher share the tapped weights?"
-                )
         self._clock.stop_step()
         if self._clock.share is not None:
             runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
@@ -276,6 +280,7 @@ class DistillHook(Hook):
         checkpoint[CHECKPOINT_KEY] = dict(
             distillers={k: v.cpu() for k, v in self.distillers.state_dict().items()},
             random_state=random_state(),
+            validated=self._validated,
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -291,29 +296,43 @@ class DistillHook(Hook):
         state = checkpoint[CHECKPOINT_KEY]
         with naming("terms (do they match the run that is resumed?)"):
             self.distillers.load_state_dict(state["distillers"])
-        self._resumed_random_state = state["random_state"]
+        # The checkpoint is the first process's own; the others draw from their seeds.
+        if runner.rank == 0:
+            self._resumed = state
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Notes that what is saved next has the validation's draws behind it."""
+        self._validated = True
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Continues the random states of the run that was stopped."""
-        if self._resumed_random_state is None:
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._continue_random_state(runner, runner.epoch)
+
+    def _continue_random_state(self, runner: Runner, done: int) -> None:
+        if self._resumed is None:
             return
-        loop = runner.train_loop
-        if not isinstance(loop, EpochBasedTrainLoop):
-            return
-        self._restore_random_state()
-        # The validation that followed the checkpoint has drawn its data loader's seed.
-        was_validated = (
+        state, self._resumed = self._resumed, None
+        set_random_state(state["random_state"])
+        validates = (
             runner.val_loop is not None
-            and loop.epoch >= loop.val_begin
-            and loop.epoch % loop.val_interval == 0
+            and done >= runner.val_begin
+            and done % runner.val_interval == 0
         )
-        if was_validated:
+        if validates and not state["validated"]:
+            # The validation that followed the checkpoint has drawn its data loader's seed.
             torch.empty((), dtype=torch.int64).random_()
 
-    def _restore_random_state(self) -> None:
-        if self._resumed_random_state is not None:
-            set_random_state(self._resumed_random_state)
-            self._resumed_random_state = None
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if "loss" in name:
+            raise ValueError(
+                f"{name!r} contains 'loss', so what is only logged under it would enter the "
+                "objective (MMEngine adds up every such key): choose another name"
+            )
+        if not name or "." in name or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"{name!r} cannot name a module of PyTorch's: choose another name")
 
 
 def _total(losses: dict[str, Any]) -> Tensor:

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import distributed as dist
 from torch import nn
 
-__all__ = ["add_projectors", "average_gradients"]
+__all__ = ["add_projectors", "synchronize"]
 
 
 def add_projectors(runner: Runner, projectors: Iterable[nn.Module]) -> None:
@@ -42,13 +42,27 @@ def add_projectors(runner: Runner, projectors: Iterable[nn.Module]) -> None:
         )
     # A scheduler copies every group's value when it is built, and has already set the first
     # one: the groups go back to where they were, and the schedulers are built again.
-    for group in optimizer.param_groups:
-        for key in [key for key in group if key.startswith("initial_")]:
-            group[key.removeprefix("initial_")] = group.pop(key)
+    for scheduler in reversed(runner.param_schedulers or ()):
+        _undo(scheduler)
     for group in groups:
         optimizer.add_param_group({**group, "lr": group["lr"] * scale})
     if has_schedulers:
         runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(schedulers))
+
+
+def _undo(scheduler: Any) -> None:
+    """Puts back what every group held before the scheduler was built.
+
+    The groups include the wrapper's own, of settings without ``paramwise_cfg``.
+    """
+    name = scheduler.param_name
+    # Schedulers that wait for a metric have set nothing yet, and keep no base values.
+    base_values = getattr(scheduler, "base_values", ())
+    for group, value in zip(scheduler.optimizer.param_groups, base_values, strict=False):
+        group.pop(f"initial_{name}", None)
+        group[name] = value
+        if getattr(scheduler, "use_betas", False):
+            group["betas"] = (value, *group["betas"][1:])
 
 
 def _param_groups(runner: Runner, module: nn.Module) -> list[dict[str, Any]]:
@@ -60,16 +74,16 @@ def _param_groups(runner: Runner, module: nn.Module) -> list[dict[str, Any]]:
         defaults = runner.optim_wrapper.optimizer.defaults
         return [{**defaults, "params": list(module.parameters())}]
     # Other constructors (layer-wise decay, for instance) know only their own backbones.
-    is_default = config.get("constructor", "DefaultOptimWrapperConstructor").endswith(
-        "DefaultOptimWrapperConstructor"
-    )
-    constructor = DefaultOptimWrapperConstructor(
+    constructor = config.get("constructor", "DefaultOptimWrapperConstructor")
+    name = constructor if isinstance(constructor, str) else constructor.__name__
+    is_default = name.endswith("DefaultOptimWrapperConstructor")
+    build = DefaultOptimWrapperConstructor(
         optim_wrapper_cfg=dict(type="OptimWrapper", optimizer=copy.deepcopy(optimizer)),
         paramwise_cfg=copy.deepcopy(config.get("paramwise_cfg")) if is_default else None,
     )
     # The term's own name stays out: a custom key 'backbone' is not meant for a projector.
     named = nn.ModuleDict({"distill": nn.ModuleDict({"projector": module})})
-    return [dict(group) for group in constructor(named).optimizer.param_groups]
+    return [dict(group) for group in build(named).optimizer.param_groups]
 
 
 def _lr_scale(runner: Runner) -> float:
@@ -80,13 +94,19 @@ def _lr_scale(runner: Runner) -> float:
     return batch_size / auto["base_batch_size"]
 
 
-def average_gradients(runner: Runner, parameters: list[nn.Parameter]) -> None:
-    """Averages the parameters' gradients over the processes after each complete backward.
+def synchronize(runner: Runner, projectors: Iterable[nn.Module]) -> None:
+    """Does for the projectors what DistributedDataParallel does for the student.
 
-    DistributedDataParallel wrapped the model before these parameters existed. Its own
-    reductions are all launched when backward returns, so this one is in the same place on
-    every rank; it comes before clipping and before the optimizer's step.
+    It wrapped the student before they existed. All processes start from the first one's values
+    (their seeds may differ), and gradients are averaged after each complete backward: by then
+    its own reductions are all launched, so this one is in the same place on every rank, before
+    clipping and before the optimizer's step.
     """
+    projectors = list(projectors)
+    for module in projectors:
+        for value in module.state_dict().values():
+            dist.broadcast(value, src=0)
+    parameters = [parameter for module in projectors for parameter in module.parameters()]
     wrapper = runner.optim_wrapper
     backward = wrapper.backward
 

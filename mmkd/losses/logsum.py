@@ -29,10 +29,20 @@ def _check(alpha: float, eps: float) -> None:
         raise ValueError(f"eps must be 0 or more and finite, got {eps}")
 
 
-def _log_of_sum(total: Tensor, log_scale: Tensor, eps: float) -> Tensor:
-    """``log(total * exp(log_scale) + eps)`` without leaving the range of float32."""
-    tiny = torch.finfo(total.dtype).tiny
-    log_total = total.clamp_min(tiny).log() + log_scale
+def _log_sum_of_powers(
+    x: Tensor, alpha: float, eps: float, *, unit: float = 1.0, synchronized: bool = False
+) -> Tensor:
+    """``log(sum |unit * x|^alpha + eps)`` without leaving the range of x's type on the way."""
+    tiny = torch.finfo(x.dtype).tiny
+    # The largest entry becomes 1, so that no power overflows and not all of them underflow.
+    scale = x.detach().abs().amax().clamp_min(tiny)
+    if synchronized:
+        dist.all_reduce(scale, op=dist.ReduceOp.MAX)
+    total = _power(x / scale, alpha).sum()
+    if synchronized:
+        total = all_reduce_sum(total)
+    # Where all entries are 0, the clamp keeps the logarithm finite and its gradient 0.
+    log_total = total.clamp_min(tiny).log() + alpha * (scale.log() + math.log(unit))
     if eps == 0:
         return log_total
     return torch.logaddexp(log_total, torch.full_like(log_total, math.log(eps)))
@@ -63,17 +73,9 @@ def logsum(
     _check(alpha, eps)
     check_pair(student, teacher)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
-    # bfloat16 reaches float32's largest value: powers are taken of differences brought down
-    # to the order of 1. Scale 1 is exact, so ordinary features are untouched.
-    scale = torch.maximum(student.detach().abs().amax(), teacher.detach().abs().amax())
-    synchronized = is_synchronized(sync)
-    if synchronized:
-        dist.all_reduce(scale, op=dist.ReduceOp.MAX)
-    scale = torch.where(scale > 1e6, scale, torch.ones_like(scale))
-    total = _power(student / scale - teacher / scale, alpha).sum()
-    if synchronized:
-        total = all_reduce_sum(total)
-    return _log_of_sum(total, alpha * scale.log(), eps)
+    # Half the difference: float32's and bfloat16's largest values of either sign leave no range.
+    half = torch.sub(student / 2, teacher, alpha=0.5)
+    return _log_sum_of_powers(half, alpha, eps, unit=2.0, synchronized=is_synchronized(sync))
 
 
 def correlation_logsum(
@@ -108,8 +110,7 @@ def correlation_logsum(
     count = products.new_tensor(float(len(student)))
     if is_synchronized(sync):
         products, count = all_reduce_sum(products), all_reduce_sum(count)
-    total = _power(products / count - 1, alpha).sum()
-    return _log_of_sum(total, torch.zeros_like(total), eps)
+    return _log_sum_of_powers(products / count - 1, alpha, eps)
 
 
 @MODELS.register_module()
