@@ -1,0 +1,82 @@
+"""Shared by the studies: run configs one after another, and report them with their environment."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import Progress
+
+from mmkd.evaluation.runs import RunResult, run_iterations, stored_result, train_and_evaluate
+
+METRICS = ("mAP", "AP50", "AP75")
+
+
+def device_name(device: str = "cpu") -> str:
+    """The GPU's name, or the processor's."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def environment() -> list[str]:
+    """Markdown lines: what the figures depend on, and the command that makes them."""
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return [
+        f"- device: {device_name()}, {torch.get_num_threads()} threads",
+        f"- python {platform.python_version()}, torch {torch.__version__}",
+        f"- command: `{command}`",
+    ]
+
+
+def run_all(jobs: Sequence[tuple[str, Config]]) -> list[RunResult]:
+    """Trains and evaluates each named config that was not finished before."""
+    results = []
+    work = [run_iterations(config) for _, config in jobs]
+    with Progress(console=Console(file=sys.stdout)) as progress:
+        whole = progress.add_task("", total=sum(work))
+        for (name, config), iterations in zip(jobs, work, strict=True):
+            progress.update(whole, description=f"{name}, seed {config.randomness.seed}")
+            if stored_result(config) is not None:
+                progress.advance(whole, iterations)
+            results.append(train_and_evaluate(config, name, partial(progress.advance, whole)))
+    return results
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and standard deviation where there are several."""
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def score_table(results: Sequence[RunResult]) -> list[str]:
+    """Markdown table, a line a name in the order of appearance."""
+    lines = [
+        "| run | seeds | mAP | AP50 | AP75 | parameters | training, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(result.name for result in results):
+        runs = [result for result in results if result.name == name]
+        scores = " | ".join(spread([run.scores[metric] for run in runs]) for metric in METRICS)
+        seconds = spread([run.training_seconds for run in runs])
+        parameters = f"{runs[0].parameters / 1e6:.2f} M"
+        lines.append(f"| {name} | {len(runs)} | {scores} | {parameters} | {seconds} |")
+    return lines
+
+
+def report(lines: Sequence[str], out: Path) -> None:
+    """Prints the Markdown and keeps it."""
+    text = "\n".join([*lines, "", *environment(), ""])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text)
+    Console(file=sys.stdout).print(Markdown(text))
