@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+
+import mmkd
+from mmkd.distiller import FeatureDistiller
+from mmkd.losses import L2Loss, LogSumLoss
+from mmkd.normalizers import BatchNormalizer, IdentityNormalizer
+from mmkd.projectors import ConvConnector, LinearProjector
+from mmkd.registry import MODELS, build_part
+
+PROJECTORS = ["LinearProjector", "MLPProjector", "ProjectorEnsemble", "ConvConnector"]
+NORMALIZERS = ["BatchNormalizer", "L2Normalizer", "LayerNormalizer", "IdentityNormalizer"]
+LOSSES = ["LogSumLoss", "CorrelationLogSumLoss", "DirectionAlignmentLoss", "L2Loss"]
+
+
+def _random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _maps() -> tuple[Tensor, Tensor]:
+    return _random(2, 6, 4, 4), _random(2, 8, 2, 4, seed=1)
+
+
+def _config(kind: str) -> dict:
+    return dict(type=f"mmkd.{kind}")
+
+
+# Values
+
+
+def test_the_default_recipe_step_by_step() -> None:
+    student, teacher = (feature.double() for feature in _maps())
+    distiller = FeatureDistiller(6, 8, weight=3.0).double()
+    linear = distiller.projector.linear
+    total = 0.0
+    # The teacher's map has half the height: pairs of the student's rows are averaged.
+    pooled = (student[:, :, 0::2] + student[:, :, 1::2]) / 2
+    samples = [(n, i, j) for n in range(2) for i in range(2) for j in range(4)]
+    ours = torch.stack([linear.weight @ pooled[n, :, i, j] + linear.bias for n, i, j in samples])
+    theirs = torch.stack([teacher[n, :, i, j] for n, i, j in samples])
+    for s, t in zip(ours.unbind(1), theirs.unbind(1), strict=True):
+        s, t = ((x - x.mean()) / (x.var(unbiased=False) + 1e-4).sqrt() for x in (s, t))
+        total += sum(float(d) ** 4 for d in s - t)
+    assert distiller.distance(student, teacher).item() == pytest.approx(math.log(total + 1e-12))
+    assert distiller(student, teacher).item() == pytest.approx(3 * math.log(total + 1e-12))
+
+
+def test_value_by_hand() -> None:
+    distiller = FeatureDistiller(
+        projector=nn.Identity(), normalizer=IdentityNormalizer(), loss=L2Loss(), weight=2
+    )
+    value = distiller(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]))
+    assert value.item() == pytest.approx(2 * (1 + 4) / 2)
+
+
+def test_the_global_view_pools() -> None:
+    student, teacher = _random(4, 6, 3, 3), _random(4, 8, seed=1)
+    distiller = FeatureDistiller(6, 8, view="global")
+    pooled = torch.stack([each.flatten(1).mean(dim=1) for each in student])
+    torch.testing.assert_close(distiller(student, teacher), distiller(pooled, teacher))
+
+
+def test_a_connector_sees_the_map_before_it_is_viewed() -> None:
+    student, teacher = _maps()
+    distiller = FeatureDistiller(6, 8, projector=_config("ConvConnector"), loss=L2Loss())
+    projected = distiller.projector(student)
+    pooled = (projected[:, :, 0::2] + projected[:, :, 1::2]) / 2
+    ours, theirs = (f.permute(0, 2, 3, 1).reshape(-1, 8) for f in (pooled, teacher))
+    ours, theirs = (batch_norm(x, None, None, training=True, eps=1e-4) for x in (ours, theirs))
+    torch.testing.assert_close(distiller(student, teacher), L2Loss()(ours, theirs))
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("view", ["dense", "global"])
+def test_parts_combine(projector: str, normalizer: str, loss: str, view: str) -> None:
+    student, teacher = _maps()
+    distiller = FeatureDistiller(6, 8, *map(_config, (projector, normalizer, loss)), view=view)
+    value = distiller(student.requires_grad_(), teacher)
+    value.backward()
+    assert value.shape == ()
+    assert torch.isfinite(value)
+    for tensor in (student, *distiller.parameters()):
+        assert torch.isfinite(tensor.grad).all()
+    assert student.grad.any()
+
+
+# Gradients
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    student, teacher = (feature.requires_grad_() for feature in _maps())
+    distiller = FeatureDistiller(6, 8)
+    distiller(student, 2 * teacher).backward()
+    assert teacher.grad is None
+    assert student.grad.any()
+    assert all(p.grad.any() for p in [distiller.projector.linear.weight])
+
+
+def test_gradient_is_the_derivative() -> None:
+    distiller = FeatureDistiller(3, 4, weight=0.5).double()
+    student, teacher = _random(2, 3, 2, 2).double(), _random(2, 4, 2, 3, seed=1).double()
+    inputs = (student.requires_grad_(), *distiller.parameters())
+    assert torch.autograd.gradcheck(lambda s, *_: distiller(s, teacher), inputs)
+
+
+def test_steps_against_the_gradient_lower_the_loss() -> None:
+    student, teacher = (feature.double() for feature in _maps())
+    distiller = FeatureDistiller(6, 8).double()
+    values = []
+    for _ in range(5):
+        values.append(distiller(student, teacher))
+        gradients = torch.autograd.grad(values[-1], list(distiller.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(distiller.parameters(), gradients, strict=True):
+                parameter -= 1e-3 * gradient
+    assert values == sorted(values, reverse=True)
+
+
+def test_order_of_images_does_not_matter() -> None:
+    student, teacher = (feature.double() for feature in _maps())
+    distiller = FeatureDistiller(6, 8).double()
+    torch.testing.assert_close(
+        distiller(student.flip(0), teacher.flip(0)), distiller(student, teacher)
+    )
+
+
+def test_weight_scales_value_and_gradient() -> None:
+    student, teacher = _maps()
+    gradients = {}
+    for weight in (0, 1, 2.5):
+        distiller = FeatureDistiller(6, 8, weight=weight)
+        student.grad = None
+        value = distiller(student.requires_grad_(), teacher)
+        value.backward()
+        gradients[weight] = torch.cat([value.detach()[None], student.grad.flatten()])
+    assert not gradients[0].any()
+    torch.testing.assert_close(gradients[2.5], 2.5 * gradients[1])
+
+
+# Precision
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_under_autocast_the_distance_is_computed_in_float32(
+    projector: str, normalizer: str, loss: str
+) -> None:
+    student, teacher = (feature.bfloat16() for feature in _maps())
+    distiller = FeatureDistiller(6, 8, *map(_config, (projector, normalizer, loss)))
+    seen: list[Tensor] = []
+
+    def record(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.extend(args)
+        assert not torch.is_autocast_enabled("cpu")
+
+    distiller.loss.register_forward_pre_hook(record)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = distiller(student.requires_grad_(), teacher)
+    assert value.dtype == torch.float32
+    assert [x.dtype for x in seen] == [torch.float32] * 2
+    assert torch.equal(value, distiller.loss(*(x.detach() for x in seen)))
+    value.backward()
+    assert student.grad.dtype == torch.bfloat16
+    for tensor in (student, *distiller.parameters()):
+        assert torch.isfinite(tensor.grad).all()
+
+
+def test_autocast_is_left_as_it_was() -> None:
+    distiller = FeatureDistiller(6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        distiller(*_maps())
+        assert torch.is_autocast_enabled("cpu")
+
+
+# Random states
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
+def test_global_random_states_are_untouched(projector: str, untouched_random_state: None) -> None:
+    distiller = FeatureDistiller(6, 8, projector=_config(projector))
+    distiller(*_maps()).backward()
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
+def test_the_seed_decides_the_weights(projector: str) -> None:
+    def weights(seed: int) -> Tensor:
+        distiller = FeatureDistiller(6, 8, projector=_config(projector), seed=seed)
+        return nn.utils.parameters_to_vector(distiller.parameters())
+
+    torch.manual_seed(1)
+    first = weights(5)
+    torch.manual_seed(2)
+    assert torch.equal(first, weights(5))
+    assert not torch.equal(first, weights(6))
+
+
+# Construction
+
+
+def test_the_default_parts() -> None:
+    distiller = FeatureDistiller(6, 8)
+    assert isinstance(distiller.projector, LinearProjector)
+    assert isinstance(distiller.normalizer, BatchNormalizer)
+    assert isinstance(distiller.loss, LogSumLoss)
+    assert (distiller.view, distiller.weight) == ("dense", 1.0)
+    assert (distiller.normalizer.eps, distiller.loss.alpha) == (1e-4, 4.0)
+    assert sorted(distiller.state_dict()) == ["projector.linear.bias", "projector.linear.weight"]
+
+
+def test_built_parts_are_taken_as_they_are() -> None:
+    parts = ConvConnector(6, 8), IdentityNormalizer(), L2Loss()
+    distiller = FeatureDistiller(None, None, *parts)
+    assert (distiller.projector, distiller.normalizer, distiller.loss) == parts
+    distiller(*_maps())
+
+
+def test_a_config_may_say_more_than_is_inferred() -> None:
+    distiller = FeatureDistiller(
+        6,
+        8,
+        projector=dict(type="mmkd.MLPProjector", hidden_channels=5, out_channels=3),
+        normalizer=dict(type="mmkd.BatchNormalizer", num_channels=3),
+    )
+    assert [layer.out_features for layer in distiller.projector.layers] == [5, 3]
+    assert distiller.normalizer.num_channels == 3
+
+
+def test_a_distiller_is_built_from_its_config() -> None:
+    distiller = MODELS.build(
+        dict(type="mmkd.FeatureDistiller", student_channels=6, teacher_channels=8, weight=2.0)
+    )
+    assert type(distiller) is FeatureDistiller is mmkd.FeatureDistiller
+    distiller(*_maps())
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (dict(view="pooled"), ValueError, r"view must be one of \('dense', 'global'\), got 'pool"),
+        (dict(weight=-1), ValueError, "weight must be 0 or more, got -1"),
+        (dict(weight=math.nan), ValueError, "weight must be 0 or more, got nan"),
+        (dict(student_channels=None), ValueError, "LinearProjector needs in_channels: give it"),
+        (dict(teacher_channels=None), ValueError, "LinearProjector needs out_channels"),
+        (
+            dict(teacher_channels=None, projector=nn.Identity()),
+            ValueError,
+            "BatchNormalizer needs num_channels",
+        ),
+        (dict(loss="mmkd.L2Loss"), TypeError, "expected a module or a config dict with 'type'"),
+        (dict(loss=dict(alpha=4)), ValueError, r"needs the key 'type', got \{'alpha': 4\}"),
+        (dict(loss=dict(type="mmkd.L3Loss")), ValueError, "no class is registered .*'mmkd.L3Loss'"),
+        (dict(loss=dict(type="mmkd.L2Loss", beta=1)), TypeError, "beta"),
+        (dict(loss=dict(type="mmkd.LogSumLoss", alpha=0)), ValueError, "alpha must be 1 or more"),
+    ],
+)
+def test_mistakes_in_settings(settings: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        FeatureDistiller(**{**dict(student_channels=6, teacher_channels=8), **settings})
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        ((2, 5, 4, 4), (2, 8, 4, 4), r"a student feature of 6 channels, got shape \(2, 5, 4, 4\)"),
+        ((2, 6, 4, 4), (2, 5, 4, 4), r"a teacher feature of 8 channels, got shape \(2, 5, 4, 4\)"),
+        ((2, 6, 4, 4), (3, 8, 4, 4), "student's feature holds 2 images, the teacher's 3"),
+        ((2, 6), (2, 8, 4, 4), r"cannot pair \(2, 6\) with \(2, 8, 4, 4\)"),
+        ((2, 3, 3, 3, 6), (2, 3, 3, 3, 8), r"a feature is \[N, C\]"),
+        ((1, 6, 1, 1), (1, 8, 1, 1), "BatchNormalizer needs 2 samples or more, got 1"),
+    ],
+)
+def test_mistakes_in_features(
+    student: tuple[int, ...], teacher: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        FeatureDistiller(6, 8)(torch.zeros(student), torch.zeros(teacher))
+
+
+# The registry's part in it
+
+
+def test_build_part_accepts_a_class_as_type() -> None:
+    assert isinstance(
+        build_part(dict(type=LinearProjector), in_channels=2, out_channels=3), nn.Module
+    )
+
+
+def test_build_part_leaves_the_config_alone() -> None:
+    config = dict(type="mmkd.LinearProjector", bias=False)
+    build_part(config, in_channels=2, out_channels=3)
+    assert config == dict(type="mmkd.LinearProjector", bias=False)
