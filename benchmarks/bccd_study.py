@@ -62,7 +62,7 @@ def main() -> None:
         [
             "# Blood cells (BCCD)",
             "",
-            "Trained on 205 photographs at 256 x 192 from scratch, scored on the 72 of the test "
+            "Trained on 205 photographs at 192 x 144 from scratch, scored on the 72 of the test "
             "split.",
             "",
             *score_table([teacher, *results]),

@@ -134,8 +134,12 @@ def _parse(name: str, settings: Mapping[str, Any], sources: Sequence[str]) -> li
         raise ValueError(
             f"{where}.source must name a teacher, one of {list(sources)}, got {source!r}"
         )
-    schedule = dict(settings.get("schedule") or {})
-    check_keys(f"{where}.schedule", schedule, [f.name for f in fields(Schedule)])
+    begin_and_end = dict(settings.get("schedule") or {})
+    check_keys(f"{where}.schedule", begin_and_end, [f.name for f in fields(Schedule)])
+    try:
+        schedule = Schedule(**begin_and_end)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}.schedule: {error}") from error
     level = settings.get("level", -1)
     levels = list(level) if isinstance(level, list | tuple) else [level]
     if not levels:
@@ -148,7 +152,7 @@ def _parse(name: str, settings: Mapping[str, Any], sources: Sequence[str]) -> li
             teacher=settings.get("teacher", "backbone"),
             student_level=settings.get("student_level", each),
             teacher_level=settings.get("teacher_level", each),
-            schedule=Schedule(**schedule),
+            schedule=schedule,
             parts={key: settings[key] for key in _PART_KEYS if key in settings},
         )
         for each in levels

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -225,7 +228,7 @@ def _rank(rank: int, folder: str) -> dict:
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=2,
-        timeout=timedelta(minutes=4),
+        timeout=timedelta(minutes=2),
     )
     try:
         found = {}
@@ -242,15 +245,17 @@ def _rank(rank: int, folder: str) -> dict:
         dist.destroy_process_group()
 
 
-def _second_rank(_: int, folder: str) -> None:
-    torch.save(_rank(1, folder), Path(folder, "second.pt"))
-
-
 def test_two_processes_are_one_process_on_the_joined_batch(tmp_path: Path) -> None:
-    folder = str(tmp_path)
-    second = torch.multiprocessing.spawn(_second_rank, args=(folder,), nprocs=1, join=False)
-    ranks = [_rank(0, folder)]
-    second.join()
+    """This process is the first; the second runs this file."""
+    second = subprocess.Popen([sys.executable, __file__, str(tmp_path)])
+    try:
+        while not (tmp_path / "store").exists():
+            assert second.poll() is None, "the second process did not start"
+            time.sleep(0.05)
+        ranks = [_rank(0, str(tmp_path))]
+        assert second.wait(timeout=60) == 0
+    finally:
+        second.kill()
     ranks.append(torch.load(tmp_path / "second.pt"))
     for name, parts in DISTILLERS.items():
         expected = _value_and_gradient(_distiller(parts | _without_sync(parts)), *_features(name))
@@ -268,3 +273,7 @@ def test_two_processes_are_one_process_on_the_joined_batch(tmp_path: Path) -> No
 def _without_sync(parts: dict) -> dict:
     loss = {key: value for key, value in parts.get("loss", {}).items() if key != "sync"}
     return dict(loss=loss) if loss else {}
+
+
+if __name__ == "__main__":
+    torch.save(_rank(1, sys.argv[1]), Path(sys.argv[1], "second.pt"))

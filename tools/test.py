@@ -1,7 +1,7 @@
 """Evaluate a checkpoint on its config's test set; no teacher is needed.
 
-    python tools/test.py configs/detection/bccd/faster-rcnn_mbv2_bccd_distill.py \
-        work_dirs/faster-rcnn_mbv2_bccd_distill/epoch_12.pth
+    python tools/test.py configs/detection/bccd/faster-rcnn_r18-w8_bccd_distill.py \
+        work_dirs/faster-rcnn_r18-w8_bccd_distill/epoch_10.pth
 
 It differs from MMDetection's own script only in importing mmkd before anything else, so that it
 also runs where mmcv was installed without its compiled extension.

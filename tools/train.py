@@ -1,6 +1,6 @@
 """Train the model of a config; distillation is one of its `custom_hooks`.
 
-    python tools/train.py configs/detection/bccd/faster-rcnn_mbv2_bccd_distill.py
+    python tools/train.py configs/detection/bccd/faster-rcnn_r18-w8_bccd_distill.py
 
 It differs from MMDetection's own script only in importing mmkd before anything else, so that it
 also runs where mmcv was installed without its compiled extension.

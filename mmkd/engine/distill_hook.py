@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmkd.distiller import FeatureDistiller
 from mmkd.engine.mm_teacher import MMTeacher, naming, parse_teachers
-from mmkd.engine.optimizer import add_projectors, synchronize
+from mmkd.engine.optimizer import add_distillers, synchronize
 from mmkd.engine.random_state import preserved_random_state, random_state, set_random_state
 from mmkd.engine.step_clock import StepClock
 from mmkd.features import FeatureTaps, channels_of, find_module, select
@@ -113,10 +113,10 @@ class DistillHook(Hook):
                     self._probe_size,
                 )
             self.distillers = self._build_distillers(device, runner.seed or 0)
-        projectors = [self._distiller(term).projector for term in self.terms]
-        add_projectors(runner, projectors)
+        distillers = [self._distiller(term) for term in self.terms]
+        add_distillers(runner, distillers)
         if runner.world_size > 1:
-            synchronize(runner, projectors)
+            synchronize(runner, distillers)
         self._clock = StepClock(device)
 
     def _build_distillers(self, device: torch.device, seed: int) -> nn.ModuleDict:

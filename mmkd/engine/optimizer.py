@@ -12,23 +12,24 @@ from mmengine.runner import Runner
 from torch import distributed as dist
 from torch import nn
 
-__all__ = ["add_projectors", "synchronize"]
+__all__ = ["add_distillers", "synchronize"]
 
 
-def add_projectors(runner: Runner, projectors: Iterable[nn.Module]) -> None:
+def add_distillers(runner: Runner, distillers: Iterable[nn.Module]) -> None:
     """Adds parameters to the Runner's optimizer as if they had been there from the start.
 
-    They get the optimizer's learning rate, weight decay and ``paramwise_cfg`` under the name
-    ``distill.projector.*``, the scaling of ``auto_scale_lr``, and every parameter schedule.
+    They get the optimizer's learning rate, weight decay and ``paramwise_cfg`` under names such as
+    ``distill.projector.linear.weight``, the scaling of ``auto_scale_lr``, and every parameter
+    schedule.
 
     Args:
         runner: A Runner at ``before_run``: optimizer and schedulers built, nothing stepped.
-        projectors: Modules whose parameters are to be trained.
+        distillers: Modules whose parameters are to be trained.
 
     Raises:
         ValueError: The Runner was given built schedulers instead of their configs.
     """
-    groups = [group for module in projectors for group in _param_groups(runner, module)]
+    groups = [group for module in distillers for group in _param_groups(runner, module)]
     if not groups:
         return
     optimizer = runner.optim_wrapper.optimizer
@@ -82,7 +83,7 @@ def _param_groups(runner: Runner, module: nn.Module) -> list[dict[str, Any]]:
         paramwise_cfg=copy.deepcopy(config.get("paramwise_cfg")) if is_default else None,
     )
     # The term's own name stays out: a custom key 'backbone' is not meant for a projector.
-    named = nn.ModuleDict({"distill": nn.ModuleDict({"projector": module})})
+    named = nn.ModuleDict({"distill": module})
     return [dict(group) for group in build(named).optimizer.param_groups]
 
 
@@ -94,19 +95,19 @@ def _lr_scale(runner: Runner) -> float:
     return batch_size / auto["base_batch_size"]
 
 
-def synchronize(runner: Runner, projectors: Iterable[nn.Module]) -> None:
-    """Does for the projectors what DistributedDataParallel does for the student.
+def synchronize(runner: Runner, distillers: Iterable[nn.Module]) -> None:
+    """Does for the distillers what DistributedDataParallel does for the student.
 
     It wrapped the student before they existed. All processes start from the first one's values
     (their seeds may differ), and gradients are averaged after each complete backward: by then
     its own reductions are all launched, so this one is in the same place on every rank, before
     clipping and before the optimizer's step.
     """
-    projectors = list(projectors)
-    for module in projectors:
+    distillers = list(distillers)
+    for module in distillers:
         for value in module.state_dict().values():
             dist.broadcast(value, src=0)
-    parameters = [parameter for module in projectors for parameter in module.parameters()]
+    parameters = [parameter for module in distillers for parameter in module.parameters()]
     wrapper = runner.optim_wrapper
     backward = wrapper.backward
 

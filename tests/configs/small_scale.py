@@ -42,11 +42,12 @@ def build(model: dict[str, Any]) -> nn.Module:
         return MODELS.build(model)
 
 
-def backbone_channels(backbone: dict[str, Any]) -> list[int]:
-    """Channels of every output, from a forward pass that computes nothing."""
+def backbone_outputs(backbone: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Channels and strides of every output, from a forward pass that computes nothing."""
+    side = 128
     with torch.device("meta"):
-        module = build({**backbone, "init_cfg": None})
-        return [output.shape[1] for output in module(torch.zeros(2, 3, 64, 64))]
+        outputs = build({**backbone, "init_cfg": None})(torch.zeros(2, 3, side, side))
+    return [each.shape[1] for each in outputs], [side // each.shape[2] for each in outputs]
 
 
 def is_distillation(config: Config) -> bool:
@@ -68,7 +69,7 @@ def shrink(model: ConfigDict) -> None:
         model.backbone.update(depth=18, base_channels=8, stem_channels=8)
     else:
         model.backbone.widen_factor = 0.25
-    model.neck.update(in_channels=backbone_channels(model.backbone), out_channels=8)
+    model.neck.update(in_channels=backbone_outputs(model.backbone)[0], out_channels=8)
     model.rpn_head.update(in_channels=8, feat_channels=8)
     model.roi_head.bbox_roi_extractor.out_channels = 8
     model.roi_head.bbox_head.update(in_channels=8, fc_out_channels=16)

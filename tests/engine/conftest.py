@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from yapf.yapflib import yapf_api
 
 from mmkd.data import make_digits
@@ -17,17 +15,6 @@ sys.path.append(str(Path(__file__).parent))
 from toy import write_teacher
 
 FormatCode = yapf_api.FormatCode
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_runs() -> Iterator[None]:
-    """One thread, as the bits of two runs are compared; no yapf, half of a small run's time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yapf_api, "FormatCode", lambda text, **kwargs: (text, False))
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

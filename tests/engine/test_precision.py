@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.device import utils as device_utils
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner, amp
 from toy import (
@@ -89,7 +90,10 @@ def test_amp(tmp_path: Path, teacher: dict, amp_on_cpu: None, dtype: str) -> Non
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_amp_on_a_gpu(tmp_path: Path, teacher: dict, dtype: str) -> None:
+def test_amp_on_a_gpu(
+    tmp_path: Path, teacher: dict, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_utils, "DEVICE", "cuda")
     settings = {"optim_wrapper": dict(type="AmpOptimWrapper", dtype=dtype), **distill(teacher)}
     recorder, types = LossRecorder(), Types()
     train(toy_config(tmp_path, **settings), recorder, types.probe)

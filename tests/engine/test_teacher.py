@@ -138,6 +138,22 @@ def test_the_student_is_left_as_it_was_found(tmp_path: Path, teacher: dict) -> N
     assert distilled.val().keys() == plain.val().keys()
 
 
+def test_a_look_at_the_student_changes_none_of_its_modes(tmp_path: Path, teacher: dict) -> None:
+    runner = Runner.from_cfg(toy_config(tmp_path, **distill(teacher)))
+    runner.model.dropout.eval()
+    before = modes_of(runner.model)
+    after: dict[str, bool] = {}
+    look = Probe(before_run=lambda runner: after.update(modes_of(runner.model)))
+    runner.register_hook(look)
+    runner.train()
+    assert set(before.values()) == {True, False}
+    assert after == before
+
+
+def modes_of(model: nn.Module) -> dict[str, bool]:
+    return {name: module.training for name, module in model.named_modules()}
+
+
 def test_a_loss_in_evaluation_mode_is_the_plain_one(tmp_path: Path, teacher: dict) -> None:
     """Some hooks compute a validation loss between training iterations."""
     found: list[set[str]] = []

@@ -1,10 +1,10 @@
 # BCCD: 364 photographs of blood under a microscope, 640 x 480 pixels, in COCO format
-# (train.json, val.json, test.json and images/), shown to the detectors at 256 x 192.
+# (train.json, val.json, test.json and images/), shown to the detectors at 192 x 144.
 # BCCD_ROOT=... in the environment names another folder.
 dataset_type = "CocoDataset"
 data_root = "{{$BCCD_ROOT:data/bccd/}}"
 metainfo = dict(classes=("RBC", "WBC", "Platelets"))
-image_scale = (256, 192)
+image_scale = (192, 144)
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -1,7 +1,7 @@
 # Schedule and hooks of the BCCD configs: training from scratch, on one core.
 _base_ = "mmdet::_base_/default_runtime.py"
 
-max_epochs = 12
+max_epochs = 10
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

@@ -1,5 +1,5 @@
-# Faster R-CNN for blood cells at 256 x 192: platelets of about 15 pixels, red cells of 40, white
-# ones of 50 to 100, up to 30 an image, all about as high as wide. What two cores do not need of
+# Faster R-CNN for blood cells at 192 x 144: platelets of about 12 pixels, red cells of 30, white
+# ones of 38 to 75, up to 30 an image, all about as high as wide. What two cores do not need of
 # the stock model is cut, and the backbone ends at stride 8: its last stage, which is distilled, is
 # the only level. Set up for the student; the teacher changes widths.
 _base_ = "mmdet::_base_/models/faster-rcnn_r50_fpn.py"
@@ -19,7 +19,7 @@ model = dict(
     rpn_head=dict(
         in_channels=32,
         feat_channels=32,
-        anchor_generator=dict(base_sizes=[16], scales=[1.0, 2.5, 4.7], ratios=[1.0], strides=[8]),
+        anchor_generator=dict(base_sizes=[12], scales=[1.0, 2.5, 4.7], ratios=[1.0], strides=[8]),
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(

@@ -1,4 +1,4 @@
-# The teacher: a ResNet-18 of 16 channels, trained longer than the student.
+# The teacher: a ResNet-18 of 16 channels, trained twice as long as the student.
 _base_ = [
     "../_base_/faster-rcnn_bccd.py",
     "../_base_/bccd_detection.py",
@@ -13,7 +13,7 @@ model = dict(
     roi_head=dict(bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64)),
 )
 
-max_epochs = 32
+max_epochs = 20
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),

@@ -2,7 +2,8 @@
 _base_ = "./faster-rcnn_r50-fpn_90k_coco.py"
 custom_imports = dict(imports=["mmkd"])
 
-# Another file: --cfg-options custom_hooks.0.teacher.checkpoint=...
+# MMDetection's weights of the teacher's config, wherever you keep them:
+# --cfg-options custom_hooks.0.teacher.checkpoint=...
 teacher_checkpoint = "checkpoints/faster_rcnn_r101_fpn_mstrain_3x_coco.pth"
 custom_hooks = [
     dict(

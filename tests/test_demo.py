@@ -1,0 +1,94 @@
+"""The demo at toy size: real data, trainer, evaluation and pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mmkd import demo
+from mmkd.cli import app
+from mmkd.configs import config_file
+from mmkd.evaluation import evaluate_detections
+from mmkd.evaluation.figures import read_scalars
+from mmkd.evaluation.runs import RunResult, stored_result
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> list[RunResult]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "NUM_TRAIN", 16)
+        patch.setattr(demo, "NUM_VAL", 4)
+        first = demo.run_demo(out)
+        # Everything is finished: the second call must not train again.
+        patch.setattr("mmkd.evaluation.runs.Runner.from_cfg", None)
+        assert demo.run_demo(out) == first
+    return first
+
+
+def test_three_detectors_on_one_data_set(results: list[RunResult]) -> None:
+    assert [result.name for result in results] == ["teacher", "plain", "distilled"]
+    teacher, plain, distilled = results
+    assert teacher.parameters > 2 * plain.parameters
+    assert plain.parameters == distilled.parameters
+
+
+def test_checkpoints_are_ordinary_and_differ(results: list[RunResult]) -> None:
+    plain, distilled = (
+        torch.load(r.checkpoint, weights_only=False)["state_dict"] for r in results[1:]
+    )
+    assert list(plain) == list(distilled)
+    assert not all(torch.equal(plain[key], distilled[key]) for key in plain)
+
+
+def test_scores_are_those_of_the_trainers_own_evaluation(
+    results: list[RunResult], out: Path
+) -> None:
+    for result in results:
+        logged = [line for line in read_scalars(result.work_dir) if "coco/bbox_mAP" in line]
+        assert result.scores["mAP"] == pytest.approx(100 * logged[-1]["coco/bbox_mAP"], abs=0.051)
+        scores = evaluate_detections(out / "data/annotations/val.json", result.detections)
+        assert result.scores == scores.as_dict()
+
+
+def test_pictures_and_tables(results: list[RunResult], out: Path) -> None:
+    for name in ("detections.png", "curves.png", "gap.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((out / "results.json").read_text())[2]["name"] == "distilled"
+    assert "student, distilled" in (out / "results.md").read_text()
+
+
+def test_a_changed_config_is_trained_again(results: list[RunResult], out: Path) -> None:
+    config = demo.digits_config("plain", 0, out / "data", out)
+    assert stored_result(config) is not None
+    config.optim_wrapper.optimizer.lr *= 2
+    assert stored_result(config) is None
+
+
+def test_seeds_must_be_positive(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seeds must be 1 or more, got 0"):
+        demo.run_demo(tmp_path, seeds=0)
+
+
+def test_command_makes_digits_and_refuses_to_overwrite(tmp_path: Path) -> None:
+    command = ["data", "digits", "--out", str(tmp_path / "set"), "--num-train", "3"]
+    made = CliRunner().invoke(app, [*command, "--num-val", "2", "--layout", "both"])
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "set/annotations/train.json").is_file()
+    assert (tmp_path / "set/data.yaml").is_file()
+    refused = CliRunner().invoke(app, [*command, "--num-val", "4"])
+    assert refused.exit_code == 2
+    assert "Traceback" not in refused.output
+
+
+def test_missing_config() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config 'none\.py'"):
+        config_file("none.py")
