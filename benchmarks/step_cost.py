@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
-import shlex
 import statistics
 import subprocess
 import sys
@@ -38,6 +36,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import mmkd  # noqa: F401  (registers the hook, and stands in for mmcv's operators)
+from mmkd.evaluation.environment import describe_environment
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("plain", "teacher", "distilled")
@@ -233,24 +232,11 @@ def peaks() -> dict[str, int]:
 
 def environment(args: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on."""
-    if args.device == "cuda":
-        device = torch.cuda.get_device_name()
-    else:
-        models = [
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        device = models[0] if models else platform.processor() or platform.machine()
     return {
-        "command": shlex.join(["python", "benchmarks/step_cost.py", *sys.argv[1:]]),
         "pair": Path(args.pair).stem,
         "input": f"{args.batch_size} images of {args.size} x {args.size}",
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
         "rounds": f"{args.rounds} after {args.warmup} of warm-up",
+        **describe_environment(args.device),
     }
 
 
@@ -290,8 +276,7 @@ def markdown(result: dict[str, Any], about: dict[str, Any], device: str) -> str:
             f"Beyond the student's step and the teacher's forward: "
             f"{100 * result['overhead']:+.1f} % of the student's step.",
             "",
-            *[f"- {key}: {value}" for key, value in about.items() if key != "command"],
-            f"- command: `{about['command']}`",
+            *[f"- {key}: {value}" for key, value in about.items()],
             "",
         ]
     )

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import platform
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
-import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
+from mmkd.evaluation.environment import describe_environment
 from mmkd.evaluation.runs import RunResult, run_iterations, stored_result, train_and_evaluate
 
 METRICS = ("mAP", "AP50", "AP75")
-
-
-def device_name(device: str = "cpu") -> str:
-    """The GPU's name, or the processor's."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def environment() -> list[str]:
-    """Markdown lines: what the figures depend on, and the command that makes them."""
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    return [
-        f"- device: {device_name()}, {torch.get_num_threads()} threads",
-        f"- python {platform.python_version()}, torch {torch.__version__}",
-        f"- command: `{command}`",
-    ]
 
 
 def run_all(jobs: Sequence[tuple[str, Config]]) -> list[RunResult]:
@@ -76,7 +55,8 @@ def score_table(results: Sequence[RunResult]) -> list[str]:
 
 def report(lines: Sequence[str], out: Path) -> None:
     """Prints the Markdown and keeps it."""
-    text = "\n".join([*lines, "", *environment(), ""])
+    about = [f"- {key}: {value}" for key, value in describe_environment().items()]
+    text = "\n".join([*lines, "", *about, ""])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)
     Console(file=sys.stdout).print(Markdown(text))

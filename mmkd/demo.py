@@ -23,6 +23,7 @@ from rich.table import Table
 
 from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
+from mmkd.evaluation.environment import describe_environment
 from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
 from mmkd.evaluation.runs import RunResult, run_iterations, stored_result, train_and_evaluate
 
@@ -155,5 +156,6 @@ def _table(results: list[RunResult]) -> Table:
 def _write(results: list[RunResult], out: Path) -> None:
     lines = [HEADINGS, ["---"] * len(HEADINGS), *_rows(results)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    (out / "results.md").write_text(f"{table}\n\n{_conclusion(results)}\n")
+    about = "\n".join(f"- {key}: {value}" for key, value in describe_environment().items())
+    (out / "results.md").write_text(f"{table}\n\n{_conclusion(results)}\n\n{about}\n")
     (out / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")
