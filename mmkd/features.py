@@ -38,8 +38,8 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     )
 
 
-class _Complete(Exception):
-    """Ends a forward pass whose every tap has fired."""
+class _Complete(BaseException):
+    """Ends a forward pass whose every tap has fired; no ``except Exception`` may swallow it."""
 
 
 class FeatureTaps:

@@ -17,7 +17,7 @@ custom_hooks = [
                 projector=dict(type="mmkd.ProjectorEnsemble", num_projectors=3),
                 normalizer=dict(type="mmkd.IdentityNormalizer"),
                 loss=dict(type="mmkd.DirectionAlignmentLoss"),
-                # The paper's; of 2.5, 25 and 250 also the best in benchmarks/results/digits_sweep.md.
+                # The paper's; the best of three in benchmarks/results/digits_sweep.md, too.
                 weight=25.0,
             )
         ),
