@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
+import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import (
@@ -56,6 +57,8 @@ def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
     """
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}")
+    # Networks this small gain little from a second thread, and lose much on a busy machine.
+    torch.set_num_threads(1)
     out = Path(out)
     # Bound now: the libraries' output is redirected while they train.
     console = Console(file=sys.stdout)
