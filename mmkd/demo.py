@@ -61,7 +61,7 @@ def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
     torch.set_num_threads(1)
     out = Path(out)
     # Bound now: the libraries' output is redirected while they train.
-    console = Console(file=sys.stdout)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     data = make_digits(out / "data", num_train=NUM_TRAIN, num_val=NUM_VAL)
     jobs = [("teacher", 0), *((role, s) for s in range(seeds) for role in ROLES[:2])]
     configs = [digits_config(role, seed, data, out) for role, seed in jobs]

@@ -42,8 +42,8 @@ def draw_detections(
     detections: Mapping[str, str | Path],
     out: str | Path,
     *,
-    num_images: int = 5,
-    min_score: float = 0.5,
+    num_images: int = 6,
+    min_score: float = 0.3,
 ) -> None:
     """Draws the truth and each model's detections, one column an image.
 
@@ -52,7 +52,7 @@ def draw_detections(
         images: Folder of its images.
         detections: Detection file by model, in the order of the rows.
         out: Picture to write.
-        num_images: Columns: the images whose models differ most in what they find.
+        num_images: Columns: the first images of the set, so that none is chosen for its result.
         min_score: Detections of a lower score are left out.
     """
     truth = json.loads(Path(annotations).read_text())
@@ -61,12 +61,7 @@ def draw_detections(
     for model, file in detections.items():
         kept = [d for d in json.loads(Path(file).read_text()) if d["score"] >= min_score]
         rows[model] = _by_image(kept)
-    counts = {
-        image["id"]: [len(rows[model].get(image["id"], ())) for model in rows]
-        for image in truth["images"]
-    }
-    chosen = sorted(truth["images"], key=lambda i: (-float(np.std(counts[i["id"]])), i["id"]))
-    chosen = chosen[:num_images]
+    chosen = truth["images"][:num_images]
     figure, axes = plt.subplots(
         len(rows),
         len(chosen),
@@ -81,7 +76,7 @@ def draw_detections(
             axis.set(xticks=[], yticks=[])
             _draw_boxes(axis, boxes.get(image["id"], []), names, COLORS[model])
         axes[row][0].set_ylabel(LABELS[model], fontsize=11, color=COLORS[model])
-    figure.suptitle(f"Detections of score {min_score} and above on validation images")
+    figure.suptitle(f"Detections of score {min_score} and above on the first validation images")
     _save(figure, out)
 
 
