@@ -153,10 +153,10 @@ def draw_gap(scores: Mapping[str, Sequence[float]], out: str | Path) -> None:
         axis.barh(row, means[model], color=COLORS[model], alpha=0.85)
         if len(values) > 1:
             axis.plot(values, [row] * len(values), "|", color="#888888", markersize=16)
-        axis.text(means[model] + 0.8, row, f"{means[model]:.1f}", va="center", fontsize=11)
+        axis.text(max(values) + 0.8, row, f"{means[model]:.1f}", va="center", fontsize=11)
     axis.set_yticks(range(len(scores)), [LABELS[model] for model in scores])
     axis.invert_yaxis()
-    axis.set(xlabel="mAP (0.50:0.95), %", xlim=(0, max(means.values()) * 1.12))
+    axis.set(xlabel="mAP (0.50:0.95), %", xlim=(0, max(map(max, scores.values())) * 1.12))
     axis.spines[["top", "right"]].set_visible(False)
     closed = f", {gain / gap:.0%} of the gap to the teacher" if gap > 0 else ""
     axis.set_title(f"Distillation adds {gain:+.1f} mAP{closed}", fontsize=12)
@@ -164,5 +164,5 @@ def draw_gap(scores: Mapping[str, Sequence[float]], out: str | Path) -> None:
 
 
 def _save(figure: Any, out: str | Path) -> None:
-    figure.savefig(out, dpi=110)
+    figure.savefig(out, dpi=90)
     plt.close(figure)
