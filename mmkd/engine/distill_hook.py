@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -19,6 +20,7 @@ from mmkd.engine.optimizer import add_distillers, synchronize
 from mmkd.engine.random_state import preserved_random_state, random_state, set_random_state
 from mmkd.engine.step_clock import StepClock
 from mmkd.features import FeatureTaps, channels_of, find_module, select
+from mmkd.normalizers import BatchNormalizer
 from mmkd.registry import HOOKS
 from mmkd.terms import Term, parse_terms
 
@@ -163,9 +165,13 @@ class DistillHook(Hook):
             self._student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             self._student.register_forward_hook(self._after_forward, with_kwargs=True),
         ]
+        self._epoch_length = _iterations_per_epoch(runner)
         for term in self.terms:
-            if self._distiller(term).weight == 0:
+            distiller = self._distiller(term)
+            if distiller.weight == 0:
                 runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
+            if distiller.view == "global" and isinstance(distiller.normalizer, BatchNormalizer):
+                _check_last_batch(runner, term)
 
     def after_train(self, runner: Runner) -> None:
         """Leaves the student as it was found."""
@@ -187,12 +193,11 @@ class DistillHook(Hook):
         self._validated = False
         self._clock.start_step()
         self._fired = False
-        length = len(runner.train_dataloader)
         self._factors = {
             term.name: factor
             for term in self.terms
             if self._distiller(term).weight > 0
-            and (factor := term.schedule.factor(runner.iter, length)) > 0
+            and (factor := term.schedule.factor(runner.iter, self._epoch_length)) > 0
         }
 
     def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -259,6 +264,7 @@ class DistillHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Logs the teacher's share of the time; checks that every term has fired."""
+        self._log_what_is_off(runner)
         if not self._factors:
             return
         if not self._fired:
@@ -270,6 +276,15 @@ class DistillHook(Hook):
         self._clock.stop_step()
         if self._clock.share is not None:
             runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
+
+    def _log_what_is_off(self, runner: Runner) -> None:
+        """MMEngine goes on logging the last value of what is no longer reported."""
+        off = [term.name for term in self.terms if term.name not in self._factors]
+        keys = [f"{prefix}{name}" for name in off for prefix in ("loss_distill_", "distill_")]
+        if not self._factors:
+            keys += ["distill_ratio", "teacher_time_share"]
+        for key in keys:
+            runner.message_hub.update_scalar(f"train/{key}", 0.0)
 
     # Checkpoints --------------------------------------------------------------------------
 
@@ -322,6 +337,26 @@ class DistillHook(Hook):
         if validates and not state["validated"]:
             # The validation that followed the checkpoint has drawn its data loader's seed.
             torch.empty((), dtype=torch.int64).random_()
+
+
+def _iterations_per_epoch(runner: Runner) -> int:
+    loader = runner.train_dataloader
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    # Every process's infinite sampler counts the whole data set.
+    processes = runner.world_size if isinstance(sampler, InfiniteSampler) else 1
+    return max(1, round(len(loader) / processes))
+
+
+def _check_last_batch(runner: Runner, term: Term) -> None:
+    loader = runner.train_dataloader
+    if runner.world_size > 1 or loader.drop_last or (loader.batch_size or 1) < 2:
+        return
+    if isinstance(loader.sampler, DefaultSampler) and len(loader.sampler) % loader.batch_size == 1:
+        raise ValueError(
+            f"DistillHook {term.key}.view: 'global' takes one sample an image, and the last batch "
+            f"of an epoch holds 1 of {len(loader.sampler)} images, too few for BatchNormalizer: "
+            "set train_dataloader.drop_last=True, another batch_size, or view='dense'"
+        )
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -392,3 +392,11 @@ def test_errors_carry_no_doubled_prefix(tmp_path: Path, teacher: dict) -> None:
     missing = dict(teacher, checkpoint="no/such/teacher.pth")
     error = fail(tmp_path, missing, kind=FileNotFoundError, **VALIDATION)
     assert len(re.findall("DistillHook", str(error.value))) == 1
+
+
+def test_a_last_batch_of_one_is_found_before_training(tmp_path: Path, teacher: dict) -> None:
+    settings = distill(teacher, dict(one=dict(view="global")))
+    settings["train_dataloader.dataset.length"] = 17  # batches of 4
+    with pytest.raises(ValueError, match=r"terms\.one\.view: .* 1 of 17 images.*drop_last=True"):
+        train(toy_config(tmp_path, **settings))
+    train(toy_config(tmp_path, **settings, **{"train_dataloader.drop_last": True}))

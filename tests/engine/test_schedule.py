@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mmengine.runner import Runner
 from toy import LossRecorder, Probe, distill, distill_hook_of, toy_config, train
+
+from mmkd.engine import distill_hook
 
 EPOCHS, LENGTH = 3, 4
 SCHEDULES: dict[str, tuple[dict, list[float]]] = {
@@ -134,3 +137,30 @@ def test_levels_become_terms(tmp_path: Path, teacher: dict) -> None:
     # Every projector begins from a seed of its own.
     weights = [each.projector.linear.weight.flatten()[:24] for each in distillers.values()]
     assert not weights[0].equal(weights[1])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_epoch_of_an_infinite_sampler(
+    tmp_path: Path, teacher: dict, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its length is the whole set's on every process."""
+    runner = Runner.from_cfg(
+        toy_config(tmp_path, **{"train_dataloader.sampler": dict(type="InfiniteSampler")})
+    )
+    runner.build_train_loop(runner._train_loop)
+    monkeypatch.setattr(runner, "_world_size", processes)
+    assert distill_hook._iterations_per_epoch(runner) == LENGTH // processes
+
+
+def test_what_has_ended_is_logged_as_zero(tmp_path: Path, teacher: dict) -> None:
+    terms = dict(short=dict(schedule=dict(end=1)), long=dict(schedule=dict(end=2)))
+    settings = {**distill(teacher, terms), "train_cfg.max_epochs": EPOCHS}
+    runner = train(toy_config(tmp_path, **settings, log_processor=dict(window_size=1)))
+    (file,) = Path(runner.log_dir).glob("vis_data/scalars.json")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for name, end in (("short", 1), ("long", 2)):
+        for prefix in ("distill_", "loss_distill_"):
+            values = [line[f"{prefix}{name}"] for line in lines]
+            assert all(value != 0 for value in values[: end * LENGTH])
+            assert not any(values[end * LENGTH :])
+    assert lines[-1]["distill_ratio"] == lines[-1]["teacher_time_share"] == 0
