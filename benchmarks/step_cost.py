@@ -302,11 +302,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        default=ROOT / "benchmarks/results/step_cost.md",
-        help="Markdown to write; the JSON lies beside it",
+        help="Markdown to write, the JSON beside it (default: benchmarks/results/step_cost*.md)",
     )
     parser.add_argument("--peak-of", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    suffix = "" if args.device == "cpu" else "_cuda"
+    args.out = args.out or ROOT / f"benchmarks/results/step_cost{suffix}.md"
     if args.rounds < 2:
         parser.error(f"--rounds must be 2 or more for quartiles, got {args.rounds}")
     return args

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
 from mmengine.config import Config
 from rich.console import Console
@@ -14,7 +13,13 @@ from rich.markdown import Markdown
 from rich.progress import Progress
 
 from mmkd.evaluation.environment import describe_environment
-from mmkd.evaluation.runs import RunResult, run_iterations, stored_result, train_and_evaluate
+from mmkd.evaluation.runs import (
+    RunResult,
+    run_iterations,
+    spread,
+    stored_result,
+    train_and_evaluate,
+)
 
 METRICS = ("mAP", "AP50", "AP75")
 
@@ -31,11 +36,6 @@ def run_all(jobs: Sequence[tuple[str, Config]]) -> list[RunResult]:
                 progress.advance(whole, iterations)
             results.append(train_and_evaluate(config, name, partial(progress.advance, whole)))
     return results
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean, and standard deviation where there are several."""
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def score_table(results: Sequence[RunResult]) -> list[str]:

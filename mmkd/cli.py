@@ -31,9 +31,16 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; mean and spread.")] = 1,
 ) -> None:
     """Distil a small Faster R-CNN from a large one, on handwritten digits, in 10 minutes."""
+    import torch
+
     from mmkd.demo import run_demo
 
-    run_demo(out, seeds=seeds)
+    # Networks this small gain little from a second thread, and lose much on a busy machine.
+    torch.set_num_threads(1)
+    try:
+        run_demo(out, seeds=seeds)
+    except FileExistsError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @data.command()

@@ -7,9 +7,8 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
-import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import (
@@ -26,7 +25,13 @@ from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
 from mmkd.evaluation.environment import describe_environment
 from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
-from mmkd.evaluation.runs import RunResult, run_iterations, stored_result, train_and_evaluate
+from mmkd.evaluation.runs import (
+    RunResult,
+    run_iterations,
+    spread,
+    stored_result,
+    train_and_evaluate,
+)
 
 __all__ = ["digits_config", "run_demo"]
 
@@ -45,8 +50,8 @@ HEADINGS = ("detector", "mAP", "AP50", "AP75", "parameters", "training", "checkp
 def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
     """Trains a teacher once, then a plain and a distilled student per seed; shows all three.
 
-    Finished runs are kept: the same call continues where it was stopped, and only a changed
-    config or data set trains again.
+    Finished runs are kept: the same call continues where it was stopped, and only a run whose
+    config, annotations or teacher changed is trained again.
 
     Args:
         out: Folder for data, runs, pictures, ``results.md`` and ``results.json``.
@@ -54,11 +59,10 @@ def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
 
     Raises:
         ValueError: ``seeds`` is not positive.
+        FileExistsError: ``out`` holds another data set.
     """
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}")
-    # Networks this small gain little from a second thread, and lose much on a busy machine.
-    torch.set_num_threads(1)
     out = Path(out)
     # Bound now: the libraries' output is redirected while they train.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
@@ -121,17 +125,13 @@ def _draw(results: list[RunResult], data: Path, out: Path) -> None:
     draw_gap({role: [r.scores["mAP"] for r in runs[role]] for role in ROLES}, out / "gap.png")
 
 
-def _spread(values: list[float]) -> str:
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
 def _rows(results: list[RunResult]) -> list[list[str]]:
     return [
         [
             LABELS[role],
-            *[_spread([r.scores[name] for r in runs]) for name in ("mAP", "AP50", "AP75")],
+            *[spread([r.scores[name] for r in runs]) for name in ("mAP", "AP50", "AP75")],
             f"{runs[0].parameters / 1e6:.2f} M",
-            f"{_spread([r.training_seconds for r in runs])} s",
+            f"{spread([r.training_seconds for r in runs])} s",
             runs[0].checkpoint,
         ]
         for role, runs in _by_role(results).items()
@@ -147,8 +147,8 @@ def _conclusion(results: list[RunResult]) -> str:
 
 def _table(results: list[RunResult]) -> Table:
     count = len(_by_role(results)["plain"])
-    spread = "1 seed" if count == 1 else f"{count} seeds, mean ± standard deviation"
-    table = Table(title=f"Digits, validation set, {spread}", caption=_conclusion(results))
+    seeds = "1 seed" if count == 1 else f"{count} seeds, mean ± standard deviation"
+    table = Table(title=f"Digits, validation set, {seeds}", caption=_conclusion(results))
     for index, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if 0 < index < 6 else "left", overflow="fold")
     for row in _rows(results):

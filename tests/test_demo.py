@@ -73,6 +73,19 @@ def test_a_changed_config_is_trained_again(results: list[RunResult], out: Path) 
     assert stored_result(config) is None
 
 
+def test_another_teacher_is_another_run(results: list[RunResult], out: Path) -> None:
+    config = demo.digits_config("distilled", 0, out / "data", out)
+    checkpoint = Path(results[0].checkpoint)
+    config.custom_hooks[0].teacher.checkpoint = str(checkpoint)
+    assert stored_result(config) == results[2]
+    weights = checkpoint.read_bytes()
+    try:
+        checkpoint.write_bytes(weights + b"x")
+        assert stored_result(config) is None
+    finally:
+        checkpoint.write_bytes(weights)
+
+
 def test_seeds_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seeds must be 1 or more, got 0"):
         demo.run_demo(tmp_path, seeds=0)
@@ -84,9 +97,12 @@ def test_command_makes_digits_and_refuses_to_overwrite(tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     assert (tmp_path / "set/annotations/train.json").is_file()
     assert (tmp_path / "set/data.yaml").is_file()
-    refused = CliRunner().invoke(app, [*command, "--num-val", "4"])
-    assert refused.exit_code == 2
-    assert "Traceback" not in refused.output
+    for other in ([*command, "--num-val", "4"], ["demo", "--out", str(tmp_path / "demo")]):
+        (tmp_path / "demo/data").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "demo/data/mine.txt").touch()
+        refused = CliRunner().invoke(app, other)
+        assert refused.exit_code == 2
+        assert "not empty" in refused.output or "holds" in refused.output
 
 
 def test_missing_config() -> None:

@@ -31,9 +31,9 @@ MARKERS = {"plain": "o", "distilled": "s", "teacher": "^"}
 
 
 def read_scalars(work_dir: str | Path) -> list[dict[str, Any]]:
-    """The log lines of an MMEngine run (``<timestamp>/vis_data/scalars.json``), oldest first."""
+    """The log lines of a work dir's newest run (``<timestamp>/vis_data/scalars.json``)."""
     files = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines() if line]
+    return [json.loads(line) for file in files[-1:] for line in file.read_text().splitlines()]
 
 
 def draw_detections(
@@ -115,7 +115,6 @@ def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> No
         for index, work_dir in enumerate(work_dirs):
             lines = read_scalars(work_dir)
             style = dict(color=COLORS[model], label=LABELS[model] if index == 0 else None)
-            # A run that was stopped and restarted logged some steps twice: the last counts.
             scored = {x["step"]: 100 * x["coco/bbox_mAP"] for x in lines if "coco/bbox_mAP" in x}
             trained = {x["step"]: _task_loss(x) for x in lines if "loss" in x}
             left.plot(*_sorted(scored), marker=MARKERS[model], **style)

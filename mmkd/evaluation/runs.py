@@ -8,9 +8,10 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from mmengine.config import Config
@@ -19,7 +20,7 @@ from mmengine.runner import Runner
 
 from mmkd.evaluation.coco import evaluate_detections
 
-__all__ = ["RunResult", "run_iterations", "stored_result", "train_and_evaluate"]
+__all__ = ["RunResult", "run_iterations", "spread", "stored_result", "train_and_evaluate"]
 
 _DETECTIONS = "detections"
 _RESULT = "result.json"
@@ -79,8 +80,30 @@ def run_iterations(config: Config) -> int:
 
 
 def _fingerprint(config: Config) -> str:
+    """Of the config, and of what is in the files that it names: annotations and teachers."""
     content = {k: v for k, v in config.to_dict().items() if k not in _IRRELEVANT}
+    dataset = config.train_dataloader.dataset
+    files = [Path(dataset.data_root) / dataset.ann_file, Path(config.val_evaluator.ann_file)]
+    for hook in config.get("custom_hooks") or []:
+        files += [Path(text) for text in _values(hook, "checkpoint")]
+    content["files"] = [
+        hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()
+    ]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _values(settings: Any, key: str) -> Iterator[Any]:
+    """Everything that nested dicts hold under a key."""
+    if isinstance(settings, dict):
+        for name, value in settings.items():
+            if name == key:
+                yield value
+            yield from _values(value, key)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and standard deviation where there are several values."""
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def stored_result(config: Config) -> RunResult | None:
