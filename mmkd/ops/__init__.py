@@ -55,9 +55,10 @@ def _missing_operator(name: str) -> Callable[..., NoReturn]:
             f"mmcv operator {name!r} exists only in mmcv's compiled extension; this installation "
             "runs on mmkd's stand-in for it, which covers nms, soft-nms, RoIAlign, RoIPool, "
             "deformable convolutions and focal losses. Install a compiled mmcv: build it from "
-            "source with `MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary onedl-mmcv "
-            "onedl-mmcv` (needs a C++ compiler, and nvcc for a GPU), or take OpenMMLab's compiled "
-            "wheel with `mim install mmcv` if it exists for your torch."
+            "source with `MMCV_WITH_OPS=1 pip install --force-reinstall --no-deps --no-cache-dir "
+            "--no-build-isolation --no-binary onedl-mmcv onedl-mmcv` (needs a C++ compiler, and "
+            "nvcc for a GPU), or take OpenMMLab's compiled wheel with `mim install mmcv` if it "
+            "exists for your torch."
         )
 
     operator.__name__ = operator.__qualname__ = name

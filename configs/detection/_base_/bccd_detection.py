@@ -71,5 +71,5 @@ test_dataloader = dict(
     ),
 )
 
-val_evaluator = dict(type="CocoMetric", ann_file=data_root + "val.json", metric="bbox")
-test_evaluator = dict(type="CocoMetric", ann_file=data_root + "test.json", metric="bbox")
+val_evaluator = dict(type="CocoMetric", ann_file=data_root + "/val.json", metric="bbox")
+test_evaluator = dict(type="CocoMetric", ann_file=data_root + "/test.json", metric="bbox")

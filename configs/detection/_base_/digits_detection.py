@@ -50,5 +50,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type="CocoMetric", ann_file=data_root + "annotations/val.json", metric="bbox")
+val_evaluator = dict(type="CocoMetric", ann_file=data_root + "/annotations/val.json", metric="bbox")
 test_evaluator = val_evaluator
