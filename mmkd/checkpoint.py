@@ -95,10 +95,5 @@ def read_weights(path: str | Path, *, allow_pickle: bool = False) -> CheckpointW
     )
     if not weights:
         raise ValueError(f"{path} holds no weights (looked at its top and under {_CONTAINERS})")
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256") if hasattr(hashlib, "file_digest") else None
-        if digest is None:  # Python 3.10
-            digest = hashlib.sha256()
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return CheckpointWeights(file=file, sha256=digest.hexdigest(), weights=weights)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return CheckpointWeights(file=file, sha256=digest, weights=weights)
