@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import report, run_all, score_table
+from study import report, score_table
 
 from mmkd.data.digits import make_digits
 from mmkd.demo import NUM_TRAIN, NUM_VAL, digits_config
+from mmkd.evaluation.runs import Job, run_all
 
 VIEWS = ("dense", "global")
 STAGES = {"last": ("layer4",), "all": ("layer1", "layer2", "layer3", "layer4")}
@@ -61,8 +62,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     data = make_digits(args.runs / "data", num_train=NUM_TRAIN, num_val=NUM_VAL)
-    fixed = [(role, digits_config(role, 0, data, args.runs)) for role in ("teacher", "plain")]
-    teacher, plain = run_all(fixed)
+    fixed = {role: digits_config(role, 0, data, args.runs) for role in ("teacher", "plain")}
+    teacher, plain = run_all([Job(role, config, role) for role, config in fixed.items()])
     settings = {
         f"{view}, {stages} stage{'s' * (stages == 'all')}, weight {weight:g}": terms(
             view, stages, weight
@@ -79,7 +80,7 @@ def main() -> None:
         config.work_dir = str(args.runs / "sweep" / name.replace(", ", "_").replace(" ", "-"))
         config.custom_hooks[0].teacher.checkpoint = teacher.checkpoint
         config.custom_hooks[0].terms = of_name
-        jobs.append((name, config))
+        jobs.append(Job(name, config, name))
     results = run_all(jobs)
     report(
         [

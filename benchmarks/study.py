@@ -1,41 +1,18 @@
-"""Shared by the studies: run configs one after another, and report them with their environment."""
+"""Shared by the studies: results as tables, with their environment."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from mmengine.config import Config
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import Progress
 
 from mmkd.evaluation.environment import describe_environment
-from mmkd.evaluation.runs import (
-    RunResult,
-    run_iterations,
-    spread,
-    stored_result,
-    train_and_evaluate,
-)
+from mmkd.evaluation.runs import RunResult, spread
 
 METRICS = ("mAP", "AP50", "AP75")
-
-
-def run_all(jobs: Sequence[tuple[str, Config]]) -> list[RunResult]:
-    """Trains and evaluates each named config that was not finished before."""
-    results = []
-    work = [run_iterations(config) for _, config in jobs]
-    with Progress(console=Console(file=sys.stdout)) as progress:
-        whole = progress.add_task("", total=sum(work))
-        for (name, config), iterations in zip(jobs, work, strict=True):
-            progress.update(whole, description=f"{name}, seed {config.randomness.seed}")
-            if stored_result(config) is not None:
-                progress.advance(whole, iterations)
-            results.append(train_and_evaluate(config, name, partial(progress.advance, whole)))
-    return results
 
 
 def score_table(results: Sequence[RunResult]) -> list[str]:

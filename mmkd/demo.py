@@ -5,33 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from statistics import mean
 
 from mmengine.config import Config
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
 from mmkd.evaluation.environment import describe_environment
 from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
-from mmkd.evaluation.runs import (
-    RunResult,
-    run_iterations,
-    spread,
-    stored_result,
-    train_and_evaluate,
-)
+from mmkd.evaluation.runs import Job, RunResult, last_checkpoint, run_all, spread
 
 __all__ = ["digits_config", "run_demo"]
 
@@ -64,33 +49,16 @@ def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}")
     out = Path(out)
-    # Bound now: the libraries' output is redirected while they train.
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     data = make_digits(out / "data", num_train=NUM_TRAIN, num_val=NUM_VAL)
-    jobs = [("teacher", 0), *((role, s) for s in range(seeds) for role in ROLES[:2])]
-    configs = [digits_config(role, seed, data, out) for role, seed in jobs]
-    work = [COSTS[role] * run_iterations(c) for (role, _), c in zip(jobs, configs, strict=True)]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    results: list[RunResult] = []
-    with Progress(*columns, console=console) as progress:
-        whole = progress.add_task("mmkd demo", total=sum(work))
-        for (role, seed), config, cost in zip(jobs, configs, work, strict=True):
-            if role == "distilled":
-                config.custom_hooks[0].teacher.checkpoint = results[0].checkpoint
-            progress.update(whole, description=f"{LABELS[role]}, seed {seed}")
-            if stored_result(config) is not None:
-                progress.advance(whole, cost)
-            advance = partial(progress.advance, whole, COSTS[role])
-            results.append(train_and_evaluate(config, role, advance))
-        progress.update(whole, description="done")
+    jobs: list[Job] = []
+    for role, seed in [("teacher", 0), *((r, s) for s in range(seeds) for r in ROLES[:2])]:
+        config = digits_config(role, seed, data, out)
+        if role == "distilled":
+            config.custom_hooks[0].teacher.checkpoint = last_checkpoint(jobs[0].config)
+        jobs.append(Job(role, config, LABELS[role], COSTS[role]))
+    results = run_all(jobs)
     _draw(results, data, out)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(_table(results))
     _write(results, out)
     console.print(f"pictures, results.md and results.json: {out}", highlight=False)

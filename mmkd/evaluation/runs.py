@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -17,10 +18,27 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from mmkd.evaluation.coco import evaluate_detections
 
-__all__ = ["RunResult", "run_iterations", "spread", "stored_result", "train_and_evaluate"]
+__all__ = [
+    "Job",
+    "RunResult",
+    "last_checkpoint",
+    "run_all",
+    "spread",
+    "stored_result",
+    "train_and_evaluate",
+]
 
 _DETECTIONS = "detections"
 _RESULT = "result.json"
@@ -71,7 +89,49 @@ class _IterationHook(Hook):
         self.training_seconds += time.perf_counter() - self._start
 
 
-def run_iterations(config: Config) -> int:
+@dataclass(frozen=True)
+class Job:
+    """A run to be made: its name in tables, its config, what the progress bar calls it, and the
+    time of an iteration relative to the other jobs'."""
+
+    name: str
+    config: Config
+    title: str
+    cost: float = 1.0
+
+
+def run_all(jobs: Sequence[Job]) -> list[RunResult]:
+    """Trains and evaluates, in turn and with a progress bar, what was not finished before."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    results = []
+    work = [job.cost * _iterations(job.config) for job in jobs]
+    # The console is bound now: the libraries' output is redirected while they train.
+    with Progress(*columns, console=Console(file=sys.stdout)) as progress:
+        whole = progress.add_task("", total=sum(work))
+        for job, cost in zip(jobs, work, strict=True):
+            seed = job.config.randomness.seed
+            progress.update(whole, description=f"{job.title}, seed {seed}")
+            if stored_result(job.config) is not None:
+                progress.advance(whole, cost)
+            advance = partial(progress.advance, whole, job.cost)
+            results.append(train_and_evaluate(job.config, job.name, advance))
+        progress.update(whole, description="done")
+    return results
+
+
+def last_checkpoint(config: Config) -> str:
+    """Where a run of the config leaves its weights."""
+    return str(Path(config.work_dir) / f"epoch_{config.train_cfg.max_epochs}.pth")
+
+
+def _iterations(config: Config) -> int:
     """Training iterations of an epoch-based config, from its annotation file."""
     dataset = config.train_dataloader.dataset
     annotations = json.loads((Path(dataset.data_root) / dataset.ann_file).read_text())
@@ -154,7 +214,7 @@ def train_and_evaluate(
         scores=scores.as_dict(),
         parameters=sum(p.numel() for p in runner.model.parameters()),
         training_seconds=hook.training_seconds,
-        checkpoint=str(work_dir / f"epoch_{config.train_cfg.max_epochs}.pth"),
+        checkpoint=last_checkpoint(config),
     )
     (work_dir / _RESULT).write_text(
         json.dumps(dict(fingerprint=fingerprint, result=asdict(result)), indent=2) + "\n"
@@ -165,7 +225,6 @@ def train_and_evaluate(
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
     """Sends what libraries print and warn to a file."""
-    logger = logging.getLogger("mmengine")
     with (
         log.open("a") as stream,
         warnings.catch_warnings(),
@@ -173,9 +232,4 @@ def _output_to(log: Path) -> Iterator[None]:
         contextlib.redirect_stderr(stream),
     ):
         warnings.simplefilter("ignore")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        yield
