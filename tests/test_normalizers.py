@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -221,7 +222,7 @@ def _value_and_gradient(distiller: nn.Module, student: Tensor, teacher: Tensor) 
     return [value.detach(), *(p.grad for p in distiller.parameters())]
 
 
-def _rank(rank: int, folder: str) -> dict:
+def _rank(rank: int, folder: Path) -> dict:
     """One process of two: its share of every batch, the projector wrapped as trainers wrap it."""
     dist.init_process_group(
         "gloo",
@@ -230,33 +231,40 @@ def _rank(rank: int, folder: str) -> dict:
         world_size=2,
         timeout=timedelta(minutes=2),
     )
-    try:
-        found = {}
-        for split in SPLITS:
-            share = slice(0, split[0]) if rank == 0 else slice(split[0], None)
-            for name, parts in DISTILLERS.items():
-                student, teacher = (feature[share] for feature in _features(name))
-                wrapped = DistributedDataParallel(_distiller(parts))
-                found[name, split] = _value_and_gradient(wrapped, student, teacher)
-        student, teacher = (feature[4 * rank :][:4] for feature in _features(""))
-        found["alone"] = _value_and_gradient(_distiller(UNSYNCHRONIZED), student, teacher)
-        return found
-    finally:
-        dist.destroy_process_group()
+    found = {}
+    for split in SPLITS:
+        share = slice(0, split[0]) if rank == 0 else slice(split[0], None)
+        for name, parts in DISTILLERS.items():
+            student, teacher = (feature[share] for feature in _features(name))
+            wrapped = DistributedDataParallel(_distiller(parts))
+            found[name, split] = _value_and_gradient(wrapped, student, teacher)
+    student, teacher = (feature[4 * rank :][:4] for feature in _features(""))
+    found["alone"] = _value_and_gradient(_distiller(UNSYNCHRONIZED), student, teacher)
+    return found
+
+
+def _main(rank: int, folder: Path) -> None:
+    torch.save(_rank(rank, folder), folder / f"rank{rank}.part")
+    (folder / f"rank{rank}.part").rename(folder / f"rank{rank}.pt")
+    while not (folder / f"rank{1 - rank}.pt").exists():
+        time.sleep(0.05)
+    # Torch can wait for itself for ever where a process group ends: the destructor holds the
+    # interpreter's lock, which gloo's thread needs to let go of its last tensor.
+    os._exit(0)
 
 
 def test_two_processes_are_one_process_on_the_joined_batch(tmp_path: Path) -> None:
-    """This process is the first; the second runs this file."""
-    second = subprocess.Popen([sys.executable, __file__, str(tmp_path)])
+    """The processes run this file."""
+    processes = [
+        subprocess.Popen([sys.executable, __file__, str(r), str(tmp_path)]) for r in (0, 1)
+    ]
     try:
-        while not (tmp_path / "store").exists():
-            assert second.poll() is None, "the second process did not start"
-            time.sleep(0.05)
-        ranks = [_rank(0, str(tmp_path))]
-        assert second.wait(timeout=60) == 0
+        for rank, process in enumerate(processes):
+            assert process.wait(timeout=240) == 0, f"process {rank} failed"
     finally:
-        second.kill()
-    ranks.append(torch.load(tmp_path / "second.pt"))
+        for process in processes:
+            process.kill()
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
     for name, parts in DISTILLERS.items():
         expected = _value_and_gradient(_distiller(parts | _without_sync(parts)), *_features(name))
         for split in SPLITS:
@@ -276,4 +284,4 @@ def _without_sync(parts: dict) -> dict:
 
 
 if __name__ == "__main__":
-    torch.save(_rank(1, sys.argv[1]), Path(sys.argv[1], "second.pt"))
+    _main(int(sys.argv[1]), Path(sys.argv[2]))
