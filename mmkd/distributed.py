@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
-__all__ = ["all_reduce_sum", "is_synchronized"]
+__all__ = ["all_reduce_sum", "average_gradients", "is_synchronized"]
 
 
 def is_synchronized(sync: bool | None) -> bool:
@@ -45,3 +46,17 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     every rank has exactly the gradient of one process on the joined batch.
     """
     return _AllReduceSum.apply(x)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Averages the gradients that exist over all processes; the same ones must exist on each."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()

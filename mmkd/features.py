@@ -92,9 +92,14 @@ class FeatureTaps:
         finally:
             self._armed = False
 
+    def disarm(self) -> None:
+        """Stops recording and forgets what was recorded."""
+        self._armed = False
+        self._calls = {}
+
     def arm(self) -> None:
         """Forgets what was recorded and starts recording."""
-        self._calls = {}
+        self.disarm()
         self._armed = True
 
     def take(self) -> dict[str, Any]:

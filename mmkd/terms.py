@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["Schedule", "Term", "check_keys", "parse_terms"]
+__all__ = ["Schedule", "Term", "check_keys", "naming", "parse_terms"]
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Prefixes errors of the user's making with the setting they come from.
+
+    Args:
+        where: Owner and key: ``'DistillHook terms.backbone'``. An error that names a setting of
+            the same owner already is left as it is.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, FileNotFoundError) as error:
+        if str(error).startswith(where.partition(" ")[0]):
+            raise
+        kind = next(
+            k
+            for k in (FileNotFoundError, TypeError, ValueError, RuntimeError)
+            if isinstance(error, k)
+        )
+        raise kind(f"{where}: {error}") from error
 
 
 def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -71,6 +94,10 @@ class Term:
     def key(self) -> str:
         """The config key that errors name."""
         return f"terms.{self.name}"
+
+    def replace(self, **changes: Any) -> Term:
+        """This term with other values of some fields."""
+        return dataclasses.replace(self, **changes)
 
 
 _PART_KEYS = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,21 +13,20 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
-from mmkd.distiller import FeatureDistiller
-from mmkd.engine.mm_teacher import MMTeacher, naming, parse_teachers
+from mmkd.distillation import Distillation
+from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.optimizer import add_distillers, synchronize
 from mmkd.engine.random_state import preserved_random_state, random_state, set_random_state
-from mmkd.engine.step_clock import StepClock
-from mmkd.features import FeatureTaps, channels_of, find_module, select
+from mmkd.engine.teachers import parse_teachers
 from mmkd.normalizers import BatchNormalizer
 from mmkd.registry import HOOKS
-from mmkd.terms import Term, parse_terms
+from mmkd.step_clock import StepClock
+from mmkd.terms import Term, naming, parse_terms
 
 __all__ = ["DistillHook"]
 
 CHECKPOINT_KEY = "mmkd"
-# Iterations of a term in which every value is looked at; later ones cost no synchronisation.
-CHECKED_ITERATIONS = 10
 
 
 @HOOKS.register_module()
@@ -42,8 +40,9 @@ class DistillHook(Hook):
         teacher: ``dict(config=..., checkpoint=...)``: a config file (a path or
             ``'mmdet::...'``) and its weights (``.pth`` or ``.safetensors``). Instead of
             ``config``, ``model=dict(type=...)`` names a registered module.
-            ``allow_pickle=True`` lets the file execute code. For several teachers, a dict of
-            such dicts by name.
+            ``allow_pickle=True`` lets the file execute code. ``dict(yolo='yolov5m.pt')`` is an
+            Ultralytics detector, ``dict(module=..., mean=..., std=..., order='rgb')`` any torch
+            module. For several teachers, a dict of such dicts by name.
         terms: Name to settings, each of which may be left out: ``student`` and ``teacher``
             (module paths, ``'backbone'``), ``level`` (which of several outputs, the last; a
             list makes one term each) or ``student_level`` and ``teacher_level``, ``source``
@@ -74,30 +73,35 @@ class DistillHook(Hook):
         terms: Mapping[str, Mapping[str, Any]] | None = None,
         probe_size: int = 128,
     ) -> None:
-        self._settings = parse_teachers(teacher)
-        with naming("terms"):
+        self._settings = parse_teachers("DistillHook", teacher)
+        with naming("DistillHook terms"):
             self.terms = parse_terms(terms, list(self._settings))
             _check_names([term.name for term in self.terms])
         for name in self._settings:
             if not any(term.source == name for term in self.terms):
                 raise ValueError(f"DistillHook teacher.{name}: no term has source={name!r}")
         self._probe_size = probe_size
-        self.teachers: dict[str, MMTeacher] = {}
-        self.distillers: nn.ModuleDict | None = None
+        self._distillation: Distillation | None = None
         self._resumed: dict[str, Any] | None = None
         self._handles: list[Any] = []
-        self._factors: dict[str, float] = {}
-        self._fired = False
         self._validated = False
-        self._checked: Counter[str] = Counter()
-        self._nonzero: set[str] = set()
+
+    @property
+    def teachers(self) -> dict[str, Any]:
+        """The built teachers by name; empty outside training."""
+        return self._distillation.teachers if self._distillation else {}
+
+    @property
+    def distillers(self) -> nn.ModuleDict | None:
+        """The built distillers by term; None outside training."""
+        return self._distillation.distillers if self._distillation else None
 
     # Before training ----------------------------------------------------------------------
 
     def before_run(self, runner: Runner) -> None:
         """Builds teachers and projectors, and checks them, where a training begins."""
         is_training = isinstance(runner.optim_wrapper, OptimWrapper)
-        if not is_training or self.distillers is not None:
+        if not is_training or self._distillation is not None:
             return
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             raise ValueError("DistillHook: optim_wrapper holds several optimizers, expected one")
@@ -106,68 +110,43 @@ class DistillHook(Hook):
         self._student = runner.model.module if is_model_wrapper(runner.model) else runner.model
         device = next(self._student.parameters()).device
         with preserved_random_state():
-            for name, settings in self._settings.items():
-                self.teachers[name] = MMTeacher(
-                    settings,
-                    {f"{t.key}.teacher": t.teacher for t in self.terms if t.source == name},
-                    self._student.data_preprocessor,
-                    device,
-                    self._probe_size,
-                )
-            self.distillers = self._build_distillers(device, runner.seed or 0)
-        distillers = [self._distiller(term) for term in self.terms]
+            self._distillation = self._build(device, runner.seed or 0)
+        distillers = [self._distillation.distiller(term) for term in self.terms]
         add_distillers(runner, distillers)
         if runner.world_size > 1:
             synchronize(runner, distillers)
         self._clock = StepClock(device)
 
-    def _build_distillers(self, device: torch.device, seed: int) -> nn.ModuleDict:
-        student = self._probe_student(device)
-        distillers = {}
-        for index, term in enumerate(self.terms):
-            with naming(f"{term.key}.student"):
-                found = select(student[term.student], term.student_level)
-            with naming(f"{term.key}.teacher"):
-                target = select(self.teachers[term.source].probed[term.teacher], term.teacher_level)
-            with naming(term.key):
-                channels = dict(
-                    student_channels=channels_of(found), teacher_channels=channels_of(target)
-                )
-                distillers[term.name] = FeatureDistiller(
-                    **{**channels, **term.parts}, seed=seed + index
-                )
-        return nn.ModuleDict(distillers).to(device)
-
-    def _probe_student(self, device: torch.device) -> dict[str, Any]:
-        """The student's tapped outputs for a blank image; its mode is put back exactly."""
-        for term in self.terms:
-            with naming(f"{term.key}.student"):
-                find_module(self._student, term.student)
-        modes = {module: module.training for module in self._student.modules()}
-        paths = [term.student for term in self.terms]
-        taps = FeatureTaps(self._student, paths, stop_when_complete=True)
+    def _build(self, device: torch.device, seed: int) -> Distillation:
         blank = torch.zeros(1, 3, self._probe_size, self._probe_size, device=device)
-        try:
-            self._student.eval()
-            with naming("student"), torch.no_grad(), taps.recording():
-                self._student(blank, None, mode="tensor")
-            with naming("student"):
-                return taps.take()
-        finally:
-            taps.detach()
-            for module, mode in modes.items():
-                module.training = mode
+        student_format = ImageFormat.of(self._student.data_preprocessor)
+        teachers: dict[str, FrozenTeacher] = {}
+        resolved: dict[str, Term] = {}
+        for name, settings in self._settings.items():
+            own = [term for term in self.terms if term.source == name]
+            teachers[name], found = settings.build(own, student_format, device, self._probe_size)
+            resolved |= {term.name: term for term in found}
+        self.terms = [resolved[term.name] for term in self.terms]
+        return Distillation(
+            "DistillHook",
+            self._student,
+            self.terms,
+            teachers,
+            lambda: self._student(blank, None, mode="tensor"),
+            seed=seed,
+        )
 
     def before_train(self, runner: Runner) -> None:
         """Attaches to the student: by now it has been copied and wrapped by whoever does."""
-        self._taps = FeatureTaps(self._student, [term.student for term in self.terms])
+        distillation = self._built
+        distillation.attach()
         self._handles = [
             self._student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             self._student.register_forward_hook(self._after_forward, with_kwargs=True),
         ]
         self._epoch_length = _iterations_per_epoch(runner)
         for term in self.terms:
-            distiller = self._distiller(term)
+            distiller = distillation.distiller(term)
             if distiller.weight == 0:
                 runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
             if distiller.view == "global" and isinstance(distiller.normalizer, BatchNormalizer):
@@ -178,13 +157,14 @@ class DistillHook(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._taps.detach()
+        self._built.detach()
+
+    @property
+    def _built(self) -> Distillation:
+        assert self._distillation is not None
+        return self._distillation
 
     # Each iteration -----------------------------------------------------------------------
-
-    def _distiller(self, term: Term) -> FeatureDistiller:
-        assert self.distillers is not None
-        return self.distillers[term.name]  # type: ignore[return-value]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Decides which terms are on."""
@@ -192,96 +172,48 @@ class DistillHook(Hook):
             self._continue_random_state(runner, runner.iter)
         self._validated = False
         self._clock.start_step()
-        self._fired = False
-        self._factors = {
-            term.name: factor
-            for term in self.terms
-            if self._distiller(term).weight > 0
-            and (factor := term.schedule.factor(runner.iter, self._epoch_length)) > 0
-        }
+        self._built.begin(runner.iter, self._epoch_length)
 
     def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if self._factors and module.training and kwargs.get("mode") == "loss":
-            self._taps.arm()
-            self._fired = True
+        if module.training and kwargs.get("mode") == "loss":
+            self._built.arm()
 
     def _after_forward(
         self, module: nn.Module, args: tuple, kwargs: dict, output: Any
     ) -> dict[str, Tensor] | None:
-        if not self._fired or not module.training or kwargs.get("mode") != "loss":
+        if not self._built.fired or not module.training or kwargs.get("mode") != "loss":
             return None
-        with naming("student"):
-            student = self._taps.take()
-        terms = [term for term in self.terms if term.name in self._factors]
         inputs = kwargs["inputs"] if "inputs" in kwargs else args[0]
         samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
-        self._clock.start_teacher()
-        teacher = {
-            source: self.teachers[source].features(inputs, samples)
-            for source in dict.fromkeys(term.source for term in terms)
-        }
-        self._clock.stop_teacher()
         losses: dict[str, Tensor] = dict(output)
         task = _total(losses)
-        for term in terms:
-            with naming(term.key):
-                distance = self._distance(term, student, teacher[term.source])
-            losses[f"distill_{term.name}"] = distance.detach()
-            factor = self._factors[term.name] * self._distiller(term).weight
-            losses[f"loss_distill_{term.name}"] = factor * distance
+        for name, (distance, weighted) in self._built.measure(inputs, samples, self._clock).items():
+            losses[f"distill_{name}"] = distance.detach()
+            losses[f"loss_distill_{name}"] = weighted
         losses["distill_ratio"] = (_total(losses).detach() - task) / task.clamp_min(1e-12)
         return losses
-
-    def _distance(self, term: Term, student: dict[str, Any], teacher: dict[str, Any]) -> Tensor:
-        ours = select(student[term.student], term.student_level)
-        theirs = select(teacher[term.teacher], term.teacher_level)
-        if self._checked[term.name] == CHECKED_ITERATIONS:
-            return self._distiller(term).distance(ours, theirs)
-        self._checked[term.name] += 1
-        if not ours.requires_grad:
-            raise RuntimeError(
-                f"the student's feature {term.student!r} has no gradient, so nothing would be "
-                "learned: is that module frozen (frozen_stages, requires_grad)?"
-            )
-        if not torch.isfinite(theirs).all():
-            raise RuntimeError(
-                f"the teacher's feature {term.teacher!r} holds NaN or infinite values: check "
-                "its checkpoint, and its precision if this is mixed-precision training"
-            )
-        distance = self._distiller(term).distance(ours, theirs)
-        if not torch.isfinite(distance):
-            raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
-        if distance != 0:
-            self._nonzero.add(term.name)
-        elif self._checked[term.name] == CHECKED_ITERATIONS and term.name not in self._nonzero:
-            raise RuntimeError(
-                f"the distance stayed at 0 for {CHECKED_ITERATIONS} iterations: do student and "
-                "teacher share the tapped weights?"
-            )
-        return distance
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Logs the teacher's share of the time; checks that every term has fired."""
         self._log_what_is_off(runner)
-        if not self._factors:
+        self._built.check_fired(
+            f"{type(self._student).__name__} was trained without a call of its "
+            "forward(mode='loss'), which is where distillation joins"
+        )
+        if not self._built.factors:
             return
-        if not self._fired:
-            raise RuntimeError(
-                f"DistillHook: the terms {list(self._factors)} did not fire: "
-                f"{type(self._student).__name__} was trained without a call of its "
-                "forward(mode='loss'), which is where distillation joins"
-            )
         self._clock.stop_step()
         if self._clock.share is not None:
             runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
 
     def _log_what_is_off(self, runner: Runner) -> None:
         """MMEngine goes on logging the last value of what is no longer reported."""
-        off = [term.name for term in self.terms if term.name not in self._factors]
+        on = self._built.factors
+        off = [term.name for term in self.terms if term.name not in on]
         keys = [f"{prefix}{name}" for name in off for prefix in ("loss_distill_", "distill_")]
-        if not self._factors:
+        if not on:
             keys += ["distill_ratio", "teacher_time_share"]
         for key in keys:
             runner.message_hub.update_scalar(f"train/{key}", 0.0)
@@ -309,7 +241,7 @@ class DistillHook(Hook):
                 "resume, or remove the hook"
             )
         state = checkpoint[CHECKPOINT_KEY]
-        with naming("terms (do they match the run that is resumed?)"):
+        with naming("DistillHook terms (do they match the run that is resumed?)"):
             self.distillers.load_state_dict(state["distillers"])
         # The checkpoint is the first process's own; the others draw from their seeds.
         if runner.rank == 0:

@@ -1,9 +1,8 @@
-"""Teachers of the MM family, from the ``teacher`` setting of a DistillHook."""
+"""Teachers of the MM family: a config and the checkpoint that belongs to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,54 +14,92 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmkd.checkpoint import read_weights
-from mmkd.engine.input_conversion import ImageFormat, InputConversion, image_sizes
-from mmkd.features import find_module
-from mmkd.teacher import Teacher, load_weights, modules_that_run
-from mmkd.terms import check_keys
+from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.teachers import tap_settings
+from mmkd.teacher import load_weights
+from mmkd.terms import Term, check_keys, naming
 
-__all__ = ["MMTeacher", "TeacherSettings", "naming", "parse_teachers"]
+__all__ = ["MMTeacher"]
 
 _KEYS = ("config", "model", "checkpoint", "allow_pickle")
 
 
-@contextmanager
-def naming(key: str) -> Iterator[None]:
-    """Prefixes errors of the user's making with the setting they come from."""
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError, FileNotFoundError) as error:
-        if str(error).startswith("DistillHook"):
-            raise
-        kind = next(
-            k
-            for k in (FileNotFoundError, TypeError, ValueError, RuntimeError)
-            if isinstance(error, k)
-        )
-        raise kind(f"DistillHook {key}: {error}") from error
-
-
 @dataclass(frozen=True)
-class TeacherSettings:
-    """One teacher: where its architecture and its weights come from."""
+class MMTeacher:
+    """Where a teacher's architecture and its weights come from.
 
-    key: str
+    Args:
+        where: The setting that errors name (``'DistillHook teacher'``).
+        checkpoint: File of its weights.
+        config: A config file's path, or ``'package::path'``.
+        model: Instead of ``config``: the config of a registered module.
+        allow_pickle: Whether the checkpoint may execute code.
+    """
+
+    where: str
     checkpoint: str
     config: str | None = None
     model: Mapping[str, Any] | None = None
     allow_pickle: bool = False
 
-    def build(self) -> nn.Module:
-        """The teacher's model, with the weights it is built with.
+    @classmethod
+    def parse(cls, where: str, settings: Mapping[str, Any]) -> MMTeacher:
+        """Reads ``dict(config=..., checkpoint=...)``.
 
         Raises:
-            ValueError: No such config, or one without a model.
+            ValueError: An unknown key, or one that is missing.
         """
+        check_keys(where, settings, _KEYS)
+        if ("config" in settings) == ("model" in settings):
+            raise ValueError(f"{where}: give either 'config' or 'model'")
+        if not settings.get("checkpoint"):
+            raise ValueError(
+                f"{where}.checkpoint is missing: a teacher without trained weights "
+                "has nothing to teach. Give the .pth or .safetensors file of its weights."
+            )
+        return cls(where=where, **settings)
+
+    def build(
+        self,
+        terms: Sequence[Term],
+        student_format: ImageFormat,
+        device: torch.device,
+        probe_size: int,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[FrozenTeacher, list[Term]]:
+        """See :class:`mmkd.engine.teachers.TeacherSettings`; the weights are loaded strictly."""
+        with naming(f"{self.where}.checkpoint"):
+            weights = read_weights(self.checkpoint, allow_pickle=self.allow_pickle)
+        model = self._build_model()
+        report = load_weights(model, weights)
+        own = getattr(model, "data_preprocessor", None)
+        teacher = FrozenTeacher(
+            self.where,
+            model,
+            tap_settings(self.where, terms),
+            student_format,
+            ImageFormat.of(own) if own is not None else student_format,
+            device=device,
+            probe_size=probe_size,
+            forward=_forward,
+            dtype=dtype,
+        )
+        with naming(f"{self.where}.checkpoint"):
+            report.require(teacher.ran)
+        print_log(
+            f"{self.where}: {type(model).__name__} from {report}; {teacher.describe()}",
+            logger="current",
+        )
+        return teacher, list(terms)
+
+    def _build_model(self) -> nn.Module:
         if self.config is None:
             return MODELS.build(dict(self.model or {}))
-        with naming(f"{self.key}.config"):
+        with naming(f"{self.where}.config"):
             config = _read_config(self.config)
         if "model" not in config:
-            raise ValueError(f"DistillHook {self.key}.config: {self.config} defines no model")
+            raise ValueError(f"{self.where}.config: {self.config} defines no model")
         current = DefaultScope.get_current_instance()
         scope = config.get("default_scope") or (current.scope_name if current else "mmengine")
         with DefaultScope.overwrite_default_scope(scope):
@@ -81,99 +118,6 @@ def _read_config(path: str) -> Config:
             f"cannot read {path!r} ({error}): expected a config file's path or "
             "'package::path', such as 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
         ) from error
-
-
-def parse_teachers(teacher: Mapping[str, Any]) -> dict[str, TeacherSettings]:
-    """Reads the ``teacher`` setting: one teacher, or several by name.
-
-    Raises:
-        TypeError: Not a dict of the expected form.
-        ValueError: An unknown key, or one that is missing.
-    """
-    if not isinstance(teacher, Mapping) or not teacher:
-        raise TypeError(
-            f"DistillHook teacher: expected dict(config=..., checkpoint=...), got {teacher!r}"
-        )
-    several = all(isinstance(v, Mapping) for v in teacher.values()) and not set(teacher) & {*_KEYS}
-    named = dict(teacher) if several else {"teacher": teacher}
-    parsed = {}
-    for name, settings in named.items():
-        key = f"teacher.{name}" if several else "teacher"
-        check_keys(f"DistillHook {key}", settings, _KEYS)
-        if ("config" in settings) == ("model" in settings):
-            raise ValueError(f"DistillHook {key}: give either 'config' or 'model'")
-        if not settings.get("checkpoint"):
-            raise ValueError(
-                f"DistillHook {key}.checkpoint is missing: a teacher without trained weights "
-                "has nothing to teach. Give the .pth or .safetensors file of its weights."
-            )
-        parsed[name] = TeacherSettings(key=key, **settings)
-    return parsed
-
-
-class MMTeacher:
-    """A teacher that takes what the student's preprocessor made.
-
-    Args:
-        settings: Where it comes from.
-        taps: The modules to tap, by the config key that names each.
-        preprocessor: The student's data preprocessor.
-        device: Where to run.
-        probe_size: Side of the blank image on which it is tried.
-
-    Raises:
-        ValueError: Config, checkpoint, taps or weights do not fit.
-        FileNotFoundError: No such checkpoint.
-    """
-
-    def __init__(
-        self,
-        settings: TeacherSettings,
-        taps: Mapping[str, str],
-        preprocessor: nn.Module,
-        device: torch.device,
-        probe_size: int,
-    ) -> None:
-        with naming(f"{settings.key}.checkpoint"):
-            weights = read_weights(settings.checkpoint, allow_pickle=settings.allow_pickle)
-        model = settings.build()
-        report = load_weights(model, weights)
-        for key, path in taps.items():
-            with naming(key):
-                find_module(model, path)
-        self._teacher = Teacher(model, taps.values(), _forward)
-        model.to(device)
-        student_format = ImageFormat.of(preprocessor)
-        own = getattr(model, "data_preprocessor", None)
-        self._convert = InputConversion(
-            student_format, ImageFormat.of(own) if own is not None else student_format
-        )
-        blank = torch.zeros(1, 3, probe_size, probe_size, device=device)
-        with modules_that_run(model) as ran, naming(settings.key):
-            self.probed = self._teacher.features(blank)
-        with naming(f"{settings.key}.checkpoint"):
-            report.require(ran)
-        print_log(
-            f"DistillHook {settings.key}: {type(model).__name__} from {report}; "
-            f"input {'as the student sees it' if self._convert.is_identity else 'converted'}; "
-            f"runs {len(ran)} of {sum(1 for _ in model.modules()) - 1} modules",
-            logger="current",
-        )
-
-    @property
-    def model(self) -> nn.Module:
-        """The frozen model."""
-        return self._teacher.model
-
-    def features(self, inputs: Tensor, data_samples: Sequence[Any] | None) -> dict[str, Any]:
-        """Tapped outputs for a batch in the student's preprocessing.
-
-        Args:
-            inputs: ``[N, 3, H, W]``.
-            data_samples: Of the batch; tell which part of each image is padding.
-        """
-        sizes = None if self._convert.is_identity else image_sizes(data_samples)
-        return self._teacher.features(self._convert(inputs, sizes), data_samples)
 
 
 def _forward(model: nn.Module, inputs: Tensor, data_samples: Any) -> Any:

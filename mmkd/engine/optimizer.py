@@ -12,6 +12,8 @@ from mmengine.runner import Runner
 from torch import distributed as dist
 from torch import nn
 
+from mmkd.distributed import average_gradients
+
 __all__ = ["add_distillers", "synchronize"]
 
 
@@ -113,16 +115,8 @@ def synchronize(runner: Runner, distillers: Iterable[nn.Module]) -> None:
 
     def backward_then_average(loss: torch.Tensor, **kwargs: Any) -> None:
         backward(loss, **kwargs)
-        gradients = [p.grad for p in parameters if p.grad is not None]
         # Counts were advanced by backward: this is the accumulation step that DDP synchronises.
-        if not gradients or not wrapper.should_update():
-            return
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        offset = 0
-        for gradient in gradients:
-            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-            offset += gradient.numel()
+        if wrapper.should_update():
+            average_gradients(parameters)
 
     wrapper.backward = backward_then_average
