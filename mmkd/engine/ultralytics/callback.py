@@ -1,0 +1,155 @@
+"""What a user of Ultralytics writes: settings, attached to a model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.engine.model import Model
+from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
+
+from mmkd.engine.teachers import parse_teachers
+from mmkd.engine.ultralytics.teacher import YOLOTeacher
+from mmkd.engine.ultralytics.trainer import DistillTrainer, distilling
+from mmkd.terms import Term, naming, parse_terms
+
+__all__ = ["DistillCallback"]
+
+_OWNER = "DistillCallback"
+
+
+class DistillCallback:
+    """Adds distillation terms to the losses of an Ultralytics detector while it trains.
+
+    ``DistillCallback(teacher="yolov5m.pt").attach(model)``, then ``model.train(...)`` as always.
+    The checkpoints are those of a plain run; an interrupted ``last.pt`` holds one more key,
+    ``mmkd``, from which ``model.train(resume=True)`` goes on (attach the callback again).
+
+    Args:
+        teacher: A ``.pt`` file or a name that Ultralytics knows, an Ultralytics model, any
+            torch module, or a dict: ``dict(yolo=file)``, ``dict(config=..., checkpoint=...)``
+            for an MMDetection or MMPretrain model, ``dict(module=..., mean=..., std=...,
+            order='rgb')`` for a module with its own input normalisation (of images from 0 to
+            255). For several teachers, a dict of such values by name.
+        terms: Name to settings, as in :class:`mmkd.DistillHook`. ``student`` and ``teacher``
+            name modules (``'model.9'``); ``'backbone'``, the default, stands for the outputs of
+            the model's own backbone definition, the last being ``level=-1``.
+        probe_size: Side in pixels of the blank image on which taps and channels are checked.
+
+    Each term is a column in the progress line, in ``results.csv`` and in the plots (``kd_loss``;
+    with several terms ``kd_<term>_loss``), weighted; ``distill/<term>`` (unweighted),
+    ``distill/ratio`` (distillation to task loss) and ``distill/teacher_time_share`` (of the
+    step's time) are columns of ``results.csv``. All are means over the epoch.
+
+    Raises:
+        ValueError, TypeError: An unknown key or value.
+    """
+
+    def __init__(
+        self,
+        teacher: Any,
+        terms: Mapping[str, Mapping[str, Any]] | None = None,
+        probe_size: int = 128,
+    ) -> None:
+        self.teachers = parse_teachers(_OWNER, _as_settings(teacher))
+        with naming(f"{_OWNER} terms"):
+            self.terms: list[Term] = parse_terms(terms, list(self.teachers))
+            _check_names([term.name for term in self.terms])
+        for name in self.teachers:
+            if not any(term.source == name for term in self.terms):
+                raise ValueError(f"{_OWNER} teacher.{name}: no term has source={name!r}")
+        self.probe_size = probe_size
+
+    def attach(self, model: Model) -> Model:
+        """Makes ``model.train`` distil, until :meth:`detach`.
+
+        Args:
+            model: A ``YOLO`` detector.
+
+        Raises:
+            TypeError: Something else.
+            ValueError: It has a distillation attached already.
+            FileNotFoundError: The teacher's file does not exist.
+        """
+        network = getattr(model, "model", None)
+        if not isinstance(model, Model) or model.task != "detect":
+            raise TypeError(f"{_OWNER}.attach: expected a YOLO detector, got {_describe(model)}")
+        if not isinstance(network, DetectionModel) or isinstance(network, RTDETRDetectionModel):
+            raise TypeError(
+                f"{_OWNER}.attach: expected a YOLO detector, got {type(network).__name__}"
+            )
+        if "train" in vars(model):
+            raise ValueError(f"{_OWNER}.attach: this model has a distillation attached: detach it")
+        for settings in self.teachers.values():
+            if isinstance(settings, YOLOTeacher):
+                settings.check()
+        # Ultralytics hands its callbacks on to the processes it starts: so the settings travel.
+        model.add_callback("on_train_start", self.on_train_start)
+        vars(model).update(train=functools.partial(_train, model), tune=_refuse_to_tune)
+        return model
+
+    def detach(self, model: Model) -> None:
+        """Takes the distillation off a model again."""
+        for functions in model.callbacks.values():
+            functions[:] = [each for each in functions if getattr(each, "__self__", None) != self]
+        for name in ("train", "tune"):
+            vars(model).pop(name, None)
+
+    def on_train_start(self, trainer: Any) -> None:
+        """Refuses a trainer in which nothing would be distilled.
+
+        Raises:
+            RuntimeError: The trainer does not distil.
+        """
+        if not isinstance(trainer, DistillTrainer):
+            name = type(trainer).__name__
+            raise RuntimeError(
+                f"{_OWNER}: {name} would train without distillation. Train with model.train() of "
+                "the model that was attached, or make the trainer from "
+                f"mmkd.engine.ultralytics.distilling({name})."
+            )
+
+
+def _train(model: Model, trainer: type | None = None, **kwargs: Any) -> Any:
+    if kwargs.get("distill_model") is not None:
+        raise ValueError(f"{_OWNER}: distill_model asks for a second distillation: leave it out")
+    if kwargs.get("compile"):
+        raise ValueError(f"{_OWNER}: compile is not supported: leave it out")
+    return type(model).train(model, trainer=distilling(trainer or DistillTrainer), **kwargs)
+
+
+def _refuse_to_tune(*args: Any, **kwargs: Any) -> None:
+    raise RuntimeError(
+        f"{_OWNER}: model.tune() trains in new processes, which would not distil: tune before "
+        "attaching, or call model.train() with each setting"
+    )
+
+
+def _as_settings(teacher: Any) -> Any:
+    """Short ways of naming a teacher, spelled out."""
+    if isinstance(teacher, str | Path):
+        return dict(yolo=str(teacher))
+    if isinstance(teacher, Model):
+        return dict(yolo=teacher.model)
+    if isinstance(teacher, DetectionModel):
+        return dict(yolo=teacher)
+    if isinstance(teacher, nn.Module):
+        return dict(module=teacher)
+    keys = {"yolo", "module", "config", "model", "checkpoint"}
+    if isinstance(teacher, Mapping) and not set(teacher) & keys:
+        return {name: _as_settings(each) for name, each in teacher.items()}
+    return teacher
+
+
+def _describe(model: Any) -> str:
+    task = getattr(model, "task", None)
+    return type(model).__name__ + (f" (task {task!r})" if task else "")
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"{name!r} cannot name a term: choose a plain word")

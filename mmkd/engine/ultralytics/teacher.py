@@ -1,0 +1,174 @@
+"""YOLO detectors: where their backbone ends, and how a trained one becomes a teacher."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.utils.checks import check_yolov5u_filename
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+
+from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.teachers import tap_settings
+from mmkd.features import find_module
+from mmkd.terms import Term, naming
+
+__all__ = ["YOLO_FORMAT", "YOLOTeacher", "backbone_outputs", "resolve_tap"]
+
+# RGB images between 0 and 1.
+YOLO_FORMAT = ImageFormat(std=(255.0, 255.0, 255.0), swapped=True)
+
+
+def backbone_outputs(model: Any) -> list[str]:
+    """The modules by which a YOLO model's backbone leaves its features, from fine to coarse.
+
+    They are the backbone's layers (as the model's own definition divides it) that the head reads,
+    and its last layer: in YOLOv5 ``model.4``, ``model.6`` and ``model.9``, of stride 8, 16, 32.
+
+    Raises:
+        ValueError: The model has no definition that names a backbone.
+    """
+    definition = getattr(model, "yaml", None)
+    if not isinstance(definition, dict) or not definition.get("backbone"):
+        raise ValueError(
+            f"{type(model).__name__} has no definition that names its backbone: "
+            "name a module instead of 'backbone'"
+        )
+    length = len(definition["backbone"])
+    read = {index for index in model.save if index < length}
+    return [f"model.{index}" for index in sorted(read | {length - 1})]
+
+
+def resolve_tap(model: nn.Module, path: str, level: int | str) -> tuple[str, int | str]:
+    """The module and level that a tap means: ``'backbone'`` names the backbone's outputs.
+
+    Raises:
+        ValueError: No such level, or no such backbone.
+    """
+    if path != "backbone" or hasattr(model, "backbone"):
+        return path, level
+    outputs = backbone_outputs(model)
+    if not isinstance(level, int) or not -len(outputs) <= level < len(outputs):
+        raise ValueError(
+            f"level {level!r} was asked of a backbone with {len(outputs)} outputs: "
+            f"{', '.join(outputs)}"
+        )
+    return outputs[level], -1
+
+
+@dataclass(frozen=True)
+class YOLOTeacher:
+    """A trained Ultralytics detector.
+
+    Args:
+        where: The setting that errors name.
+        source: A ``.pt`` file, or a name that Ultralytics downloads (``'yolov5m.pt'``); or a
+            model that is loaded already.
+    """
+
+    where: str
+    source: str | Path | nn.Module
+
+    def check(self) -> None:
+        """Raises where it is plain to see that this cannot become a teacher.
+
+        Raises:
+            FileNotFoundError: No such file, and no name that Ultralytics knows.
+            ValueError: A definition without weights, or a file of another kind.
+        """
+        if isinstance(self.source, nn.Module):
+            return
+        file = Path(str(self.source)).expanduser()
+        if file.suffix in (".yaml", ".yml"):
+            raise ValueError(
+                f"{self.where}: {file} defines a model without trained weights, which has "
+                "nothing to teach. Give a trained .pt file."
+            )
+        if file.suffix != ".pt":
+            raise ValueError(f"{self.where}: expected a .pt file of Ultralytics', got {file}")
+        if file.is_file() or str(self.source).startswith(("http://", "https://")):
+            return
+        if check_yolov5u_filename(file.name, verbose=False) not in GITHUB_ASSETS_NAMES:
+            raise FileNotFoundError(f"{self.where}: no such file: {self.source}")
+
+    def build(
+        self,
+        terms: Sequence[Term],
+        student_format: ImageFormat,
+        device: torch.device,
+        probe_size: int,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[FrozenTeacher, list[Term]]:
+        """See :class:`mmkd.engine.teachers.TeacherSettings`."""
+        model, origin = self._load()
+        if not isinstance(model, DetectionModel):
+            raise ValueError(
+                f"{self.where}: expected a detector, found {type(model).__name__} "
+                f"(task {getattr(model, 'task', 'unknown')!r}) in {origin}. Give a detector's "
+                "checkpoint, or another network as dict(module=...)."
+            )
+        resolved = []
+        for term in terms:
+            with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
+                path, level = resolve_tap(model, term.teacher, term.teacher_level)
+                find_module(model, path)
+            resolved.append(term.replace(teacher=path, teacher_level=level))
+        teacher = FrozenTeacher(
+            self.where,
+            _folded(model, [term.teacher for term in resolved]),
+            tap_settings(self.where, resolved),
+            student_format,
+            YOLO_FORMAT,
+            device=device,
+            probe_size=probe_size,
+            dtype=dtype,
+        )
+        print_log(
+            f"{self.where}: {type(model).__name__} of {len(model.names)} classes from {origin}; "
+            f"{teacher.describe()}",
+            logger="current",
+        )
+        return teacher, resolved
+
+    def _load(self) -> tuple[nn.Module, str]:
+        if isinstance(self.source, nn.Module):
+            return copy.deepcopy(self.source).float(), "memory"
+        self.check()
+        file = Path(str(self.source)).expanduser()
+        try:
+            if file.is_file() and check_yolov5u_filename(str(file), verbose=False) != str(file):
+                # Ultralytics would look for another name ('yolov5mu.pt') than the one given.
+                with TemporaryDirectory() as folder:
+                    link = Path(folder) / "mmkd_u.pt"
+                    link.symlink_to(file.resolve())
+                    model, _ = load_checkpoint(link)
+            else:
+                model, _ = load_checkpoint(str(self.source))
+                file = Path(model.pt_path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.where}: {error}") from error
+        except Exception as error:  # A file of another kind fails in any way.
+            raise ValueError(
+                f"{self.where}: {self.source} is no checkpoint of Ultralytics' that can be loaded, "
+                f"or could not be downloaded: {error}"
+            ) from error
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return model, f"{file} (sha256 {digest})"
+
+
+def _folded(model: DetectionModel, taps: Sequence[str]) -> nn.Module:
+    """The model with BatchNorm folded into its convolutions, unless a tap lies within a fold."""
+    parents = [find_module(model, path.rpartition(".")[0]) for path in taps]
+    if any(hasattr(parent, "bn") for parent in parents):
+        return model
+    return copy.deepcopy(model).eval().fuse(verbose=False)

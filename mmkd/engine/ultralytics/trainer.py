@@ -1,0 +1,258 @@
+"""Ultralytics' detection trainer with distillation terms among its losses."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from ultralytics.cfg import DEFAULT_CFG
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils.torch_utils import unwrap_model
+
+from mmkd.distillation import Distillation, Measured
+from mmkd.distributed import average_gradients
+from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.engine.random_state import preserved_random_state
+from mmkd.engine.ultralytics.resume import ExactResume
+from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, resolve_tap
+from mmkd.step_clock import StepClock
+from mmkd.terms import Term, naming
+
+if TYPE_CHECKING:
+    from mmkd.engine.ultralytics.callback import DistillCallback
+
+__all__ = ["DistillTrainer", "distilling"]
+
+_OWNER = "DistillCallback"
+# The trainer's own limit on the norm of the student's gradient.
+_MAX_NORM = 10.0
+
+
+class DistillTrainer(ExactResume):
+    """A detection trainer whose settings are the DistillCallback among its callbacks.
+
+    It asks nothing of the process that started the training, so that the processes which
+    Ultralytics starts for several GPUs distil as well.
+    """
+
+    def __init__(
+        self, cfg: Any = DEFAULT_CFG, overrides: Any = None, _callbacks: Any = None
+    ) -> None:
+        super().__init__(cfg, overrides, _callbacks)
+        self._settings = _settings_of(self)
+        if self.ddp:
+            _check_travels(self.callbacks)
+            return
+        self.add_callback("on_train_epoch_start", DistillTrainer._begin_epoch)
+        self.add_callback("on_train_batch_start", DistillTrainer._begin_iteration)
+        self.add_callback("on_train_batch_end", DistillTrainer._end_iteration)
+
+    # Before training ----------------------------------------------------------------------
+
+    def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The student's optimizer, and in groups of their own the projectors' parameters.
+
+        Both come from the trainer's own rules, so that learning rate, weight decay, warm-up and
+        schedule treat a projector as they treat a layer of the student.
+        """
+        optimizer = super().build_optimizer(model, *args, **kwargs)
+        with preserved_random_state():
+            self.distillation = self._build_distillation()
+        distillers = self.distillation.distillers
+        if self.world_size > 1:
+            for value in distillers.state_dict().values():
+                dist.broadcast(value, src=0)
+        parameters = list(distillers.parameters())
+        if parameters:
+            rules = super().build_optimizer(_Network(distillers), *args, **kwargs)
+            self.add_groups(optimizer, [group for group in rules.param_groups if group["params"]])
+
+            # Apart from the student's own limit, which must not depend on the projectors.
+            def limit(*_: Any) -> None:
+                nn.utils.clip_grad_norm_(parameters, _MAX_NORM)
+
+            optimizer.register_step_pre_hook(limit)
+        return optimizer
+
+    def _build_distillation(self) -> Distillation:
+        student = unwrap_model(self.model)
+        size = self._settings.probe_size
+        blank = torch.zeros(1, 3, size, size, device=self.device)
+        half = torch.bfloat16 if self.args.amp == "bf16" else torch.float16
+        terms = [_resolved(term, student) for term in self._settings.terms]
+        teachers: dict[str, FrozenTeacher] = {}
+        found: dict[str, Term] = {}
+        for name, settings in self._settings.teachers.items():
+            own = [term for term in terms if term.source == name]
+            teachers[name], matched = settings.build(
+                own, YOLO_FORMAT, self.device, size, half if self.amp else None
+            )
+            found |= {term.name: term for term in matched}
+        terms = [found[term.name] for term in terms]
+        return Distillation(
+            _OWNER, student, terms, teachers, lambda: student(blank), seed=self.args.seed
+        )
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        self._clock = StepClock(self.device)
+        self._join()
+
+    def _join(self) -> None:
+        """Joins the student's loss. Until :meth:`_leave` the student must not be copied."""
+        student = unwrap_model(self.model)
+        self.distillation.attach()
+        student.loss = functools.partial(self._distilled_loss, student.loss)
+
+    def _leave(self) -> None:
+        self.distillation.detach()
+        vars(unwrap_model(self.model)).pop("loss", None)
+
+    def _load_checkpoint_state(self, ckpt: dict) -> None:
+        """Does so with the student as it was: the trainer copies it for a new EMA."""
+        joined = "loss" in vars(unwrap_model(self.model))
+        if joined:
+            self._leave()
+        super()._load_checkpoint_state(ckpt)
+        if joined:
+            self._join()
+
+    # Each iteration -----------------------------------------------------------------------
+
+    def _begin_epoch(self) -> None:
+        self._sums: dict[str, Tensor | float] = {}
+        self._measured_batches = 0
+
+    def _begin_iteration(self) -> None:
+        self._clock.start_step()
+        self.distillation.begin(self._iteration, len(self.train_loader))
+        self.distillation.arm()
+
+    def _distilled_loss(self, loss_of: Any, batch: dict, preds: Any = None) -> tuple[Tensor, dict]:
+        student = unwrap_model(self.model)
+        try:
+            loss, items = loss_of(batch, preds)
+        except RuntimeError:
+            # Out of memory, perhaps: the trainer frees what it holds and tries a smaller batch.
+            self.distillation.release()
+            raise
+        if not student.training:
+            return loss, items
+        measured: dict[str, Measured] = {}
+        if self.distillation.fired:
+            measured = self.distillation.measure(batch["img"], None, self._clock)
+        items = dict(items)
+        for term in self.distillation.terms:
+            value = measured[term.name].weighted if term.name in measured else loss.new_zeros(())
+            items[self._column(term)] = value.detach()
+        if not measured:
+            return loss, items
+        weighted = torch.stack([each.weighted for each in measured.values()])
+        self._note(measured, weighted.detach().sum() * len(batch["img"]) / loss.detach().sum())
+        # The trainer's losses are multiplied by the batch size, and so must these be.
+        return torch.cat([loss.reshape(-1), weighted * len(batch["img"])]), items
+
+    def _column(self, term: Term) -> str:
+        return "kd_loss" if len(self.distillation.terms) == 1 else f"kd_{term.name}_loss"
+
+    def _note(self, measured: dict[str, Measured], ratio: Tensor) -> None:
+        noted = {name: each.distance.detach() for name, each in measured.items()}
+        for name, value in {**noted, "ratio": ratio}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def _end_iteration(self) -> None:
+        self.distillation.check_fired(
+            f"{type(unwrap_model(self.model)).__name__} was trained without a call of its loss(), "
+            "which is where distillation joins"
+        )
+        if self.distillation.factors:
+            self._measured_batches += 1
+            self._clock.stop_step()
+
+    def optimizer_step(self) -> None:
+        """Averages the projectors' gradients over processes, as is done for the student."""
+        if self.world_size > 1:
+            average_gradients(self.distillation.distillers.parameters())
+        super().optimizer_step()
+
+    # What is reported -----------------------------------------------------------------------
+
+    def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
+        """Names the terms among the training losses only: nothing is distilled in validation."""
+        labels = super().label_loss_items(loss_items, prefix)
+        if prefix == "train" or self.distillation is None:
+            return labels
+        own = {f"{prefix}/{self._column(term)}" for term in self.distillation.terms}
+        if isinstance(labels, dict):
+            return {key: value for key, value in labels.items() if key not in own}
+        return [key for key in labels if key not in own]
+
+    def save_metrics(self, metrics: dict) -> None:
+        """Adds the epoch's unweighted distances, ratio and the teacher's share of the time."""
+        batches = max(self._measured_batches, 1)
+        names = [*(term.name for term in self.distillation.terms), "ratio"]
+        own = {f"distill/{name}": float(self._sums.get(name, 0.0)) / batches for name in names}
+        share = self._clock.share if self._measured_batches else None
+        super().save_metrics({**metrics, **own, "distill/teacher_time_share": share or 0.0})
+
+
+class _Network(nn.Module):
+    """Distillers in the shape of a network of Ultralytics', whose last layer is its head."""
+
+    def __init__(self, distillers: nn.ModuleDict) -> None:
+        super().__init__()
+        self.model = nn.ModuleList([distillers])
+
+
+def distilling(trainer: type[DetectionTrainer]) -> type[DetectionTrainer]:
+    """The distilling kind of a trainer class.
+
+    Args:
+        trainer: DetectionTrainer or a class derived from it.
+
+    Raises:
+        TypeError: Another class.
+    """
+    if not isinstance(trainer, type) or not issubclass(trainer, DetectionTrainer):
+        raise TypeError(f"{_OWNER}: expected a DetectionTrainer as trainer, got {trainer!r}")
+    if issubclass(DistillTrainer, trainer):
+        return DistillTrainer
+    if issubclass(trainer, DistillTrainer):
+        return trainer
+    return type(f"Distill{trainer.__name__}", (DistillTrainer, trainer), {})
+
+
+def _resolved(term: Term, student: nn.Module) -> Term:
+    with naming(f"{_OWNER} {term.key}.student"):
+        path, level = resolve_tap(student, term.student, term.student_level)
+    return term.replace(student=path, student_level=level)
+
+
+def _settings_of(trainer: DetectionTrainer) -> DistillCallback:
+    from mmkd.engine.ultralytics.callback import DistillCallback
+
+    for functions in trainer.callbacks.values():
+        for function in functions:
+            owner = getattr(function, "__self__", None)
+            if isinstance(owner, DistillCallback):
+                return owner
+    raise RuntimeError(
+        f"{_OWNER}: {type(trainer).__name__} has no DistillCallback among its callbacks, so it "
+        "does not know what to distil: attach one to the model, and train with model.train()"
+    )
+
+
+def _check_travels(callbacks: dict) -> None:
+    """Raises unless the settings reach the processes that Ultralytics starts for several GPUs."""
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(callbacks)
+    except Exception as error:  # Anything can be unpicklable in its own way.
+        raise RuntimeError(
+            f"{_OWNER}: for several GPUs, Ultralytics starts new processes, and these settings "
+            f"cannot be handed to them ({error}): give the teacher as a file, or train on one GPU"
+        ) from error
