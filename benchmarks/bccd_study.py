@@ -16,6 +16,7 @@ from mmengine.config import Config
 from study import report, score_table
 
 from mmkd.configs import config_file
+from mmkd.evaluation.mm_runs import MMRecipe
 from mmkd.evaluation.runs import Job, run_all
 
 CONFIGS = {
@@ -50,14 +51,14 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     teacher_config = bccd_config("faster-rcnn_r18-w16_bccd.py", 0, args.data, args.runs / "teacher")
-    [teacher] = run_all([Job("teacher", teacher_config, "teacher")])
+    [teacher] = run_all([Job("teacher", MMRecipe(teacher_config), "teacher")])
     jobs = []
     for seed in range(args.seeds):
         for name, file in CONFIGS.items():
             config = bccd_config(file, seed, args.data, args.runs / f"{name}_seed{seed}")
             if name != "plain":
                 config.custom_hooks[0].teacher.checkpoint = teacher.checkpoint
-            jobs.append(Job(name, config, name))
+            jobs.append(Job(name, MMRecipe(config), name))
     results = run_all(jobs)
     report(
         [

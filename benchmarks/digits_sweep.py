@@ -18,6 +18,7 @@ from study import report, score_table
 
 from mmkd.data.digits import make_digits
 from mmkd.demo import NUM_TRAIN, NUM_VAL, digits_config
+from mmkd.evaluation.mm_runs import MMRecipe
 from mmkd.evaluation.runs import Job, run_all
 
 VIEWS = ("dense", "global")
@@ -63,7 +64,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     data = make_digits(args.runs / "data", num_train=NUM_TRAIN, num_val=NUM_VAL)
     fixed = {role: digits_config(role, 0, data, args.runs) for role in ("teacher", "plain")}
-    teacher, plain = run_all([Job(role, config, role) for role, config in fixed.items()])
+    teacher, plain = run_all([Job(role, MMRecipe(config), role) for role, config in fixed.items()])
     settings = {
         f"{view}, {stages} stage{'s' * (stages == 'all')}, weight {weight:g}": terms(
             view, stages, weight
@@ -80,7 +81,7 @@ def main() -> None:
         config.work_dir = str(args.runs / "sweep" / name.replace(", ", "_").replace(" ", "-"))
         config.custom_hooks[0].teacher.checkpoint = teacher.checkpoint
         config.custom_hooks[0].terms = of_name
-        jobs.append(Job(name, config, name))
+        jobs.append(Job(name, MMRecipe(config), name))
     results = run_all(jobs)
     report(
         [

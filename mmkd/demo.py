@@ -16,23 +16,35 @@ from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
 from mmkd.evaluation.environment import describe_environment
 from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
-from mmkd.evaluation.runs import Job, RunResult, last_checkpoint, run_all, spread
+from mmkd.evaluation.mm_runs import MMRecipe
+from mmkd.evaluation.runs import Job, Recipe, RunResult, run_all, spread
 
 __all__ = ["digits_config", "run_demo"]
 
+FRAMEWORKS = ("faster_rcnn", "yolov5")
 CONFIGS = {
-    "teacher": "detection/digits/faster-rcnn_r18-w16_digits.py",
-    "plain": "detection/digits/faster-rcnn_r18-w8_digits.py",
-    "distilled": "detection/digits/faster-rcnn_r18-w8_digits_distill.py",
+    "faster_rcnn": {
+        "teacher": "detection/digits/faster-rcnn_r18-w16_digits.py",
+        "plain": "detection/digits/faster-rcnn_r18-w8_digits.py",
+        "distilled": "detection/digits/faster-rcnn_r18-w8_digits_distill.py",
+    },
+    "yolov5": {
+        "teacher": "yolo/digits/yolov5m_digits.yaml",
+        "plain": "yolo/digits/yolov5n_digits.yaml",
+        "distilled": "yolo/digits/yolov5n_digits_distill.yaml",
+    },
 }
 ROLES = ("plain", "distilled", "teacher")
 # Time of an iteration relative to the plain student's, for the estimate of the time left.
-COSTS = {"teacher": 1.7, "plain": 1.0, "distilled": 1.3}
+COSTS = {
+    "faster_rcnn": {"teacher": 1.7, "plain": 1.0, "distilled": 1.3},
+    "yolov5": {"teacher": 1.9, "plain": 1.0, "distilled": 1.4},
+}
 NUM_TRAIN, NUM_VAL = 1000, 200
 HEADINGS = ("detector", "mAP", "AP50", "AP75", "parameters", "training", "checkpoint")
 
 
-def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
+def run_demo(out: str | Path, *, seeds: int = 1, framework: str = "faster_rcnn") -> list[RunResult]:
     """Trains a teacher once, then a plain and a distilled student per seed; shows all three.
 
     Finished runs are kept: the same call continues where it was stopped, and only a run whose
@@ -41,22 +53,29 @@ def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
     Args:
         out: Folder for data, runs, pictures, ``results.md`` and ``results.json``.
         seeds: Number of seeds, from 0 up.
+        framework: ``'faster_rcnn'`` (MMDetection) or ``'yolov5'`` (Ultralytics).
 
     Raises:
-        ValueError: ``seeds`` is not positive.
+        ValueError: ``seeds`` is not positive, or an unknown framework.
         FileExistsError: ``out`` holds another data set.
     """
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}")
+    if framework not in FRAMEWORKS:
+        raise ValueError(f"framework must be one of {FRAMEWORKS}, got {framework!r}")
     out = Path(out)
-    data = make_digits(out / "data", num_train=NUM_TRAIN, num_val=NUM_VAL)
-    jobs: list[Job] = []
-    for role, seed in [("teacher", 0), *((r, s) for s in range(seeds) for r in ROLES[:2])]:
-        config = digits_config(role, seed, data, out)
-        if role == "distilled":
-            config.custom_hooks[0].teacher.checkpoint = last_checkpoint(jobs[0].config)
-        jobs.append(Job(role, config, LABELS[role], COSTS[role]))
-    results = run_all(jobs)
+    is_yolo = framework == "yolov5"
+    data = make_digits(
+        out / "data", num_train=NUM_TRAIN, num_val=NUM_VAL, layout="both" if is_yolo else "coco"
+    )
+    recipe_of = _yolov5_recipe if is_yolo else _faster_rcnn_recipe
+    runs = [("teacher", 0), *((role, seed) for seed in range(seeds) for role in ROLES[:2])]
+    results = run_all(
+        [
+            Job(role, recipe_of(role, seed, data, out), LABELS[role], COSTS[framework][role])
+            for role, seed in runs
+        ]
+    )
     _draw(results, data, out)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(_table(results))
@@ -65,10 +84,39 @@ def run_demo(out: str | Path, *, seeds: int = 1) -> list[RunResult]:
     return results
 
 
+def _work_dir(role: str, seed: int, out: Path) -> Path:
+    return out / (role if role == "teacher" else f"{role}_seed{seed}")
+
+
+def _faster_rcnn_recipe(role: str, seed: int, data: Path, out: Path) -> Recipe:
+    config = digits_config(role, seed, data, out)
+    if role == "distilled":
+        teacher = MMRecipe(digits_config("teacher", 0, data, out))
+        config.custom_hooks[0].teacher.checkpoint = teacher.checkpoint
+    return MMRecipe(config)
+
+
+def _yolov5_recipe(role: str, seed: int, data: Path, out: Path) -> Recipe:
+    from mmkd.engine.ultralytics.recipe import YOLORecipe
+    from mmkd.engine.ultralytics.train import read_settings
+
+    settings = read_settings(config_file(CONFIGS["yolov5"][role]))
+    settings |= dict(data=str((data / "data.yaml").resolve()), seed=seed)
+    if role == "distilled":
+        settings["teacher"] = str(_work_dir("teacher", 0, out) / "weights" / "last.pt")
+    return YOLORecipe(
+        settings,
+        _work_dir(role, seed, out),
+        data / "annotations/train.json",
+        data / "annotations/val.json",
+        data / "val",
+    )
+
+
 def digits_config(role: str, seed: int, data: Path, out: Path) -> Config:
-    """The config of one of the demo's runs: ``'teacher'``, ``'plain'`` or ``'distilled'``."""
-    config = Config.fromfile(config_file(CONFIGS[role]))
-    config.work_dir = str(out / (role if role == "teacher" else f"{role}_seed{seed}"))
+    """The config of one of Faster R-CNN's runs: ``'teacher'``, ``'plain'`` or ``'distilled'``."""
+    config = Config.fromfile(config_file(CONFIGS["faster_rcnn"][role]))
+    config.work_dir = str(_work_dir(role, seed, out))
     config.randomness = dict(seed=seed)
     for split in ("train", "val", "test"):
         config[f"{split}_dataloader"].dataset.data_root = f"{data}/"

@@ -14,6 +14,7 @@ from mmkd.cli import app
 from mmkd.configs import config_file
 from mmkd.evaluation import evaluate_detections
 from mmkd.evaluation.figures import read_scalars
+from mmkd.evaluation.mm_runs import MMRecipe
 from mmkd.evaluation.runs import RunResult, stored_result
 
 
@@ -29,7 +30,7 @@ def results(out: Path) -> list[RunResult]:
         patch.setattr(demo, "NUM_VAL", 4)
         first = demo.run_demo(out)
         # Everything is finished: the second call must not train again.
-        patch.setattr("mmkd.evaluation.runs.Runner.from_cfg", None)
+        patch.setattr("mmkd.evaluation.mm_runs.Runner.from_cfg", None)
         assert demo.run_demo(out) == first
     return first
 
@@ -68,20 +69,20 @@ def test_pictures_and_tables(results: list[RunResult], out: Path) -> None:
 
 def test_a_changed_config_is_trained_again(results: list[RunResult], out: Path) -> None:
     config = demo.digits_config("plain", 0, out / "data", out)
-    assert stored_result(config) is not None
+    assert stored_result(MMRecipe(config)) is not None
     config.optim_wrapper.optimizer.lr *= 2
-    assert stored_result(config) is None
+    assert stored_result(MMRecipe(config)) is None
 
 
 def test_another_teacher_is_another_run(results: list[RunResult], out: Path) -> None:
     config = demo.digits_config("distilled", 0, out / "data", out)
     checkpoint = Path(results[0].checkpoint)
     config.custom_hooks[0].teacher.checkpoint = str(checkpoint)
-    assert stored_result(config) == results[2]
+    assert stored_result(MMRecipe(config)) == results[2]
     weights = checkpoint.read_bytes()
     try:
         checkpoint.write_bytes(weights + b"x")
-        assert stored_result(config) is None
+        assert stored_result(MMRecipe(config)) is None
     finally:
         checkpoint.write_bytes(weights)
 

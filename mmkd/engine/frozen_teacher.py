@@ -52,7 +52,8 @@ class FrozenTeacher:
             with naming(key):
                 find_module(model, path)
         # Faster for convolutions, on CPUs (by a fifth) as on GPUs; the same values to rounding.
-        self.model = model.to(device, dtype, memory_format=torch.channels_last)
+        self.model = model.to(device, dtype)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = dtype
         self._teacher = Teacher(model, taps.values(), forward)
         self._convert = InputConversion(student_format, teacher_format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -95,7 +96,8 @@ class ModuleTeacher:
         own = ImageFormat.of(preprocessor) if preprocessor is not None else student_format
         teacher = FrozenTeacher(
             self.where,
-            self.module,
+            # The user's own stays as it is.
+            copy.deepcopy(self.module),
             tap_settings(self.where, terms),
             student_format,
             self.image_format or own,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["draw_curves", "draw_detections", "draw_gap", "read_scalars"]
+__all__ = ["draw_curves", "draw_detections", "draw_gap", "read_curves", "read_scalars"]
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey.
 COLORS = {"plain": "#D55E00", "distilled": "#0072B2", "teacher": "#000000", "truth": "#009E73"}
@@ -34,6 +36,38 @@ def read_scalars(work_dir: str | Path) -> list[dict[str, Any]]:
     """The log lines of a work dir's newest run (``<timestamp>/vis_data/scalars.json``)."""
     files = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
     return [json.loads(line) for file in files[-1:] for line in file.read_text().splitlines()]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a work dir logged: validation mAP in percent by epoch, and the training loss."""
+
+    scores: dict[int, float]
+    losses: dict[int, float]
+    loss_step: str
+
+
+def read_curves(work_dir: str | Path) -> Curves:
+    """The curves of a run of MMEngine's (``scalars.json``) or Ultralytics' (``results.csv``).
+
+    Distillation terms are left out of the loss, so that the curves of several runs compare.
+    """
+    table = Path(work_dir) / "results.csv"
+    if not table.is_file():
+        lines = read_scalars(work_dir)
+        return Curves(
+            {x["step"]: 100 * x["coco/bbox_mAP"] for x in lines if "coco/bbox_mAP" in x},
+            {x["step"]: _task_loss(x) for x in lines if "loss" in x},
+            "iteration",
+        )
+    with table.open(newline="") as stream:
+        rows = [{k.strip(): float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+    own = [k for k in rows[0] if k.startswith("train/") and not k.startswith("train/kd_")]
+    return Curves(
+        {int(row["epoch"]): 100 * row["metrics/mAP50-95(B)"] for row in rows},
+        {int(row["epoch"]): sum(row[key] for key in own) for row in rows},
+        "epoch",
+    )
 
 
 def draw_detections(
@@ -106,22 +140,20 @@ def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> No
     """Draws validation mAP and the student's own training loss over the epochs.
 
     Args:
-        runs: Work dirs by model, one a seed. Distillation terms are left out of the loss, so
-            that the curves compare.
+        runs: Work dirs by model, one a seed.
         out: Picture to write.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for model, work_dirs in runs.items():
         for index, work_dir in enumerate(work_dirs):
-            lines = read_scalars(work_dir)
+            curves = read_curves(work_dir)
             style = dict(color=COLORS[model], label=LABELS[model] if index == 0 else None)
-            scored = {x["step"]: 100 * x["coco/bbox_mAP"] for x in lines if "coco/bbox_mAP" in x}
-            trained = {x["step"]: _task_loss(x) for x in lines if "loss" in x}
-            left.plot(*_sorted(scored), marker=MARKERS[model], **style)
-            right.plot(*_sorted(trained), linewidth=1.5, **style)
+            left.plot(*_sorted(curves.scores), marker=MARKERS[model], **style)
+            right.plot(*_sorted(curves.losses), linewidth=1.5, **style)
+            right.set_xlabel(curves.loss_step)
     left.set(xlabel="epoch", ylabel="validation mAP (0.50:0.95), %", ylim=(0, None))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set(xlabel="iteration", ylabel="detection loss (without distillation)", ylim=(0, None))
+    right.set(ylabel="detection loss (without distillation)", ylim=(0, None))
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

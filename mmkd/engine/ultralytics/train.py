@@ -1,0 +1,64 @@
+"""Training from settings: Ultralytics' own arguments, a teacher and terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from ultralytics import YOLO
+from ultralytics.cfg import parse_key_value_pair
+
+from mmkd.engine.ultralytics.callback import DistillCallback
+
+__all__ = ["prepare", "read_settings"]
+
+
+def read_settings(config: str | Path | None, arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads a config of ``configs/yolo`` and arguments that come before it.
+
+    Args:
+        config: YAML file of Ultralytics' training arguments, ``teacher`` and ``terms``. It may
+            name others as ``_base_``.
+        arguments: ``key=value`` as Ultralytics' command takes them; a dotted key reaches into
+            ``terms`` (``terms.backbone.weight=3``). ``resume`` alone means ``resume=True``.
+
+    Raises:
+        ValueError: An argument that is no ``key=value``.
+        FileNotFoundError: No such config.
+    """
+    settings = Config.fromfile(str(config)) if config is not None else Config()
+    given = {}
+    for argument in arguments:
+        if argument == "resume":
+            given["resume"] = True
+            continue
+        key, separator, value = argument.partition("=")
+        if not separator or not key or not value:
+            raise ValueError(f"expected key=value, got {argument!r}")
+        given[key] = parse_key_value_pair(argument)[1]
+    settings.merge_from_dict(given)
+    return settings.to_dict()
+
+
+def prepare(settings: Mapping[str, Any]) -> tuple[YOLO, dict[str, Any]]:
+    """The model, with its distillation attached, and the arguments of its ``train``.
+
+    Args:
+        settings: From :func:`read_settings`. ``teacher=None`` asks for plain training.
+
+    Raises:
+        ValueError: ``model`` or ``teacher`` is missing, or ``terms`` come without a teacher.
+    """
+    arguments = dict(settings)
+    for key in ("model", "teacher"):
+        if key not in arguments:
+            raise ValueError(f"{key} is missing: give {key}=..., as in model=yolov5s.yaml")
+    model = YOLO(arguments.pop("model"))
+    teacher, terms = arguments.pop("teacher"), arguments.pop("terms", None)
+    if teacher is not None:
+        DistillCallback(teacher, terms).attach(model)
+    elif terms:
+        raise ValueError("terms need a teacher, and teacher is None")
+    return model, arguments
