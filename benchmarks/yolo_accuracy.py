@@ -23,8 +23,8 @@ from mmkd.engine.ultralytics.recipe import YOLORecipe
 from mmkd.engine.ultralytics.train import read_settings
 from mmkd.evaluation.runs import Job, run_all
 
-TEACHERS = {"digits": "yolov5m_digits", "bccd": "yolov5s_bccd"}
-STUDENTS = {"digits": "yolov5n_digits", "bccd": "yolov5n_bccd"}
+TEACHERS = {"digits": "yolov5m-small_digits", "bccd": "yolov5m-small_bccd"}
+STUDENTS = {"digits": "yolov5n-small_digits", "bccd": "yolov5n-small_bccd"}
 ABOUT = {
     "digits": "1000 pictures of handwritten digits at 96 x 96 (`mmkd data digits`), scored on 200 "
     "others.",

@@ -29,9 +29,9 @@ CONFIGS = {
         "distilled": "detection/digits/faster-rcnn_r18-w8_digits_distill.py",
     },
     "yolov5": {
-        "teacher": "yolo/digits/yolov5m_digits.yaml",
-        "plain": "yolo/digits/yolov5n_digits.yaml",
-        "distilled": "yolo/digits/yolov5n_digits_distill.yaml",
+        "teacher": "yolo/digits/yolov5m-small_digits.yaml",
+        "plain": "yolo/digits/yolov5n-small_digits.yaml",
+        "distilled": "yolo/digits/yolov5n-small_digits_distill.yaml",
     },
 }
 ROLES = ("plain", "distilled", "teacher")

@@ -41,6 +41,7 @@ class DistillTrainer(ExactResume):
     def __init__(
         self, cfg: Any = DEFAULT_CFG, overrides: Any = None, _callbacks: Any = None
     ) -> None:
+        self._joined = False
         super().__init__(cfg, overrides, _callbacks)
         self._settings = _settings_of(self)
         if self.ddp:
@@ -106,19 +107,29 @@ class DistillTrainer(ExactResume):
         student = unwrap_model(self.model)
         self.distillation.attach()
         student.loss = functools.partial(self._distilled_loss, student.loss)
+        self._joined = True
 
     def _leave(self) -> None:
         self.distillation.detach()
         vars(unwrap_model(self.model)).pop("loss", None)
+        self._joined = False
 
     def _load_checkpoint_state(self, ckpt: dict) -> None:
         """Does so with the student as it was: the trainer copies it for a new EMA."""
-        joined = "loss" in vars(unwrap_model(self.model))
+        joined = self._joined
         if joined:
             self._leave()
         super()._load_checkpoint_state(ckpt)
         if joined:
             self._join()
+
+    def train(self) -> None:
+        """Trains, and leaves the student as it was found, also where an error ends it."""
+        try:
+            super().train()
+        finally:
+            if self._joined:
+                self._leave()
 
     # Each iteration -----------------------------------------------------------------------
 
@@ -183,7 +194,7 @@ class DistillTrainer(ExactResume):
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
         """Names the terms among the training losses only: nothing is distilled in validation."""
         labels = super().label_loss_items(loss_items, prefix)
-        if prefix == "train" or self.distillation is None:
+        if prefix == "train":
             return labels
         own = {f"{prefix}/{self._column(term)}" for term in self.distillation.terms}
         if isinstance(labels, dict):
