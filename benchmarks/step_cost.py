@@ -13,16 +13,10 @@ step takes beyond the sum of the other two. Each one's peak memory is that of a 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,20 +26,30 @@ from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, LOOPS, MODELS, DefaultScope
 from mmengine.runner import IterBasedTrainLoop, Runner
+from step_timing import (
+    OBJECTS_PER_IMAGE,
+    ROOT,
+    parse_args,
+    peak_bytes,
+    peaks,
+    settle_batch_norms,
+    summary,
+    table,
+    timings,
+    write,
+)
 from torch import nn
 from torch.utils.data import Dataset
 
 import mmkd  # noqa: F401  (registers the hook, and stands in for mmcv's operators)
 from mmkd.evaluation.environment import describe_environment
 
-ROOT = Path(__file__).parents[1]
 VARIANTS = ("plain", "teacher", "distilled")
 LABELS = {
     "plain": "student's step",
     "teacher": "teacher's backbone, forward",
     "distilled": "student's step, distilled",
 }
-OBJECTS_PER_IMAGE = 7  # COCO's mean
 
 
 @DATASETS.register_module()
@@ -110,22 +114,13 @@ def distill_settings(config: Config) -> dict[str, Any]:
 
 
 def with_random_weights(model: dict[str, Any], size: int) -> nn.Module:
-    """A detector whose features are of ordinary size: then its weights do not change its cost.
-
-    Untrained BatchNorm statistics would let activations fade, through dozens of layers, into
-    denormal numbers, which a CPU is slow at: they are those of a batch of noise instead.
-    """
+    """A detector whose features are of ordinary size: then its weights do not change its cost."""
     model["backbone"]["init_cfg"] = None
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = MODELS.build(model)
     detector.init_weights()
-    norms = [m for m in detector.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.train()
-        norm.momentum = None  # the plain mean, here of one batch
-    with torch.no_grad():
-        detector.backbone(torch.randn(8, 3, size, size))
+    settle_batch_norms(detector.backbone, torch.randn(8, 3, size, size))
     return detector
 
 
@@ -176,60 +171,6 @@ def step_of(variant: str, args: argparse.Namespace, folder: str) -> Callable[[],
     return forward
 
 
-def seconds(step: Callable[[], None], device: str) -> float:
-    """How long one call takes on the device."""
-    if device == "cpu":
-        start = time.perf_counter()
-        step()
-        return time.perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    begin.record()
-    step()
-    end.record()
-    torch.cuda.synchronize()
-    return begin.elapsed_time(end) / 1000
-
-
-def timings(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of every round, by variant."""
-    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    with tempfile.TemporaryDirectory() as folder:
-        steps = {variant: step_of(variant, args, folder) for variant in VARIANTS}
-        for index in range(args.warmup + args.rounds):
-            first = index % len(VARIANTS)  # no variant always comes after the same one
-            for variant in VARIANTS[first:] + VARIANTS[:first]:
-                elapsed = seconds(steps[variant], args.device)
-                if index >= args.warmup:
-                    times[variant].append(elapsed)
-    return times
-
-
-def peak_bytes(variant: str, args: argparse.Namespace) -> int:
-    """Peak memory of this process after some steps of one variant."""
-    with tempfile.TemporaryDirectory() as folder:
-        step = step_of(variant, args, folder)
-        for _ in range(3):
-            step()
-    if args.device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def peaks() -> dict[str, int]:
-    """Peak memory by variant, each from a process with this one's arguments."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of"]
-    return {
-        variant: int(
-            subprocess.run(
-                [*command, variant], check=True, stdout=subprocess.PIPE, text=True
-            ).stdout.split()[-1]
-        )
-        for variant in VARIANTS
-    }
-
-
 def environment(args: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on."""
     return {
@@ -242,11 +183,11 @@ def environment(args: argparse.Namespace) -> dict[str, Any]:
 
 def results(times: dict[str, list[float]], memory: dict[str, int]) -> dict[str, Any]:
     """Medians, quartiles and the overhead as a share of the student's own step."""
-    median = {variant: statistics.median(each) for variant, each in times.items()}
+    timed = summary(times)
+    median = timed["seconds"]
     floor = median["plain"] + median["teacher"]
     return {
-        "seconds": median,
-        "quartiles": {v: statistics.quantiles(each, n=4)[::2] for v, each in times.items()},
+        **timed,
         "peak_bytes": memory,
         "step_ratio": median["distilled"] / median["plain"],
         "floor_ratio": floor / median["plain"],
@@ -254,83 +195,39 @@ def results(times: dict[str, list[float]], memory: dict[str, int]) -> dict[str, 
     }
 
 
-def markdown(result: dict[str, Any], about: dict[str, Any], device: str) -> str:
-    """The table, and what it was measured on."""
-    plain = result["seconds"]["plain"]
-    rows = []
-    for variant in VARIANTS:
-        time_, (low, high) = result["seconds"][variant], result["quartiles"][variant]
-        rows.append(
-            f"| {LABELS[variant]} | {1000 * time_:.1f} | {1000 * low:.1f} to {1000 * high:.1f} "
-            f"| {time_ / plain:.3f} | {result['peak_bytes'][variant] / 2**20:.0f} |"
-        )
-    memory = "allocated on the GPU" if device == "cuda" else "of the process"
-    return "\n".join(
-        [
-            "# Cost of a distilled training step",
-            "",
-            f"| | median, ms | quartiles, ms | of the student's step | peak MiB {memory} |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            f"Beyond the student's step and the teacher's forward: "
-            f"{100 * result['overhead']:+.1f} % of the student's step.",
-            "",
-            *[f"- {key}: {value}" for key, value in about.items()],
-            "",
-        ]
-    )
-
-
-def parse_args() -> argparse.Namespace:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = ROOT / "configs/detection/faster_rcnn/faster-rcnn_mbv2-fpn_r50-distill_90k_coco.py"
     parser.add_argument("--pair", default=str(default), help="config of a distilled student")
-    parser.add_argument("--size", type=int, default=320, help="side of the images, in pixels")
-    parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's choice)")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
-        "--warmup",
-        type=int,
-        default=11,
-        help="rounds that do not count; DistillHook looks at every value in its first 10",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="Markdown to write, the JSON beside it (default: benchmarks/results/step_cost*.md)",
-    )
-    parser.add_argument("--peak-of", choices=VARIANTS, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    suffix = "" if args.device == "cpu" else "_cuda"
-    args.out = args.out or ROOT / f"benchmarks/results/step_cost{suffix}.md"
-    if args.rounds < 2:
-        parser.error(f"--rounds must be 2 or more for quartiles, got {args.rounds}")
-    return args
+    return parse_args(parser, "step_cost", VARIANTS, batch_size=2, rounds=15)
 
 
 def main() -> None:
-    args = parse_args()
+    args = read_arguments()
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the Runner takes a GPU where it sees one
     if args.threads:
         torch.set_num_threads(args.threads)
     MMLogger.get_instance("step_cost", log_level="ERROR")  # or every initial weight is told
     if args.peak_of:
-        print(peak_bytes(args.peak_of, args))
+        with TemporaryDirectory() as folder:
+            print(peak_bytes(step_of(args.peak_of, args, folder), args.device))
         return
-    memory = peaks()  # first: a process counts its parent's memory as its own until it starts
-    result = results(timings(args), memory)
-    about = environment(args)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps(about | result, indent=2) + "\n")
-    text = markdown(result, about, args.device)
-    args.out.write_text(text)
-    print(text)
+    memory = peaks(VARIANTS)
+    with TemporaryDirectory() as folder:
+        times = timings({variant: step_of(variant, args, folder) for variant in VARIANTS}, args)
+    result = results(times, memory)
+    lines = [
+        "# Cost of a distilled training step",
+        "",
+        *table(LABELS, result, {"of the student's step": "plain"}, args.device),
+        "",
+        f"Beyond the student's step and the teacher's forward: "
+        f"{100 * result['overhead']:+.1f} % of the student's step.",
+    ]
+    write(lines, environment(args), result, args.out)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,8 @@ class ExactResume(DetectionTrainer):
             self.train_loader.dataset.load_image(index)
         if self.train_loader.num_workers == 0:
             self._wind_forward()
-        set_random_state(state["random_state"])
+        if RANK in {-1, 0}:  # the file's own; the other processes draw from their seeds
+            set_random_state(state["random_state"])
 
     def _wind_forward(self) -> None:
         """Draws the order of the images of the epochs that are over."""
