@@ -63,7 +63,7 @@ class FeatureTaps:
     ) -> None:
         self.paths = tuple(dict.fromkeys(paths))
         self._stop_when_complete = stop_when_complete
-        self._calls: dict[str, list[Any]] = {}
+        self._calls: dict[str, list[tuple[Any, int]]] = {}
         self._armed = False
         modules = [find_module(model, path) for path in self.paths]
         self._handles = [
@@ -75,7 +75,8 @@ class FeatureTaps:
         def record(module: nn.Module, args: Any, output: Any) -> None:
             if not self._armed:
                 return
-            self._calls.setdefault(path, []).append(output)
+            version = output._version if isinstance(output, Tensor) else 0
+            self._calls.setdefault(path, []).append((output, version))
             if self._stop_when_complete and len(self._calls) == len(self.paths):
                 raise _Complete
 
@@ -106,7 +107,8 @@ class FeatureTaps:
         """The recorded output of every path; stops recording and forgets them.
 
         Raises:
-            RuntimeError: A tapped module did not run, or ran more than once.
+            RuntimeError: A tapped module did not run, ran more than once, or its output was
+                overwritten.
         """
         self._armed = False
         calls, self._calls = self._calls, {}
@@ -119,7 +121,13 @@ class FeatureTaps:
                     f"the module {path!r} ran {count} times in one forward pass: "
                     "tap a module that runs once, such as the one that calls it"
                 )
-        return {path: outputs[0] for path, outputs in calls.items()}
+            output, version = calls[path][0]
+            if isinstance(output, Tensor) and output._version != version:
+                raise RuntimeError(
+                    f"what the module {path!r} returned was overwritten in place by what follows "
+                    "it (an activation, perhaps): tap the module that calls both"
+                )
+        return {path: recorded[0][0] for path, recorded in calls.items()}
 
     def detach(self) -> None:
         """Removes the hooks from the model."""

@@ -76,9 +76,16 @@ class ModuleTeacher:
             raise ValueError(f"{where}.order must be one of {_ORDERS}, got {order!r}")
         if set(settings) == {"module"}:
             return cls(where, settings["module"])
-        mean, std = (tuple(map(float, settings.get(k, d))) for k, d in _NEUTRAL.items())
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError(f"{where}: mean and std must hold 3 values each, of 0 to 255 images")
+        given = {key: settings.get(key, default) for key, default in _NEUTRAL.items()}
+        try:
+            mean, std = (tuple(map(float, value)) for value in given.values())
+        except (TypeError, ValueError):
+            mean = std = ()
+        if len(mean) != 3 or len(std) != 3 or not all(std):
+            raise ValueError(
+                f"{where}: mean and std must hold 3 values each, of 0 to 255 images, and those of "
+                f"std must not be 0, got {given}"
+            )
         image_format = ImageFormat(mean=mean, std=std, swapped=order == "rgb")
         return cls(where, settings["module"], image_format)
 

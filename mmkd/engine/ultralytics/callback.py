@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,6 @@ class DistillCallback:
 
 
 def _train(model: Model, trainer: type | None = None, **kwargs: Any) -> Any:
-    if kwargs.get("distill_model") is not None:
-        raise ValueError(f"{_OWNER}: distill_model asks for a second distillation: leave it out")
-    if kwargs.get("compile"):
-        raise ValueError(f"{_OWNER}: compile is not supported: leave it out")
     return type(model).train(model, trainer=distilling(trainer or DistillTrainer), **kwargs)
 
 
@@ -132,9 +129,7 @@ def _as_settings(teacher: Any) -> Any:
     """Short ways of naming a teacher, spelled out."""
     if isinstance(teacher, str | Path):
         return dict(yolo=str(teacher))
-    if isinstance(teacher, Model):
-        return dict(yolo=teacher.model)
-    if isinstance(teacher, DetectionModel):
+    if isinstance(teacher, Model | DetectionModel):
         return dict(yolo=teacher)
     if isinstance(teacher, nn.Module):
         return dict(module=teacher)
@@ -151,5 +146,5 @@ def _describe(model: Any) -> str:
 
 def _check_names(names: list[str]) -> None:
     for name in names:
-        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+        if not re.fullmatch(r"[\w-]+", name) or hasattr(nn.ModuleDict(), name):
             raise ValueError(f"{name!r} cannot name a term: choose a plain word")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from torch import nn
+from ultralytics.engine.model import Model
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
@@ -142,12 +143,14 @@ class YOLOTeacher:
 
     def _load(self) -> tuple[nn.Module, str]:
         if isinstance(self.source, nn.Module):
-            return copy.deepcopy(self.source).float(), "memory"
+            network = self.source.model if isinstance(self.source, Model) else self.source
+            return copy.deepcopy(network).float(), "memory"
         self.check()
         file = Path(str(self.source)).expanduser()
         try:
-            if file.is_file() and check_yolov5u_filename(str(file), verbose=False) != str(file):
-                # Ultralytics would look for another name ('yolov5mu.pt') than the one given.
+            if file.is_file():
+                # By its own name, Ultralytics may look for another file ('yolov5mu.pt'), or remove
+                # one that it cannot read and download it anew.
                 with TemporaryDirectory() as folder:
                     link = Path(folder) / "mmkd_u.pt"
                     link.symlink_to(file.resolve())
@@ -168,7 +171,9 @@ class YOLOTeacher:
 
 def _folded(model: DetectionModel, taps: Sequence[str]) -> nn.Module:
     """The model with BatchNorm folded into its convolutions, unless a tap lies within a fold."""
-    parents = [find_module(model, path.rpartition(".")[0]) for path in taps]
-    if any(hasattr(parent, "bn") for parent in parents):
-        return model
+    for path in taps:
+        while path := path.rpartition(".")[0]:
+            module = find_module(model, path)
+            if hasattr(module, "forward_fuse") or hasattr(module, "fuse"):
+                return model
     return copy.deepcopy(model).eval().fuse(verbose=False)

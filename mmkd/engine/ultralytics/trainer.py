@@ -44,6 +44,12 @@ class DistillTrainer(ExactResume):
         self._joined = False
         super().__init__(cfg, overrides, _callbacks)
         self._settings = _settings_of(self)
+        if self.args.distill_model is not None:
+            raise ValueError(
+                f"{_OWNER}: distill_model asks for a second distillation: leave it out"
+            )
+        if self.args.compile:
+            raise ValueError(f"{_OWNER}: compile is not supported: leave it out")
         if self.ddp:
             _check_travels(self.callbacks)
             return
@@ -140,10 +146,11 @@ class DistillTrainer(ExactResume):
     def _begin_iteration(self) -> None:
         self._clock.start_step()
         self.distillation.begin(self._iteration, len(self.train_loader))
-        self.distillation.arm()
 
     def _distilled_loss(self, loss_of: Any, batch: dict, preds: Any = None) -> tuple[Tensor, dict]:
         student = unwrap_model(self.model)
+        if student.training:
+            self.distillation.arm()
         try:
             loss, items = loss_of(batch, preds)
         except RuntimeError:

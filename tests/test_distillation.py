@@ -1,0 +1,501 @@
+"""The trainer-free core: what is measured, when, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmkd.distillation import CHECKED_ITERATIONS, Distillation, Measured
+from mmkd.terms import Term, parse_terms
+
+
+class Student(nn.Module):
+    """Levels ``[N, 4, H/2, W/2]`` and ``[N, 6, H/4, W/4]``, and a head on the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(2)
+            self.first = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+            self.norm = nn.BatchNorm2d(4)
+            self.drop = nn.Dropout(0.5)
+            self.second = nn.Conv2d(4, 6, 3, stride=2, padding=1)
+            self.levels = Levels()
+            self.twice = nn.Tanh()
+            self.head = nn.Linear(6, 2)
+            self.spare = nn.Linear(6, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = self.drop(self.norm(self.first(images)))
+        levels = self.levels(first, self.second(self.twice(self.twice(first))))
+        return self.head(levels["deep"].mean(dim=(2, 3)))
+
+
+class Levels(nn.Module):
+    def forward(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+        return dict(shallow=first, deep=second)
+
+
+class FixedTeacher:
+    """Features of 5 and 7 channels, computed from the images without a network."""
+
+    def __init__(self, size: int = 16) -> None:
+        self.calls: list[tuple[Tensor, Any]] = []
+        self.probed = self._features(torch.zeros(1, 3, size, size))
+        self.change = lambda feature: feature
+
+    def _features(self, images: Tensor) -> dict[str, Any]:
+        pooled = nn.functional.avg_pool2d(images, 4)
+        seven = torch.cat([pooled, pooled**2, pooled.sum(dim=1, keepdim=True).sin()], dim=1)
+        return dict(map=seven, pair=(seven[:, :5], seven))
+
+    def features(self, inputs: Tensor, context: Any) -> Mapping[str, Any]:
+        self.calls.append((inputs, context))
+        features = self._features(inputs)
+        return features | dict(map=self.change(features["map"]))
+
+
+def images(seed: int = 0, batch: int = 4) -> Tensor:
+    return torch.rand(batch, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def terms_of(sources: tuple[str, ...] = ("teacher",), **terms: Any) -> list[Term]:
+    given = {name: dict(dict(student="second", teacher="map"), **t) for name, t in terms.items()}
+    return parse_terms(given, sources)
+
+
+def build(
+    terms: list[Term], student: Student | None = None, seed: int = 0, **teachers: FixedTeacher
+) -> tuple[Distillation, Student]:
+    """Attached to its student."""
+    student = student or Student()
+    distillation = Distillation(
+        "Owner",
+        student,
+        terms,
+        teachers or {"teacher": FixedTeacher()},
+        lambda: student(torch.zeros(1, 3, 16, 16)),
+        seed=seed,
+    )
+    distillation.attach()
+    return distillation, student
+
+
+def step(
+    distillation: Distillation, student: Student, iteration: int = 0, length: int = 10, **named: Any
+) -> dict[str, Measured]:
+    """One iteration as adapters run it."""
+    batch = named.pop("batch", images())
+    distillation.begin(iteration, length)
+    distillation.arm()
+    student(batch)
+    return distillation.measure(batch, **named)
+
+
+# Values
+
+
+def float64(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().numpy()
+
+
+def samples(feature: np.ndarray) -> np.ndarray:
+    """``[N, C, H, W]`` to ``[N H W, C]``."""
+    images, _, height, width = feature.shape
+    return np.stack([feature[n, :, i, j] for n, i, j in np.ndindex(images, height, width)])
+
+
+def linear_norm_logsum(distillation: Distillation, term: str, student: Tensor, t: Tensor) -> float:
+    """The paper's formula in float64: linear projector, BatchNorm (eps 1e-4), log sum |.|^4."""
+    linear = distillation.distillers[term].projector.linear
+    s = samples(float64(student)) @ float64(linear.weight).T + float64(linear.bias)
+    s, t = ((x - x.mean(0)) / np.sqrt(x.var(0) + 1e-4) for x in (s, samples(float64(t))))
+    return math.log((np.abs(s - t) ** 4).sum() + 1e-12)
+
+
+def test_a_term_is_the_papers_formula_times_weight_and_factor() -> None:
+    teacher = FixedTeacher()
+    schedule = dict(ramp=2)
+    terms = terms_of(one=dict(weight=3.0, schedule=schedule), other=dict(weight=0.5))
+    distillation, student = build(terms, teacher=teacher)
+    student.drop.eval()
+    measured = step(distillation, student, iteration=5)
+    found = student.second(student.twice(student.twice(student.norm(student.first(images())))))
+    theirs = teacher._features(images())["map"]
+    expected = {t.name: linear_norm_logsum(distillation, t.name, found, theirs) for t in terms}
+    assert expected["one"] != pytest.approx(expected["other"], abs=1e-3)
+    for name, factor in dict(one=3.0 * 0.25, other=0.5).items():
+        assert measured[name].distance.item() == pytest.approx(expected[name], rel=1e-5)
+        assert measured[name].weighted.item() == pytest.approx(factor * expected[name], rel=1e-5)
+
+
+def test_the_gradient_is_that_of_the_weighted_distance() -> None:
+    distillation, student = build(terms_of(one=dict(weight=3.0, schedule=dict(ramp=2))))
+    (one,) = step(distillation, student, iteration=5).values()
+    weights = [student.first.weight, *distillation.distillers.parameters()]
+    plain = torch.autograd.grad(one.distance, weights, retain_graph=True)
+    weighted = torch.autograd.grad(one.weighted, weights)
+    assert all(gradient.any() for gradient in plain[:2])
+    for ours, theirs in zip(weighted, plain, strict=True):
+        torch.testing.assert_close(ours, 0.75 * theirs)
+
+
+def test_levels_are_selected_on_both_sides() -> None:
+    terms = terms_of(
+        deep=dict(student="levels", teacher="pair"),
+        shallow=dict(student="levels", student_level="shallow", teacher="pair", teacher_level=0),
+    )
+    distillation, student = build(terms)
+    student.drop.eval()
+    channels = {name: (d.student_channels, d.teacher_channels) for name, d in built(distillation)}
+    assert channels == dict(deep=(6, 7), shallow=(4, 5))
+    measured = step(distillation, student)
+    first = student.norm(student.first(images()))
+    theirs = FixedTeacher()._features(images())["pair"][0]
+    expected = distillation.distiller(terms[1]).distance(first, theirs)
+    torch.testing.assert_close(measured["shallow"].distance, expected)
+    assert list(measured) == ["deep", "shallow"]
+
+
+def test_a_feature_that_is_overwritten_in_place() -> None:
+    """Activations of YOLO and ResNet work in place, on what BatchNorm has left."""
+    student = Student()
+    student.drop = nn.ReLU(inplace=True)
+    with pytest.raises(
+        RuntimeError, match="Owner student: what the module 'norm' returned"
+    ):
+        step(build(terms_of(one=dict(student="norm")), student)[0], student)
+
+
+def built(distillation: Distillation) -> Any:
+    return distillation.distillers.named_children()
+
+
+def test_channels_that_are_given_are_not_measured() -> None:
+    terms = terms_of(one=dict(teacher_channels=9))
+    distillation, student = build(terms)
+    assert distillation.distiller(terms[0]).teacher_channels == 9
+    with pytest.raises(ValueError, match=r"Owner terms\.one: expected a teacher feature of 9 chan"):
+        step(distillation, student)
+
+
+# The projectors' first weights
+
+
+def test_every_term_draws_from_a_seed_of_its_own(untouched_random_state: None) -> None:
+    def weights(seed: int) -> list[Tensor]:
+        distillation, _ = build(terms_of(one={}, two={}), seed=seed)
+        return [distillation.distillers[n].projector.linear.weight for n in ("one", "two")]
+
+    one, two = weights(5)
+    assert not torch.equal(one, two)
+    assert all(map(torch.equal, weights(5), (one, two)))
+    assert torch.equal(weights(6)[0], two)
+
+
+# When
+
+
+@pytest.mark.parametrize(
+    ("iteration", "on"),
+    [
+        (0, dict(always=1.0)),
+        (9, dict(always=1.0)),
+        (10, dict(always=1.0, middle=1.0)),
+        (15, dict(always=1.0, middle=1.0, ramped=0.25)),
+        (19, dict(always=1.0, middle=1.0, ramped=0.45)),
+        (20, dict(always=1.0, ramped=0.5)),
+        (30, dict(always=1.0, ramped=1.0)),
+        (99, dict(always=1.0, ramped=1.0)),
+    ],
+)
+def test_factors(iteration: int, on: dict[str, float]) -> None:
+    distillation, student = build(
+        terms_of(
+            always={},
+            never=dict(weight=0),
+            middle=dict(schedule=dict(begin=1, end=2)),
+            ramped=dict(schedule=dict(begin=1, ramp=2)),
+        )
+    )
+    measured = step(distillation, student, iteration)
+    expected = {name: pytest.approx(factor) for name, factor in on.items()}
+    assert distillation.factors == expected
+    ratios = {name: (m.weighted / m.distance).item() for name, m in measured.items()}
+    assert ratios == expected
+
+
+def test_nothing_runs_while_every_term_is_off() -> None:
+    teacher = FixedTeacher()
+    distillation, student = build(terms_of(one=dict(schedule=dict(begin=1))), teacher=teacher)
+    distillation.begin(9, 10)
+    distillation.arm()
+    student(images())
+    assert (distillation.factors, distillation.fired, teacher.calls) == ({}, False, [])
+    distillation.check_fired("never raised")
+    assert step(distillation, student, 10).keys() == {"one"}
+    assert len(teacher.calls) == 1
+
+
+def test_each_teacher_that_is_needed_runs_once() -> None:
+    teachers = dict(a=FixedTeacher(), b=FixedTeacher())
+    terms = terms_of(
+        ("a", "b"),
+        one=dict(source="a"),
+        two=dict(source="a", teacher="pair"),
+        three=dict(source="b", schedule=dict(begin=1)),
+    )
+    distillation, student = build(terms, **teachers)
+    batch, context = images(seed=3), object()
+    step(distillation, student, batch=batch, context=context)
+    assert [len(each.calls) for each in teachers.values()] == [1, 0]
+    assert teachers["a"].calls[0][0] is batch
+    assert teachers["a"].calls[0][1] is context
+    step(distillation, student, iteration=10, batch=batch)
+    assert [len(each.calls) for each in teachers.values()] == [2, 1]
+
+
+class Clock:
+    def __init__(self, teacher: FixedTeacher) -> None:
+        self.teacher, self.calls_at = teacher, []
+
+    def start_teacher(self) -> None:
+        self.calls_at.append(len(self.teacher.calls))
+
+    stop_teacher = start_teacher
+
+
+def test_the_clock_is_told_of_the_teachers_alone() -> None:
+    teacher = FixedTeacher()
+    distillation, student = build(terms_of(one={}, two={}), teacher=teacher)
+    clock = Clock(teacher)
+    step(distillation, student, clock=clock)
+    assert clock.calls_at == [0, 1]
+
+
+# The look at the student
+
+
+def test_the_probe_leaves_modes_statistics_and_random_state(untouched_random_state: None) -> None:
+    student = Student()
+    student.drop.eval()
+    student.head.requires_grad_(False)
+    modes = {name: module.training for name, module in student.named_modules()}
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    ran: list[str] = []
+    for name in ("second", "head"):
+        student.get_submodule(name).register_forward_pre_hook(
+            lambda *_, name=name: ran.append(name)
+        )
+    distillation, _ = build(terms_of(one={}), student)
+    assert set(modes.values()) == {True, False}
+    assert {name: module.training for name, module in student.named_modules()} == modes
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+    # It ends at the deepest tap.
+    assert ran == ["second"]
+    distillation.detach()
+    assert hooks_of(student) == ["second", "head"]
+
+
+def test_a_probe_that_fails_leaves_the_student_alone() -> None:
+    student = Student()
+    student.drop.eval()
+
+    def fail() -> None:
+        raise RuntimeError("no such shape")
+
+    with pytest.raises(RuntimeError, match="Owner student: no such shape"):
+        Distillation("Owner", student, terms_of(one={}), {"teacher": FixedTeacher()}, fail)
+    assert student.training and not student.drop.training
+    assert hooks_of(student) == []
+
+
+def hooks_of(model: nn.Module) -> list[str]:
+    modules = model.named_modules()
+    return [name for name, m in modules if m._forward_hooks or m._forward_pre_hooks]
+
+
+# Attached and detached
+
+
+def test_attaching_again_taps_once_and_detaching_leaves_nothing() -> None:
+    distillation, student = build(terms_of(one={}, two=dict(student="first")))
+    distillation.attach()
+    hooks = [len(student.get_submodule(name)._forward_hooks) for name in ("first", "second")]
+    assert hooks == [1, 1]
+    assert step(distillation, student).keys() == {"one", "two"}
+    distillation.detach()
+    distillation.detach()
+    assert hooks_of(student) == []
+    distillation.begin(0, 10)
+    distillation.arm()
+    assert not distillation.fired
+
+
+def test_a_forward_pass_that_failed_is_forgotten() -> None:
+    distillation, student = build(terms_of(one={}))
+    distillation.begin(0, 10)
+    distillation.arm()
+    student(images())
+    distillation.release()
+    assert not distillation.fired
+    with pytest.raises(RuntimeError, match="'second' did not run"):
+        distillation.measure(images())
+    assert step(distillation, student)["one"].distance.isfinite()
+
+
+def test_the_student_is_recorded_in_armed_forward_passes_alone() -> None:
+    distillation, student = build(terms_of(one={}))
+    student.drop.eval()
+    student.norm.eval()
+    alone = step(distillation, student)["one"].distance
+    student(images(seed=9))
+    with_others = step(distillation, student)["one"].distance
+    student(images(seed=9))
+    assert torch.equal(alone, with_others)
+
+
+# Errors before training
+
+
+@pytest.mark.parametrize(
+    ("term", "kind", "parts"),
+    [
+        (
+            dict(student="secnd"),
+            ValueError,
+            ("Owner terms.one.student", "Student has no module 'secnd'", "Close matches: second"),
+        ),
+        (
+            dict(student="levels", student_level="mid"),
+            ValueError,
+            ("Owner terms.one.student", "level 'mid'", "'shallow', 'deep'"),
+        ),
+        (
+            dict(student_level=2),
+            ValueError,
+            ("Owner terms.one.student", "level 2", "single tensor", "use -1"),
+        ),
+        (
+            dict(teacher="pair", teacher_level=2),
+            ValueError,
+            ("Owner terms.one.teacher", "level 2 was asked of 2 outputs"),
+        ),
+        (dict(student="spare"), RuntimeError, ("Owner student", "'spare' did not run")),
+        (dict(weight=-1), ValueError, ("Owner terms.one", "weight must be 0 or more, got -1")),
+        (
+            dict(loss=dict(type="mmkd.LogSumLos")),
+            ValueError,
+            ("Owner terms.one", "'mmkd.LogSumLos'"),
+        ),
+    ],
+)
+def test_what_does_not_fit(term: dict, kind: type[Exception], parts: tuple[str, ...]) -> None:
+    with pytest.raises(kind) as error:
+        build(terms_of(one=term))
+    missing = [part for part in parts if part not in str(error.value)]
+    assert not missing, f"{missing} not in: {error.value}"
+    assert type(error.value) is kind
+
+
+# Errors in the first iterations
+
+
+def test_a_term_that_did_not_fire() -> None:
+    distillation, _ = build(terms_of(one={}, off=dict(weight=0)))
+    distillation.begin(0, 10)
+    with pytest.raises(RuntimeError, match=r"Owner: the terms \['one'\] did not fire: no loss\(\)"):
+        distillation.check_fired("no loss()")
+    distillation.arm()
+    distillation.check_fired("never raised")
+
+
+def test_a_module_that_stopped_running() -> None:
+    distillation, _ = build(terms_of(one={}))
+    distillation.begin(0, 10)
+    distillation.arm()
+    with pytest.raises(RuntimeError, match="Owner student: the module 'second' did not run"):
+        distillation.measure(images())
+
+
+def test_a_module_that_runs_twice() -> None:
+    distillation, student = build(terms_of(one=dict(student="twice")))
+    with pytest.raises(RuntimeError, match="Owner student: the module 'twice' ran 2 times"):
+        step(distillation, student)
+
+
+def test_a_frozen_student() -> None:
+    distillation, student = build(terms_of(one={}))
+    student.requires_grad_(False)
+    with pytest.raises(RuntimeError, match=r"Owner terms\.one: .*'second' has no gradient.*frozen"):
+        step(distillation, student)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_teacher_that_is_not_finite(value: float) -> None:
+    teacher = FixedTeacher()
+    distillation, student = build(terms_of(one={}), teacher=teacher)
+    teacher.change = lambda f: (
+        f if isinstance(f, tuple) else f.index_fill(0, torch.tensor(2), value)
+    )
+    with pytest.raises(RuntimeError, match=r"Owner terms\.one: the teacher's feature 'map' holds"):
+        step(distillation, student)
+
+
+def test_a_student_that_diverged() -> None:
+    distillation, student = build(terms_of(one={}))
+    student.second.bias.data[0] = torch.inf
+    with pytest.raises(RuntimeError, match=r"Owner terms\.one: the distance is nan: check"):
+        step(distillation, student)
+
+
+class Zero(nn.Module):
+    """A distance of 0 but in the calls that are listed."""
+
+    def __init__(self, *other: int) -> None:
+        super().__init__()
+        self.other, self.calls = other, 0
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        self.calls += 1
+        return student.sum() * 0 + (self.calls in self.other)
+
+
+def test_a_distance_that_stays_at_zero_is_found_in_the_tenth_iteration() -> None:
+    distillation, student = build(terms_of(one=dict(loss=Zero())))
+    for iteration in range(9):
+        step(distillation, student, iteration)
+    with pytest.raises(RuntimeError, match=r"Owner terms\.one: .*stayed at 0 for 10 iterations"):
+        step(distillation, student, 9)
+
+
+@pytest.mark.parametrize("nonzero", [1, 10])
+def test_a_distance_that_was_not_zero_once_is_let_pass(nonzero: int) -> None:
+    distillation, student = build(terms_of(one=dict(loss=Zero(nonzero))))
+    values = [step(distillation, student, i)["one"].distance.item() for i in range(12)]
+    assert [i + 1 for i, value in enumerate(values) if value] == [nonzero]
+
+
+def test_iterations_in_which_a_term_is_off_are_not_counted() -> None:
+    terms = terms_of(on={}, late=dict(loss=Zero(), schedule=dict(begin=2, by_epoch=True)))
+    distillation, student = build(terms)
+    for iteration in range(20 + 9):
+        step(distillation, student, iteration)
+    with pytest.raises(RuntimeError, match=r"Owner terms\.late: .*stayed at 0"):
+        step(distillation, student, 29)
+
+
+def test_later_values_are_not_looked_at() -> None:
+    """Looking would wait for the device in every step."""
+    teacher = FixedTeacher()
+    distillation, student = build(terms_of(one={}), teacher=teacher)
+    for iteration in range(CHECKED_ITERATIONS):
+        assert step(distillation, student, iteration)["one"].distance.isfinite()
+    teacher.change = lambda feature: feature * torch.nan
+    assert step(distillation, student, CHECKED_ITERATIONS)["one"].distance.isnan()
