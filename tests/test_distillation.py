@@ -167,9 +167,7 @@ def test_a_feature_that_is_overwritten_in_place() -> None:
     """Activations of YOLO and ResNet work in place, on what BatchNorm has left."""
     student = Student()
     student.drop = nn.ReLU(inplace=True)
-    with pytest.raises(
-        RuntimeError, match="Owner student: what the module 'norm' returned"
-    ):
+    with pytest.raises(RuntimeError, match="Owner student: what the module 'norm' returned"):
         step(build(terms_of(one=dict(student="norm")), student)[0], student)
 
 

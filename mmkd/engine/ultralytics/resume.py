@@ -59,7 +59,8 @@ class ExactResume(DetectionTrainer):
     def save_model(self) -> bool:
         """Saves as ever; ``last.pt`` appears at once, complete with the state for going on."""
         last = self.wdir / "last.pt"
-        part = last.with_suffix(".part.pt")
+        # Not last*.pt, of which Ultralytics takes the newest where it is to resume.
+        part = last.with_name("part_of_last.pt")
         hook = self.optimizer.register_state_dict_post_hook(self._without_own_groups)
         self.last = part
         try:
@@ -117,6 +118,7 @@ class ExactResume(DetectionTrainer):
             )
         super().resume_training(ckpt)
         self._resumed = state = ckpt[CHECKPOINT_KEY]
+        self.optimizer.load_state_dict(state["optimizer"])
         unwrap_model(self.model).load_state_dict(state["model"])
         self.ema.ema.load_state_dict(state["ema"])
 
@@ -125,7 +127,10 @@ class ExactResume(DetectionTrainer):
         state = ckpt[CHECKPOINT_KEY]
         with naming("DistillCallback terms (do they match the run that is resumed?)"):
             self.distillation.distillers.load_state_dict(state["distillers"])
-        super()._load_checkpoint_state({**ckpt, "optimizer": state["optimizer"]})
+        # The student's as rounded as a plain run's; the projectors' groups come after them.
+        whole = state["optimizer"]
+        merged = {**whole, "state": {**whole["state"], **ckpt["optimizer"]["state"]}}
+        super()._load_checkpoint_state({**ckpt, "optimizer": merged})
 
     def _model_train(self) -> None:
         """At the head of each epoch; in the first of a resumed run, the rest is put back here.

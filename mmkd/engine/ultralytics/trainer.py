@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +39,8 @@ class DistillTrainer(ExactResume):
     It asks nothing of the process that started the training, so that the processes which
     Ultralytics starts for several GPUs distil as well.
     """
+
+    loss_names: tuple[str, ...]
 
     def __init__(
         self, cfg: Any = DEFAULT_CFG, overrides: Any = None, _callbacks: Any = None
@@ -141,7 +145,7 @@ class DistillTrainer(ExactResume):
 
     def _begin_epoch(self) -> None:
         self._sums: dict[str, Tensor | float] = {}
-        self._measured_batches = 0
+        self._counts: Counter[str] = Counter()
 
     def _begin_iteration(self) -> None:
         self._clock.start_step()
@@ -169,17 +173,18 @@ class DistillTrainer(ExactResume):
         if not measured:
             return loss, items
         weighted = torch.stack([each.weighted for each in measured.values()])
-        self._note(measured, weighted.detach().sum() * len(batch["img"]) / loss.detach().sum())
+        self._add({name: each.distance.detach() for name, each in measured.items()})
+        self._add({"ratio": weighted.detach().sum() * len(batch["img"]) / loss.detach().sum()})
         # The trainer's losses are multiplied by the batch size, and so must these be.
         return torch.cat([loss.reshape(-1), weighted * len(batch["img"])]), items
 
     def _column(self, term: Term) -> str:
         return "kd_loss" if len(self.distillation.terms) == 1 else f"kd_{term.name}_loss"
 
-    def _note(self, measured: dict[str, Measured], ratio: Tensor) -> None:
-        noted = {name: each.distance.detach() for name, each in measured.items()}
-        for name, value in {**noted, "ratio": ratio}.items():
+    def _add(self, values: Mapping[str, Tensor | float]) -> None:
+        for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] += 1
 
     def _end_iteration(self) -> None:
         self.distillation.check_fired(
@@ -187,8 +192,9 @@ class DistillTrainer(ExactResume):
             "which is where distillation joins"
         )
         if self.distillation.factors:
-            self._measured_batches += 1
             self._clock.stop_step()
+            if self._clock.share is not None:
+                self._add({"teacher_time_share": self._clock.share})
 
     def optimizer_step(self) -> None:
         """Averages the projectors' gradients over processes, as is done for the student."""
@@ -210,11 +216,26 @@ class DistillTrainer(ExactResume):
 
     def save_metrics(self, metrics: dict) -> None:
         """Adds the epoch's unweighted distances, ratio and the teacher's share of the time."""
-        batches = max(self._measured_batches, 1)
-        names = [*(term.name for term in self.distillation.terms), "ratio"]
-        own = {f"distill/{name}": float(self._sums.get(name, 0.0)) / batches for name in names}
-        share = self._clock.share if self._measured_batches else None
-        super().save_metrics({**metrics, **own, "distill/teacher_time_share": share or 0.0})
+        own = {f"train/{self._column(term)}" for term in self.distillation.terms}
+        groups = len(self.optimizer.param_groups)
+        own |= {f"lr/pg{index}" for index in range(groups - self._own_groups, groups)}
+        metrics = {k: metrics[k] for k in sorted(metrics, key=lambda k: k in own)}
+        names = [*(term.name for term in self.distillation.terms), "ratio", "teacher_time_share"]
+        for name in names:
+            mean = float(self._sums.get(name, 0.0)) / max(self._counts[name], 1)
+            metrics[f"distill/{name}"] = mean
+        super().save_metrics(metrics)
+
+    def progress_string(self) -> str:
+        """The head of the progress line, of names that fit into its columns."""
+        names = self.loss_names
+        try:
+            self.loss_names = tuple(
+                n if len(n) <= 10 else n.removesuffix("_loss")[:10] for n in names
+            )
+            return super().progress_string()
+        finally:
+            self.loss_names = names
 
 
 class _Network(nn.Module):
