@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ultralytics import YOLO
+from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import LOGGER
 
 from mmkd.engine.ultralytics.train import prepare
@@ -19,8 +20,10 @@ from mmkd.evaluation.runs import Trained
 
 __all__ = ["YOLORecipe", "detect"]
 
-# What differs between two runs of one setting without changing what they compute.
-_IRRELEVANT = ("project", "name", "exist_ok", "plots", "verbose", "save_dir")
+# What differs between two runs of one setting without changing what they compute: names, and the
+# places of files whose content counts by itself.
+_IRRELEVANT = ("project", "name", "exist_ok", "plots", "verbose", "save_dir", "model", "data")
+_TEACHERS = ("teacher", "distill_model")
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,14 @@ class YOLORecipe:
         return str(self.work_dir / "weights" / "last.pt")
 
     def content(self) -> dict[str, Any]:
-        """The settings, less what only names the run."""
-        return {k: v for k, v in self.settings.items() if k not in _IRRELEVANT}
+        """The settings, less what only names the run; the network as its definition states it."""
+        content = {k: v for k, v in self.settings.items() if k not in _IRRELEVANT}
+        content |= {k: bool(content.get(k)) for k in _TEACHERS}
+        return {**content, "network": _definition(str(self.settings["model"]))}
 
     def files(self) -> list[Path]:
         """Annotations, and the teacher."""
-        teachers = [self.settings.get("teacher"), self.settings.get("distill_model")]
+        teachers = [self.settings.get(key) for key in _TEACHERS]
         own = [Path(each) for each in teachers if isinstance(each, str)]
         return [self.training_annotations, self.annotations, *own]
 
@@ -84,6 +89,11 @@ class YOLORecipe:
             training_seconds=clock.seconds,
             checkpoint=self.checkpoint,
         )
+
+
+def _definition(model: str) -> dict[str, Any]:
+    """What Ultralytics reads of a definition, scale included, but not where it lies."""
+    return {k: v for k, v in yaml_model_load(model).items() if k != "yaml_file"}
 
 
 class _Clock:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from ultralytics.engine import trainer as trainer_module
@@ -46,7 +47,7 @@ class Report:
     def _progress_bar(self) -> type:
         lines = self.lines
 
-        class ProgressBar(trainer_module.TQDM):  # type: ignore[name-defined]
+        class ProgressBar(trainer_module.TQDM):
             def set_description(self, text: str) -> None:
                 lines.append(text)
 
@@ -90,7 +91,7 @@ def several(toy: YOLOToy) -> Report:
 
 def test_the_columns(toy: YOLOToy, report: Report, several: Report) -> None:
     """Those of a plain run first, so that one which goes on from a distilled run fits as well."""
-    runs = (
+    runs: tuple[tuple[Report, list[str], list[str], dict], ...] = (
         (report, ["train/kd_loss"], [TERM], {}),
         (several, ["train/kd_early_loss", "train/kd_late_loss"], ["early", "late"], NO_VAL),
     )
@@ -184,7 +185,7 @@ def test_the_plots(report: Report, several: Report, monkeypatch: pytest.MonkeyPa
 
     def note(axes: plt.Axes, label: str, **settings: Any) -> None:
         set_title(axes, label, **settings)
-        drawn[label] = list(axes.lines[0].get_ydata())
+        drawn[label] = np.asarray(axes.lines[0].get_ydata()).tolist()
 
     monkeypatch.setattr(plt.Axes, "set_title", note)
     for run, own in ((report, ["kd_loss"]), (several, ["kd_early_loss", "kd_late_loss"])):

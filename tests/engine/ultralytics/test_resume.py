@@ -21,11 +21,14 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.files import get_latest_run
 from yolo_toy import (
     TERM,
+    Callbacks,
     Stopped,
     YOLOToy,
     attached,
     distil,
     end_of,
+    on_student,
+    out_of_memory,
     read_checkpoint,
     stop_at,
     train,
@@ -53,6 +56,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "AdamW": dict(optimizer="AdamW", close_mosaic=2, multi_scale=0.5, mixup=0.5, **RAGGED),
     "MuSGD": dict(optimizer="MuSGD", close_mosaic=1, terms=CONNECTORS, **{**SPANNING, **RAGGED}),
     "Ultralytics' defaults": dict(optimizer="auto", nbs=64, warmup_epochs=3.0, epochs=3),
+    # In the first epoch, which then begins again with batches of two.
+    "out of memory": dict(close_mosaic=1, **SPANNING),
 }
 
 
@@ -75,7 +80,10 @@ def whole(toy: YOLOToy) -> Callable[[str], Whole]:
             folders.append(source.with_name(f"{source.name}-after-{trainer.epoch + 1}"))
             shutil.copytree(source, folders[-1])
 
-        trainer = distil(toy, on=dict(on_model_save=copy), **SETTINGS[name])
+        on: Callbacks = dict(on_model_save=copy)
+        if name == "out of memory":
+            on |= on_student(out_of_memory(2))
+        trainer = distil(toy, on=on, **SETTINGS[name])
         return Whole(comparable(trainer), folders)
 
     return run

@@ -42,8 +42,11 @@ DEFINITION: dict[str, Any] = dict(
         [[7, 4], 1, "Detect", ["nc"]],
     ],
 )
-# The student's last backbone layer, and the channels of that of student and teacher.
-TAP, CHANNELS, TEACHER_CHANNELS = "model.4", 32, 48
+# The last backbone layer, and the channels of the teacher's.
+TAP, TEACHER_CHANNELS = "model.4", 48
+HEAD = "model.8"
+
+Callbacks = dict[str, Callable[[Any], None]]
 
 
 class Stopped(Exception):
@@ -124,9 +127,7 @@ def attached(toy: YOLOToy, model: Any = None, terms: Any = None, **settings: Any
     return DistillCallback(terms=terms, probe_size=SIZE, **settings).attach(model)
 
 
-def train(
-    toy: YOLOToy, model: YOLO, on: Mapping[str, Callable[[Any], None]] | None = None, **args: Any
-) -> Any:
+def train(toy: YOLOToy, model: YOLO, on: Callbacks | None = None, **args: Any) -> Any:
     """Trains for two epochs of four batches, one optimizer step each, unless told otherwise.
 
     Returns the trainer.
@@ -172,7 +173,7 @@ def plain(toy: YOLOToy, **args: Any) -> Any:
     return train(toy, YOLO(toy.student), **args)
 
 
-def stop_at(epoch: int) -> dict[str, Callable[[Any], None]]:
+def stop_at(epoch: int) -> Callbacks:
     """Callbacks that stop a training where an epoch (from 0) is about to begin."""
 
     def stop(trainer: Any) -> None:
@@ -180,6 +181,29 @@ def stop_at(epoch: int) -> dict[str, Callable[[Any], None]]:
             raise Stopped
 
     return dict(on_train_epoch_start=stop)
+
+
+def on_student(forward_hook: Callable[..., Any], module: str = HEAD) -> Callbacks:
+    """Callbacks that hook into a module of the student in training; its head, unless named."""
+
+    def start(trainer: Any) -> None:
+        network(trainer).get_submodule(module).register_forward_hook(forward_hook)
+
+    return dict(on_train_start=start)
+
+
+def out_of_memory(at: int) -> Callable[..., None]:
+    """A forward hook that runs out of memory once, in the training's forward pass ``at``."""
+    calls = 0
+
+    def fail(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal calls
+        calls += module.training
+        if calls == at:
+            calls += 1
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    return fail
 
 
 # What a run ends in -----------------------------------------------------------------------
