@@ -18,6 +18,8 @@ __all__ = ["Distillation", "FeatureSource", "Measured"]
 
 # Iterations of a term in which every value is looked at; later ones cost no synchronisation.
 CHECKED_ITERATIONS = 10
+# Below it, a distance is what rounding leaves of one feature that was computed in two ways.
+_ROUNDING = 1e-9
 
 
 class FeatureSource(Protocol):
@@ -214,7 +216,7 @@ class Distillation:
         distance = self.distiller(term).distance(ours, theirs)
         if not torch.isfinite(distance):
             raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
-        if distance != 0:
+        if distance.abs() > _ROUNDING:
             self._nonzero.add(term.name)
         elif self._checked[term.name] == CHECKED_ITERATIONS and term.name not in self._nonzero:
             raise RuntimeError(
