@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 from ultralytics.engine.model import Model
-from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
 
 from mmkd.engine.teachers import parse_teachers
 from mmkd.engine.ultralytics.teacher import YOLOTeacher
@@ -75,12 +76,12 @@ class DistillCallback:
             ValueError: It has a distillation attached already.
             FileNotFoundError: The teacher's file does not exist.
         """
-        network = getattr(model, "model", None)
         if not isinstance(model, Model) or model.task != "detect":
             raise TypeError(f"{_OWNER}.attach: expected a YOLO detector, got {_describe(model)}")
-        if not isinstance(network, DetectionModel) or isinstance(network, RTDETRDetectionModel):
+        # RT-DETR, YOLO-World and YOLOE come with trainers of their own.
+        if model.task_map["detect"]["trainer"] is not DetectionTrainer:
             raise TypeError(
-                f"{_OWNER}.attach: expected a YOLO detector, got {type(network).__name__}"
+                f"{_OWNER}.attach: expected a YOLO detector, got {type(model.model).__name__}"
             )
         if "train" in vars(model):
             raise ValueError(f"{_OWNER}.attach: this model has a distillation attached: detach it")

@@ -183,6 +183,11 @@ class ExactResume(DetectionTrainer):
     def accumulate(self, value: int) -> None:
         self._accumulate = value
 
+    def _build_train_pipeline(self) -> None:
+        # Out of memory, the trainer comes here again, reads accumulate, and sets it.
+        self._carried_steps = 0
+        super()._build_train_pipeline()
+
     def _count_iteration(self) -> None:
         self._iteration += 1
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from ultralytics.cfg import DEFAULT_CFG
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils import LOCAL_RANK
+from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from mmkd.distillation import Distillation, Measured
 from mmkd.distributed import average_gradients
@@ -70,7 +71,8 @@ class DistillTrainer(ExactResume):
         schedule treat a projector as they treat a layer of the student.
         """
         optimizer = super().build_optimizer(model, *args, **kwargs)
-        with preserved_random_state():
+        # One process after another: a teacher that is missing is downloaded once.
+        with preserved_random_state(), torch_distributed_zero_first(LOCAL_RANK):
             self.distillation = self._build_distillation()
         distillers = self.distillation.distillers
         if self.world_size > 1:
