@@ -20,7 +20,8 @@ def read_settings(config: str | Path | None, arguments: Sequence[str] = ()) -> d
 
     Args:
         config: YAML file of Ultralytics' training arguments, ``teacher`` and ``terms``. It may
-            name others as ``_base_``.
+            name others as ``_base_``. Its ``project`` counts from the current folder, as
+            ``teacher`` does, and not from the ``runs_dir`` of Ultralytics' settings.
         arguments: ``key=value`` as Ultralytics' command takes them; a dotted key reaches into
             ``terms`` (``terms.backbone.weight=3``). ``resume`` alone means ``resume=True``.
 
@@ -29,6 +30,8 @@ def read_settings(config: str | Path | None, arguments: Sequence[str] = ()) -> d
         FileNotFoundError: No such config.
     """
     settings = Config.fromfile(str(config)) if config is not None else Config()
+    if settings.get("project"):
+        settings.project = str(Path(settings.project).resolve())
     given = {}
     for argument in arguments:
         if argument == "resume":

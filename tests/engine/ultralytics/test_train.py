@@ -1,0 +1,145 @@
+"""Configs, the command, and the demo on Ultralytics' trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+from ultralytics.cfg import get_cfg
+from yolo_toy import YOLOToy
+
+from mmkd import demo
+from mmkd.cli import app
+from mmkd.configs import config_file
+from mmkd.engine.ultralytics.train import prepare, read_settings
+from mmkd.evaluation import evaluate_detections
+from mmkd.evaluation.figures import read_curves
+from mmkd.evaluation.runs import RunResult, stored_result
+
+CONFIGS = Path(config_file("yolo/README.md")).parent
+DISTILL = str(CONFIGS / "digits/yolov5n-small_digits_distill.yaml")
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("[!_]*/*.yaml")), ids=lambda file: file.stem)
+def test_every_config_is_made_of_arguments_that_ultralytics_knows(file: Path) -> None:
+    settings = read_settings(file)
+    assert {"model", "teacher", "data", "epochs"} <= set(settings)
+    arguments = {k: v for k, v in settings.items() if k not in ("teacher", "terms")}
+    assert get_cfg(overrides=arguments).epochs == settings["epochs"]
+    assert ("terms" in settings) <= (settings["teacher"] is not None)
+
+
+def test_arguments_come_before_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["epochs=3", "lr0=0.5", "terms.backbone.weight=2", "teacher=t.pt", "resume"]
+    settings = read_settings(DISTILL, given)
+    assert settings["epochs"] == 3
+    assert settings["lr0"] == 0.5
+    assert settings["terms"] == dict(backbone=dict(level=-2, weight=2))
+    assert settings["teacher"] == "t.pt"
+    assert settings["resume"] is True
+    assert settings["imgsz"] == 96
+    assert settings["project"] == str(tmp_path / "work_dirs/yolo/digits")
+
+
+@pytest.mark.parametrize("argument", ["epochs", "=3", "epochs="])
+def test_an_argument_that_is_none(argument: str) -> None:
+    with pytest.raises(ValueError, match=f"expected key=value, got '{argument}'"):
+        read_settings(None, [argument])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(model="yolov5n.yaml"), "teacher is missing"),
+        (dict(teacher="t.pt"), "model is missing"),
+        (dict(model="yolov5n.yaml", teacher=None, terms=dict(a=dict())), "terms need a teacher"),
+    ],
+)
+def test_what_is_missing(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(settings)
+
+
+def test_the_command_distils(toy: YOLOToy, tmp_path: Path) -> None:
+    own = [f"model={toy.student}", f"data={toy.data}", f"project={tmp_path}", "name=run"]
+    rest = ["epochs=1", "imgsz=64", "batch=8", "device=cpu", "plots=False", "workers=0"]
+    command = ["yolo", "train", *own, *rest, f"teacher={toy.teacher}", "terms.backbone.weight=2"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    header, row = (tmp_path / "run/results.csv").read_text().splitlines()
+    values = dict(zip(header.split(","), map(float, row.split(",")), strict=True))
+    assert values["train/kd_loss"] == pytest.approx(2 * values["distill/backbone"], rel=1e-4)
+    assert values["distill/backbone"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=yolov5n.yaml"], "teacher is missing"),
+        (["model=yolov5n.yaml", "teacher=nope.pt"], "no such file: nope.pt"),
+        (["model=yolov5n.yaml", "teacher=None", "epochss=3"], "'epochss' is not a valid"),
+    ],
+)
+def test_the_command_tells_what_is_wrong(arguments: list[str], message: str) -> None:
+    failed = CliRunner().invoke(app, ["yolo", "train", *arguments])
+    assert failed.exit_code == 2
+    assert message in failed.output
+    assert "Traceback" not in failed.output
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def results(out: Path) -> list[RunResult]:
+    def short(file: str, arguments: tuple[str, ...] = ()) -> dict[str, Any]:
+        return read_settings(file, [*arguments, "epochs=2"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "NUM_TRAIN", 16)
+        patch.setattr(demo, "NUM_VAL", 4)
+        patch.setattr("mmkd.engine.ultralytics.train.read_settings", short)
+        first = demo.run_demo(out, framework="yolov5")
+        patch.setattr("mmkd.engine.ultralytics.recipe.prepare", None)
+        assert demo.run_demo(out, framework="yolov5") == first
+        recipe = demo._yolov5_recipe("distilled", 0, out / "data", out)
+        assert stored_result(recipe) == first[2]
+        weights = Path(first[0].checkpoint)
+        content = weights.read_bytes()
+        weights.write_bytes(content + b"x")
+        assert stored_result(recipe) is None
+        weights.write_bytes(content)
+    return first
+
+
+def test_the_demo_scores_what_it_detects(results: list[RunResult], out: Path) -> None:
+    assert [result.name for result in results] == ["teacher", "plain", "distilled"]
+    assert results[1].parameters == results[2].parameters < results[0].parameters / 2
+    truth = json.loads((out / "data/annotations/val.json").read_text())
+    ids = {image["id"] for image in truth["images"]}
+    for result in results:
+        scores = evaluate_detections(out / "data/annotations/val.json", result.detections)
+        assert result.scores == scores.as_dict()
+        assert {box["image_id"] for box in json.loads(result.detections.read_text())} <= ids
+
+
+def test_the_demos_pictures_and_curves(results: list[RunResult], out: Path) -> None:
+    for name in ("detections.png", "curves.png", "gap.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    curves = read_curves(results[2].work_dir)
+    assert list(curves.losses) == [1, 2]
+    header, row = (Path(results[2].work_dir) / "results.csv").read_text().splitlines()[:2]
+    values = dict(zip(header.split(","), map(float, row.split(",")), strict=True))
+    task = sum(values[f"train/{name}_loss"] for name in ("box", "cls", "dfl"))
+    assert curves.losses[1] == pytest.approx(task)
+
+
+def test_an_unknown_framework(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="framework must be one of"):
+        demo.run_demo(tmp_path, framework="darknet")
