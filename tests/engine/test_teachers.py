@@ -209,7 +209,7 @@ def test_the_users_module_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("part", ["parameter", "buffer"])
 def test_a_module_with_values_of_rank_5(part: str) -> None:
-    """channels_last exists for rank 4 alone."""
+    """Weights need not be those of convolutions."""
     net = Net()
     value = torch.ones(1, 1, 1, 2, 2)
     if part == "buffer":

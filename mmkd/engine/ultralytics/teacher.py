@@ -126,7 +126,7 @@ class YOLOTeacher:
             resolved.append(term.replace(teacher=path, teacher_level=level))
         teacher = FrozenTeacher(
             self.where,
-            _folded(model, [term.teacher for term in resolved]),
+            _in_channels_last(_folded(model, [term.teacher for term in resolved]), device),
             tap_settings(self.where, resolved),
             student_format,
             YOLO_FORMAT,
@@ -167,6 +167,14 @@ class YOLOTeacher:
             ) from error
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         return model, f"{file} (sha256 {digest})"
+
+
+def _in_channels_last(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with weights laid out as convolutions like them: a fifth faster on a CPU, and the
+    same values to rounding; but wrong values on Apple's GPUs, where they stay as they are."""
+    if device.type != "mps":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def _folded(model: DetectionModel, taps: Sequence[str]) -> nn.Module:
