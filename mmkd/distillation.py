@@ -32,6 +32,9 @@ class FeatureSource(Protocol):
     def features(self, inputs: Tensor, context: Any) -> Mapping[str, Any]:
         """The tapped outputs for the student's batch."""
 
+    def module(self, path: str) -> nn.Module:
+        """A module of the teacher's, with trained weights."""
+
 
 class Measured(NamedTuple):
     """A term in one iteration: scalars, both with gradient."""
@@ -111,9 +114,21 @@ class Distillation:
                     student_channels=channels_of(found), teacher_channels=channels_of(target)
                 )
                 distillers[term.name] = FeatureDistiller(
-                    **{**channels, **term.parts}, seed=seed + index
+                    **{**channels, **self._classifiers(term), **term.parts}, seed=seed + index
                 )
         return nn.ModuleDict(distillers).to(next(self._student.parameters()).device)
+
+    def _classifiers(self, term: Term) -> dict[str, nn.Module]:
+        found = {}
+        if term.student_classifier is not None:
+            with naming(f"{self.owner} {term.key}.student_classifier"):
+                found["student_classifier"] = find_module(self._student, term.student_classifier)
+        if term.teacher_classifier is not None:
+            with naming(f"{self.owner} {term.key}.teacher_classifier"):
+                found["teacher_classifier"] = self.teachers[term.source].module(
+                    term.teacher_classifier
+                )
+        return found
 
     def distiller(self, term: Term) -> FeatureDistiller:
         """The distiller of a term."""
@@ -164,7 +179,11 @@ class Distillation:
             )
 
     def measure(
-        self, inputs: Tensor, context: Any = None, clock: StepClock | None = None
+        self,
+        inputs: Tensor,
+        context: Any = None,
+        clock: StepClock | None = None,
+        labels: Callable[[], Tensor] | None = None,
     ) -> dict[str, Measured]:
         """Every term that is on, after the student's forward pass.
 
@@ -172,6 +191,7 @@ class Distillation:
             inputs: The student's batch, ``[N, 3, H, W]``.
             context: Passed on to the teachers (data samples, for instance).
             clock: Told when the teachers begin and end.
+            labels: Gives the images' labels, ``[N]`` or ``[N, K]``; asked by losses that take them.
 
         Raises:
             RuntimeError: A tapped module did not run; in a term's first iterations also: it has
@@ -192,16 +212,24 @@ class Distillation:
         measured = {}
         for term in terms:
             with naming(f"{self.owner} {term.key}"):
-                distance = self._distance(term, student, teacher[term.source])
+                distance = self._distance(term, student, teacher[term.source], labels)
             factor = self.factors[term.name] * self.distiller(term).weight
             measured[term.name] = Measured(distance, factor * distance)
         return measured
 
-    def _distance(self, term: Term, student: Mapping, teacher: Mapping) -> Tensor:
+    def _distance(
+        self,
+        term: Term,
+        student: Mapping,
+        teacher: Mapping,
+        labels: Callable[[], Tensor] | None,
+    ) -> Tensor:
+        distiller = self.distiller(term)
+        of_labels = labels() if labels is not None and distiller.takes_labels else None
         ours = select(student[term.student], term.student_level)
         theirs = select(teacher[term.teacher], term.teacher_level)
         if self._checked[term.name] == CHECKED_ITERATIONS:
-            return self.distiller(term).distance(ours, theirs)
+            return distiller.distance(ours, theirs, of_labels)
         self._checked[term.name] += 1
         if not ours.requires_grad:
             raise RuntimeError(
@@ -213,7 +241,7 @@ class Distillation:
                 f"the teacher's feature {term.teacher!r} holds NaN or infinite values: check "
                 "its checkpoint, and its precision if this is mixed-precision training"
             )
-        distance = self.distiller(term).distance(ours, theirs)
+        distance = distiller.distance(ours, theirs, of_labels)
         if not torch.isfinite(distance):
             raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
         if distance.abs() > _ROUNDING:

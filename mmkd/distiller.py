@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmkd.features import VIEWS, channels_of, pair_as_samples
+from mmkd.features import VIEWS, channels_of, pair_as_samples, without_extra_tokens
 from mmkd.registry import MODELS, build_part
 
 __all__ = ["FeatureDistiller"]
 
 Part = nn.Module | Mapping[str, Any]
 
-_DEFAULTS: dict[str, Mapping[str, Any]] = {
-    "projector": dict(type="mmkd.LinearProjector"),
-    "normalizer": dict(type="mmkd.BatchNormalizer"),
-    "loss": dict(type="mmkd.LogSumLoss"),
-}
+_LOSS = dict(type="mmkd.LogSumLoss")
+_OF_FEATURES = dict(
+    projector=dict(type="mmkd.LinearProjector"), normalizer=dict(type="mmkd.BatchNormalizer")
+)
+# Logits share their meaning, class by class: they are compared as they are.
+_OF_LOGITS = dict(
+    projector=dict(type="mmkd.IdentityProjector"), normalizer=dict(type="mmkd.IdentityNormalizer")
+)
 
 
 @MODELS.register_module()
@@ -27,8 +31,9 @@ class FeatureDistiller(nn.Module):
     """``weight * loss(normalize(project(s)), normalize(t))`` of a student and a teacher feature.
 
     The parts left out are Miles & Mikolajczyk's recipe: a linear projector, BatchNorm without
-    affine parameters, LogSum with alpha 4. Normalizer and loss run outside autocast, in float32
-    at least; the teacher's side is detached here and nowhere else.
+    affine parameters, LogSum with alpha 4; with a loss on logits, neither projector nor normalizer.
+    Normalizer and loss run outside autocast, in float32 at least; the teacher's side is detached
+    here and nowhere else.
 
     Args:
         student_channels: C_s. May be left out where every part is already built.
@@ -38,13 +43,18 @@ class FeatureDistiller(nn.Module):
         loss: A module or its config; None for the default.
         view: ``'dense'`` (every location a sample) or ``'global'`` (pooled).
         weight: Factor of the result, 0 or more.
+        student_extra_tokens, teacher_extra_tokens: Leading tokens of ``[N, L, C]`` that stand for
+            no patch (class, distillation); left out.
+        student_classifier, teacher_classifier: For a loss that looks through one.
         seed: Of the projector's initial weights. The global random state is never used.
 
-    Shapes: features ``[N, C]``, ``[N, C, H, W]`` or ``[N, L, C]`` of N images to a scalar.
+    Shapes: features ``[N, C]``, ``[N, C, H, W]`` or ``[N, L, C]`` of N images, and labels where the
+    loss takes them, to a scalar.
 
     Raises:
-        ValueError: An unknown view, a negative weight, channels missing for a part that is to
-            be built; features of other channels, ranks or batch sizes.
+        ValueError: An unknown view, a negative weight, channels or a classifier missing for a part
+            that is to be built, a classifier that the loss does not take; features of other
+            channels, ranks or batch sizes; labels missing for a loss that takes them.
         TypeError: A part that is neither a module nor a config.
     """
 
@@ -58,6 +68,10 @@ class FeatureDistiller(nn.Module):
         view: str = "dense",
         weight: float = 1.0,
         *,
+        student_extra_tokens: int = 0,
+        teacher_extra_tokens: int = 0,
+        student_classifier: nn.Module | None = None,
+        teacher_classifier: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -69,23 +83,49 @@ class FeatureDistiller(nn.Module):
         self.teacher_channels = teacher_channels
         self.view = view
         self.weight = weight
+        self.student_extra_tokens = student_extra_tokens
+        self.teacher_extra_tokens = teacher_extra_tokens
+        classifiers = {
+            name: classifier
+            for name, classifier in (
+                ("student_classifier", student_classifier),
+                ("teacher_classifier", teacher_classifier),
+            )
+            if classifier is not None
+        }
+        self.loss = build_part(
+            loss if loss is not None else _LOSS,
+            num_channels=teacher_channels,
+            **{"student_classifier": None, "teacher_classifier": None, **classifiers},
+        )
+        for name in classifiers.keys() - inspect.signature(type(self.loss)).parameters.keys():
+            raise ValueError(f"{name} is given, but {type(self.loss).__name__} takes none")
+        defaults = _OF_LOGITS if getattr(self.loss, "takes_logits", False) else _OF_FEATURES
         self.projector = build_part(
-            projector if projector is not None else _DEFAULTS["projector"],
+            projector if projector is not None else defaults["projector"],
             in_channels=student_channels,
             out_channels=teacher_channels,
             generator=torch.Generator().manual_seed(seed),
         )
         self.normalizer = build_part(
-            normalizer if normalizer is not None else _DEFAULTS["normalizer"],
+            normalizer if normalizer is not None else defaults["normalizer"],
             num_channels=teacher_channels,
         )
-        self.loss = build_part(loss if loss is not None else _DEFAULTS["loss"])
 
-    def forward(self, student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
-        return self.weight * self.distance(student_feature, teacher_feature)
+    @property
+    def takes_labels(self) -> bool:
+        """Whether :meth:`distance` needs the images' labels."""
+        return getattr(self.loss, "takes_labels", False)
 
-    def distance(self, student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
-        """The term without its weight."""
+    def forward(
+        self, student_feature: Tensor, teacher_feature: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        return self.weight * self.distance(student_feature, teacher_feature, labels)
+
+    def distance(
+        self, student_feature: Tensor, teacher_feature: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        """The term without its weight; ``labels`` are ``[N]`` or ``[N, K]``, one a sample."""
         teacher_feature = teacher_feature.detach()
         for side, feature, channels in (
             ("student", student_feature, self.student_channels),
@@ -96,11 +136,20 @@ class FeatureDistiller(nn.Module):
                     f"expected a {side} feature of {channels} channels, "
                     f"got shape {tuple(feature.shape)}"
                 )
+        student_feature = without_extra_tokens(student_feature, self.student_extra_tokens)
+        teacher_feature = without_extra_tokens(teacher_feature, self.teacher_extra_tokens)
         if getattr(self.projector, "takes_maps", False):
             projected = self.projector(student_feature)
             student, teacher = pair_as_samples(projected, teacher_feature, self.view)
         else:
             student, teacher = pair_as_samples(student_feature, teacher_feature, self.view)
             student = self.projector(student)
+        if self.takes_labels and (labels is None or len(labels) != len(student)):
+            raise ValueError(
+                f"{type(self.loss).__name__} needs a label for each of {len(student)} samples, got "
+                f"{'none' if labels is None else len(labels)}: use it on a classifier, with "
+                "view='global'"
+            )
         with torch.autocast(device_type=student.device.type, enabled=False):
-            return self.loss(self.normalizer(student), self.normalizer(teacher))
+            pair = self.normalizer(student), self.normalizer(teacher)
+            return self.loss(*pair, labels=labels) if self.takes_labels else self.loss(*pair)

@@ -15,7 +15,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-__all__ = ["VIEWS", "FeatureTaps", "channels_of", "find_module", "pair_as_samples", "select"]
+__all__ = [
+    "VIEWS",
+    "FeatureTaps",
+    "channels_of",
+    "find_module",
+    "pair_as_samples",
+    "select",
+    "without_extra_tokens",
+]
 
 VIEWS = ("dense", "global")
 
@@ -178,6 +186,19 @@ def _checked(feature: Any) -> Tensor:
 def channels_of(feature: Tensor) -> int:
     """C of a feature."""
     return feature.shape[1] if feature.ndim == 4 else feature.shape[-1]
+
+
+def without_extra_tokens(feature: Tensor, count: int) -> Tensor:
+    """``[N, L, C]`` without its ``count`` leading tokens (class, distillation).
+
+    Raises:
+        ValueError: ``count`` is above 0 and the feature holds no more tokens than that.
+    """
+    if count == 0:
+        return feature
+    if feature.ndim != 3 or feature.shape[1] <= count:
+        raise ValueError(f"no {count} extra tokens can be left out of shape {tuple(feature.shape)}")
+    return feature[:, count:]
 
 
 def _as_map(tokens: Tensor) -> Tensor:

@@ -17,7 +17,13 @@ from torch.nn.functional import gelu, linear, relu
 
 from mmkd.registry import MODELS
 
-__all__ = ["ConvConnector", "LinearProjector", "MLPProjector", "ProjectorEnsemble"]
+__all__ = [
+    "ConvConnector",
+    "IdentityProjector",
+    "LinearProjector",
+    "MLPProjector",
+    "ProjectorEnsemble",
+]
 
 _ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor] | None] = {
     "relu": relu,
@@ -59,6 +65,32 @@ def _restore(x: Tensor, rank: int) -> Tensor:
 
 
 @MODELS.register_module()
+class IdentityProjector(nn.Module):
+    """The student's side as it is: for logits, and for features in the teacher's space already.
+
+    Args:
+        in_channels, out_channels: The student's and the teacher's channels, one number.
+
+    Shapes: any to the same.
+
+    Raises:
+        ValueError: The two differ.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        if in_channels != out_channels:
+            raise ValueError(
+                f"IdentityProjector compares channels one to one, got {in_channels} of the student "
+                f"and {out_channels} of the teacher: logits need the same classes on both sides, "
+                "features a projector such as mmkd.LinearProjector"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@MODELS.register_module()
 class LinearProjector(nn.Module):
     """One linear map, ``s W^T + b``: the projector of Miles & Mikolajczyk, Eq. (1).
 
@@ -96,11 +128,15 @@ class LinearProjector(nn.Module):
 class MLPProjector(nn.Module):
     """Linear maps with ReLU between them (Miles & Mikolajczyk, CIFAR-100 experiments).
 
+    The k-MLP of Chen et al., Figure 4, is ``hidden_channels=None, num_layers=k,
+    activate_output=True``: every layer as wide as the teacher, and followed by ReLU.
+
     Args:
         in_channels: C_in, the student's channels.
         out_channels: C_out, the teacher's.
-        hidden_channels: Width of every layer between.
+        hidden_channels: Width of every layer between; None for C_out.
         num_layers: Number of linear maps, 1 or more.
+        activate_output: Whether ReLU follows the last one too.
         generator: Source of the initial weights.
 
     Shapes: as :class:`LinearProjector`.
@@ -113,12 +149,14 @@ class MLPProjector(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        hidden_channels: int = 1024,
+        hidden_channels: int | None = 1024,
         num_layers: int = 2,
+        activate_output: bool = False,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        hidden_channels = out_channels if hidden_channels is None else hidden_channels
         _check_positive(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -128,12 +166,14 @@ class MLPProjector(nn.Module):
         widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
         self.layers = nn.ModuleList(_linear(a, b) for a, b in pairwise(widths))
         self.in_channels = in_channels
+        self.activate_output = activate_output
         _initialize(self, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         samples = _channel_last(x, self.in_channels)
         for index, layer in enumerate(self.layers):
             samples = layer(relu(samples) if index else samples)
+        samples = relu(samples) if self.activate_output else samples
         return _restore(samples, x.ndim)
 
 
@@ -243,5 +283,6 @@ class ConvConnector(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"ConvConnector takes a map [N, {self.in_channels}, H, W], got {tuple(x.shape)}"
+                + (": a vector fits mmkd.LinearProjector or MLPProjector" if x.ndim == 2 else "")
             )
         return self.layers(x)

@@ -10,18 +10,31 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 from torch import nn
 
-__all__ = ["HOOKS", "MODELS", "build_part"]
+__all__ = ["DATASETS", "HOOKS", "MODELS", "build_part"]
 
 MODELS = Registry(
     "model",
     parent=MMENGINE_MODELS,
     scope="mmkd",
-    locations=["mmkd.projectors", "mmkd.normalizers", "mmkd.losses", "mmkd.distiller"],
+    locations=[
+        "mmkd.projectors",
+        "mmkd.normalizers",
+        "mmkd.losses",
+        "mmkd.distiller",
+        "mmkd.models",
+    ],
+)
+DATASETS = Registry(
+    "dataset",
+    parent=MMENGINE_DATASETS,
+    scope="mmkd",
+    locations=["mmkd.data.handwritten_digits", "mmkd.data.seeded_subset"],
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd", locations=["mmkd.engine"])
 
@@ -52,5 +65,6 @@ def build_part(part: nn.Module | Mapping[str, Any], **inferred: Any) -> nn.Modul
     arguments = {k: v for k, v in inferred.items() if k in taken and k not in part}
     missing = [k for k, v in arguments.items() if v is None and taken[k].default is inspect._empty]
     if missing:
-        raise ValueError(f"{kind} needs {', '.join(missing)}: give it in the config of the part")
+        names = ", ".join(missing)
+        raise ValueError(f"{kind} needs {names}: give it beside the part, or in its config")
     return MODELS.build({**part, **arguments})

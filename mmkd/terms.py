@@ -87,6 +87,8 @@ class Term:
     teacher: str = "backbone"
     student_level: int | str = -1
     teacher_level: int | str = -1
+    student_classifier: str | None = None
+    teacher_classifier: str | None = None
     schedule: Schedule = field(default_factory=Schedule)
     parts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -108,6 +110,8 @@ _PART_KEYS = (
     "weight",
     "student_channels",
     "teacher_channels",
+    "student_extra_tokens",
+    "teacher_extra_tokens",
 )
 _TERM_KEYS = (
     "source",
@@ -116,6 +120,8 @@ _TERM_KEYS = (
     "level",
     "student_level",
     "teacher_level",
+    "student_classifier",
+    "teacher_classifier",
     "schedule",
     *_PART_KEYS,
 )
@@ -179,6 +185,8 @@ def _parse(name: str, settings: Mapping[str, Any], sources: Sequence[str]) -> li
             teacher=settings.get("teacher", "backbone"),
             student_level=settings.get("student_level", each),
             teacher_level=settings.get("teacher_level", each),
+            student_classifier=settings.get("student_classifier"),
+            teacher_classifier=settings.get("teacher_classifier"),
             schedule=schedule,
             parts={key: settings[key] for key in _PART_KEYS if key in settings},
         )

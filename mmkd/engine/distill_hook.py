@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from mmkd.distillation import Distillation
 from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.engine.inherit import matching_modules, parse_inherit
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.optimizer import add_distillers, synchronize
 from mmkd.engine.random_state import preserved_random_state, random_state, set_random_state
@@ -47,15 +49,18 @@ class DistillHook(Hook):
             (module paths, ``'backbone'``), ``level`` (which of several outputs, the last; a
             list makes one term each) or ``student_level`` and ``teacher_level``, ``source``
             (which of several teachers), ``projector``, ``normalizer``, ``loss``, ``view``,
-            ``weight``, ``student_channels``, ``teacher_channels`` (see
-            :class:`mmkd.FeatureDistiller`; channels are measured where left out) and
+            ``weight``, ``student_channels``, ``teacher_channels``, ``student_extra_tokens``,
+            ``teacher_extra_tokens``, ``student_classifier``, ``teacher_classifier`` (module paths;
+            see :class:`mmkd.FeatureDistiller`; channels are measured where left out) and
             ``schedule`` (see :class:`mmkd.terms.Schedule`). None: one default term a teacher.
+        inherit: Student module to teacher module whose weights it starts from, such as
+            ``{'head.fc': 'head.fc'}``. They are copied when a training begins, not on resume.
         probe_size: Side in pixels of the blank image on which taps, channels and weights are
             checked before training.
 
     Logged: ``loss_distill_<term>`` (weighted, part of the objective), ``distill_<term>``
-    (unweighted), ``distill_ratio`` (distillation to task loss), ``teacher_time_share`` (of the
-    step's time).
+    (unweighted), ``distill_ratio`` (distillation to task loss; 0 where there is no task loss),
+    ``teacher_time_share`` (of the step's time).
 
     Raises:
         ValueError, TypeError: An unknown key or value, on construction; a teacher, tap or
@@ -71,6 +76,7 @@ class DistillHook(Hook):
         self,
         teacher: Mapping[str, Any],
         terms: Mapping[str, Mapping[str, Any]] | None = None,
+        inherit: Mapping[str, str] | None = None,
         probe_size: int = 128,
     ) -> None:
         self._settings = parse_teachers("DistillHook", teacher)
@@ -80,9 +86,12 @@ class DistillHook(Hook):
         for name in self._settings:
             if not any(term.source == name for term in self.terms):
                 raise ValueError(f"DistillHook teacher.{name}: no term has source={name!r}")
+        self._inherit = parse_inherit("DistillHook", inherit, len(self._settings))
         self._probe_size = probe_size
         self._distillation: Distillation | None = None
         self._resumed: dict[str, Any] | None = None
+        self._is_resumed = False
+        self._inherited: dict[str, tuple[nn.Module, nn.Module]] = {}
         self._handles: list[Any] = []
         self._validated = False
 
@@ -111,6 +120,7 @@ class DistillHook(Hook):
         device = next(self._student.parameters()).device
         with preserved_random_state():
             self._distillation = self._build(device, runner.seed or 0)
+        self._match_weights(runner)
         distillers = [self._distillation.distiller(term) for term in self.terms]
         add_distillers(runner, distillers)
         if runner.world_size > 1:
@@ -136,9 +146,26 @@ class DistillHook(Hook):
             seed=seed,
         )
 
+    def _match_weights(self, runner: Runner) -> None:
+        if self._inherit:
+            [teacher] = self.teachers.values()
+            self._inherited = matching_modules("DistillHook", self._student, teacher, self._inherit)
+        for name, module in self._student.named_modules():
+            path = f"{name}.fc"
+            if getattr(module, "freeze_classifier", False) and path not in self._inherit:
+                raise ValueError(
+                    f"DistillHook inherit: the student's {path} is frozen, so it needs the weights "
+                    f"of the teacher's classifier: inherit={{{path!r}: 'head.fc'}}"
+                )
+
     def before_train(self, runner: Runner) -> None:
         """Attaches to the student: by now it has been copied and wrapped by whoever does."""
         distillation = self._built
+        # Not earlier: the Runner initialises the student's weights, or loads them, in between.
+        for path, (ours, theirs) in self._inherited.items():
+            if not self._is_resumed:
+                ours.load_state_dict(theirs.state_dict())
+                runner.logger.info(f"DistillHook: {path} takes over the teacher's weights")
         distillation.attach()
         self._handles = [
             self._student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
@@ -187,10 +214,12 @@ class DistillHook(Hook):
         samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
         losses: dict[str, Tensor] = dict(output)
         task = _total(losses)
-        for name, (distance, weighted) in self._built.measure(inputs, samples, self._clock).items():
+        measured = self._built.measure(inputs, samples, self._clock, partial(_labels, samples))
+        for name, (distance, weighted) in measured.items():
             losses[f"distill_{name}"] = distance.detach()
             losses[f"loss_distill_{name}"] = weighted
-        losses["distill_ratio"] = (_total(losses).detach() - task) / task.clamp_min(1e-12)
+        ratio = (_total(losses).detach() - task) / task.clamp_min(1e-12)
+        losses["distill_ratio"] = ratio.where(task != 0, 0)
         return losses
 
     def after_train_iter(
@@ -240,6 +269,7 @@ class DistillHook(Hook):
                 "so it holds no projectors: start from its weights with load_from instead of "
                 "resume, or remove the hook"
             )
+        self._is_resumed = True
         state = checkpoint[CHECKPOINT_KEY]
         with naming("DistillHook terms (do they match the run that is resumed?)"):
             self.distillers.load_state_dict(state["distillers"])
@@ -300,6 +330,14 @@ def _check_names(names: Sequence[str]) -> None:
             )
         if not name or "." in name or hasattr(nn.ModuleDict(), name):
             raise ValueError(f"{name!r} cannot name a module of PyTorch's: choose another name")
+
+
+def _labels(samples: Sequence[Any] | None) -> Tensor:
+    """Of MMPretrain's data samples: class indices ``[N]``, or scores ``[N, K]`` after mixup."""
+    for name, join in (("gt_score", torch.stack), ("gt_label", torch.cat)):
+        if samples and all(hasattr(sample, name) for sample in samples):
+            return join([getattr(sample, name) for sample in samples])
+    raise ValueError("the data samples hold no gt_label, so a loss that takes labels cannot serve")
 
 
 def _total(losses: dict[str, Any]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkd.engine.input_conversion import ImageFormat, InputConversion, image_sizes
 from mmkd.features import find_module
-from mmkd.teacher import Teacher, modules_that_run
+from mmkd.teacher import LoadReport, Teacher, modules_that_run
 from mmkd.terms import naming
 
 __all__ = ["FrozenTeacher"]
@@ -59,6 +59,19 @@ class FrozenTeacher:
         with modules_that_run(model) as ran, naming(where):
             self.probed = self.features(blank)
         self.ran = ran
+        self.loaded: LoadReport | None = None
+
+    def module(self, path: str) -> nn.Module:
+        """A module of the teacher's, to be used beside its features.
+
+        Raises:
+            ValueError: There is none, or the checkpoint did not fill it.
+        """
+        module = find_module(self.model, path)
+        if self.loaded is not None:
+            inner = {f"{path}.{name}" for name, _ in module.named_modules() if name}
+            self.loaded.require({path, *inner})
+        return module
 
     def describe(self) -> str:
         """What a user wants to see logged about it."""

@@ -87,6 +87,7 @@ class MMTeacher:
         )
         with naming(f"{self.where}.checkpoint"):
             report.require(teacher.ran)
+        teacher.loaded = report
         print_log(
             f"{self.where}: {type(model).__name__} from {report}; {teacher.describe()}",
             logger="current",

@@ -1,0 +1,26 @@
+"""Registration of classes whose base is MMPretrain's.
+
+Its import takes seconds, and detectors do not need it: the module of such a class is imported when
+a config first names it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from mmkd.registry import MODELS
+
+__all__: list[str] = []
+
+
+def _register(name: str, module: str) -> None:
+    def build(**settings: Any) -> Any:
+        return getattr(import_module(module), name)(**settings)
+
+    MODELS.register_module(name=name, module=build)
+
+
+_register("ConnectorClsHead", "mmkd.models.heads")
+_register("DeiTDistillHead", "mmkd.models.heads")
+_register("MultiViewPreprocessor", "mmkd.models.views")
