@@ -10,7 +10,15 @@ ops.install()
 
 from mmkd import losses, normalizers, projectors  # noqa: E402
 from mmkd.distiller import FeatureDistiller  # noqa: E402
-from mmkd.engine import DistillHook  # noqa: E402
+from mmkd.engine import ClassifierAlignmentHook, DistillHook  # noqa: E402
 
-__all__ = ["DistillHook", "FeatureDistiller", "losses", "normalizers", "ops", "projectors"]
+__all__ = [
+    "ClassifierAlignmentHook",
+    "DistillHook",
+    "FeatureDistiller",
+    "losses",
+    "normalizers",
+    "ops",
+    "projectors",
+]
 __version__ = "0.1.0"
