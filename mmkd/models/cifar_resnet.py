@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -10,15 +12,19 @@ from torch.nn.functional import relu
 
 from mmkd.registry import MODELS
 
-__all__ = ["CIFARResNet"]
+__all__ = ["KAIMING_INIT", "CIFARResNet"]
 
-_INIT = [
+# N(0, 2 / (k^2 C_out)) for convolutions (He et al., ICCV 2015), 1 and 0 for BatchNorm: the initial
+# weights of every CIFAR network here.
+KAIMING_INIT: list[dict[str, Any]] = [
     dict(type="Kaiming", layer="Conv2d", mode="fan_out", nonlinearity="relu"),
     dict(type="Constant", layer="BatchNorm2d", val=1),
 ]
 
 
 class _BasicBlock(nn.Module):
+    """``relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))``, 1x1 where the shapes differ."""
+
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
@@ -46,8 +52,13 @@ class CIFARResNet(BaseModule):
         depth: 6 n + 2, for n blocks a stage.
         widths: Channels of the stem and of the three stages.
         stem_stride: Of the first convolution; 2 quarters the cost.
+        init_cfg: MMEngine's; None for ``KAIMING_INIT``.
 
-    Shapes: ``[N, 3, H, W] -> ([N, widths[-1], H / 4, W / 4],)``; not negative.
+    Shapes: ``[N, 3, H, W] -> ([N, widths[-1], h, w],)``, ``h = H / (4 * stem_stride)``; the last
+    map is not negative.
+
+    The published CIFAR networks of the distillation papers have 1x1 convolutions with BatchNorm as
+    shortcuts where He et al. pad with zeros (their option B).
 
     Raises:
         ValueError: A depth that is not 6 n + 2, other than four widths.
@@ -60,17 +71,17 @@ class CIFARResNet(BaseModule):
         stem_stride: int = 1,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg if init_cfg is not None else _INIT)
+        super().__init__(init_cfg=init_cfg if init_cfg is not None else KAIMING_INIT)
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
             raise ValueError(f"depth must be 6 n + 2 (8, 14, 20, ...), got {depth}")
         if len(widths) != 4:
-            raise ValueError(f"widths must be the stem's and three stages', got {widths}")
+            raise ValueError(f"widths must be four, the stem's and three stages', got {widths}")
         self.out_channels = widths[-1]
         self.conv1 = nn.Conv2d(3, widths[0], 3, stem_stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         stages = []
-        for index, (before, width) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for index, (before, width) in enumerate(pairwise(widths)):
             first = _BasicBlock(before, width, stride=2 if index else 1)
             rest_of_stage = [_BasicBlock(width, width, stride=1) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(first, *rest_of_stage))
