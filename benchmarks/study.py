@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -21,13 +22,41 @@ def score_table(results: Sequence[RunResult]) -> list[str]:
         "| run | seeds | mAP | AP50 | AP75 | parameters | training, s |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in dict.fromkeys(result.name for result in results):
-        runs = [result for result in results if result.name == name]
+    for name, runs in by_name(results).items():
         scores = " | ".join(spread([run.scores[metric] for run in runs]) for metric in METRICS)
         seconds = spread([run.training_seconds for run in runs])
         parameters = f"{runs[0].parameters / 1e6:.2f} M"
         lines.append(f"| {name} | {len(runs)} | {scores} | {parameters} | {seconds} |")
     return lines
+
+
+def accuracy_table(results: Sequence[RunResult], plain: str = "plain") -> list[str]:
+    """The same for classifiers; ``added`` counts parameters beyond those of the run ``plain``."""
+    lines = [
+        "| run | seeds | top-1, % | over plain | parameters | added | training, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    runs = by_name(results)
+    base, floor = runs[plain][0].parameters, mean(top1(runs[plain]))
+    for name, of_name in runs.items():
+        gain, parameters = mean(top1(of_name)) - floor, of_name[0].parameters
+        seconds = spread([run.training_seconds for run in of_name])
+        lines.append(
+            f"| {name} | {len(of_name)} | {spread(top1(of_name))} | {gain:+.1f} | {parameters:,} | "
+            f"{parameters - base:,} | {seconds} |"
+        )
+    return lines
+
+
+def by_name(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Results by name, in the order of appearance."""
+    names = dict.fromkeys(result.name for result in results)
+    return {name: [result for result in results if result.name == name] for name in names}
+
+
+def top1(results: Sequence[RunResult]) -> list[float]:
+    """Their accuracies in percent."""
+    return [result.scores["top1"] for result in results]
 
 
 def report(lines: Sequence[str], out: Path) -> None:

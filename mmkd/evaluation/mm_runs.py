@@ -1,7 +1,8 @@
-"""Recipes of the MM family: a detection config."""
+"""Recipes of the MM family: a config for its Runner."""
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,18 +14,22 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmkd.evaluation.runs import Trained
+from mmkd.evaluation.coco import evaluate_detections
+from mmkd.evaluation.runs import DETECTIONS, Trained
 
-__all__ = ["MMRecipe"]
+__all__ = ["ConfigRecipe", "MMRecipe"]
 
 # What differs between two runs of one config without changing what they compute.
 _IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level")
 
 
 @dataclass(frozen=True)
-class MMRecipe:
-    """An epoch-based detection config with ``work_dir``, ``randomness.seed`` and a CocoMetric for
-    validation, which it runs at its end. See :class:`mmkd.evaluation.runs.Recipe`."""
+class ConfigRecipe:
+    """An epoch-based config with ``work_dir`` and ``randomness.seed``.
+
+    What the tasks share; each adds ``iterations``, ``files``, ``prepare`` and ``scores``. See
+    :class:`mmkd.evaluation.runs.Recipe`.
+    """
 
     config: Config
 
@@ -39,6 +44,53 @@ class MMRecipe:
         return Path(self.config.work_dir)
 
     @property
+    def checkpoint(self) -> str:
+        """Where the run leaves its weights."""
+        return str(self.work_dir / f"epoch_{self.config.train_cfg.max_epochs}.pth")
+
+    @property
+    def teachers(self) -> list[Path]:
+        """Checkpoints that hooks name."""
+        return [
+            Path(text)
+            for hook in self.config.get("custom_hooks") or []
+            for text in _values(hook, "checkpoint")
+        ]
+
+    def content(self) -> dict[str, Any]:
+        """The config, less what only names the run."""
+        return {k: v for k, v in self.config.to_dict().items() if k not in _IRRELEVANT}
+
+    def prepare(self, config: Config) -> None:
+        """Makes a copy of the config leave what :meth:`scores` needs."""
+
+    def scores(self, runner: Runner) -> dict[str, float]:
+        """Of the trained model, in percent."""
+        raise NotImplementedError
+
+    def train(self, on_iteration: Callable[[], None]) -> Trained:
+        """Runs the config, and scores the model of its last epoch."""
+        config = copy.deepcopy(self.config)
+        config.experiment_name = f"{self.work_dir.name}_{time.time_ns()}"
+        config.visualizer.name = config.experiment_name
+        self.prepare(config)
+        hook = _IterationHook(on_iteration)
+        runner = Runner.from_cfg(config)
+        runner.register_hook(hook)
+        runner.train()
+        return Trained(
+            parameters=sum(p.numel() for p in runner.model.parameters()),
+            training_seconds=hook.training_seconds,
+            checkpoint=self.checkpoint,
+            scores=self.scores(runner),
+        )
+
+
+@dataclass(frozen=True)
+class MMRecipe(ConfigRecipe):
+    """A detection config with a CocoMetric for validation, which it runs at its end."""
+
+    @property
     def annotations(self) -> Path:
         """COCO annotations of the validation images."""
         return Path(self.config.val_evaluator.ann_file)
@@ -51,43 +103,22 @@ class MMRecipe:
         return batches * self.config.train_cfg.max_epochs
 
     @property
-    def checkpoint(self) -> str:
-        """Where the run leaves its weights."""
-        return str(self.work_dir / f"epoch_{self.config.train_cfg.max_epochs}.pth")
-
-    @property
     def _training_annotations(self) -> Path:
         dataset = self.config.train_dataloader.dataset
         return Path(dataset.data_root) / dataset.ann_file
 
-    def content(self) -> dict[str, Any]:
-        """The config, less what only names the run."""
-        return {k: v for k, v in self.config.to_dict().items() if k not in _IRRELEVANT}
-
     def files(self) -> list[Path]:
         """Annotations, and the teachers' checkpoints."""
-        teachers = [
-            Path(text)
-            for hook in self.config.get("custom_hooks") or []
-            for text in _values(hook, "checkpoint")
-        ]
-        return [self._training_annotations, self.annotations, *teachers]
+        return [self._training_annotations, self.annotations, *self.teachers]
 
-    def train(self, on_iteration: Callable[[], None], detections: Path) -> Trained:
-        """Runs the config; its own validation writes the detections."""
-        config = self.config
-        config.experiment_name = f"{self.work_dir.name}_{time.time_ns()}"
-        config.visualizer.name = config.experiment_name
-        config.val_evaluator.outfile_prefix = str(detections).removesuffix(".bbox.json")
-        hook = _IterationHook(on_iteration)
-        runner = Runner.from_cfg(config)
-        runner.register_hook(hook)
-        runner.train()
-        return Trained(
-            parameters=sum(p.numel() for p in runner.model.parameters()),
-            training_seconds=hook.training_seconds,
-            checkpoint=self.checkpoint,
-        )
+    def prepare(self, config: Config) -> None:
+        """Its own validation writes the detections."""
+        prefix = str(self.work_dir / DETECTIONS).removesuffix(".bbox.json")
+        config.val_evaluator.outfile_prefix = prefix
+
+    def scores(self, runner: Runner) -> dict[str, float]:
+        """Average precision of the last validation's detections, by pycocotools."""
+        return evaluate_detections(self.annotations, self.work_dir / DETECTIONS).as_dict()
 
 
 class _IterationHook(Hook):

@@ -1,10 +1,11 @@
-"""Training one recipe after another: each run finished once, evaluated alike, and kept."""
+"""Training one recipe after another: each run finished once, scored, and kept."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Protocol
 
+import torch
+from joblib import Parallel, delayed, parallel_config
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -24,9 +27,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mmkd.evaluation.coco import evaluate_detections
-
 __all__ = [
+    "DETECTIONS",
     "Job",
     "Recipe",
     "RunResult",
@@ -37,13 +39,14 @@ __all__ = [
     "train_and_evaluate",
 ]
 
-_DETECTIONS = "detections.bbox.json"
+# Where a detector's recipe leaves its detections in the work dir.
+DETECTIONS = "detections.bbox.json"
 _RESULT = "result.json"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One trained and evaluated detector."""
+    """One trained and evaluated network."""
 
     name: str
     seed: int
@@ -55,17 +58,25 @@ class RunResult:
 
     @property
     def detections(self) -> Path:
-        """Detections on the validation images, in COCO's result format."""
-        return Path(self.work_dir) / _DETECTIONS
+        """A detector's detections on the validation images, in COCO's result format."""
+        return Path(self.work_dir) / DETECTIONS
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves."""
+    """What a training leaves.
+
+    Args:
+        parameters: Of the network as it is deployed.
+        training_seconds: Without evaluation.
+        checkpoint: File of the weights.
+        scores: Of these weights, in percent by metric.
+    """
 
     parameters: int
     training_seconds: float
     checkpoint: str
+    scores: dict[str, float]
 
 
 class Recipe(Protocol):
@@ -80,10 +91,6 @@ class Recipe(Protocol):
         """Where everything of the run goes."""
 
     @property
-    def annotations(self) -> Path:
-        """COCO annotations of the images on which it is scored."""
-
-    @property
     def iterations(self) -> int:
         """Training iterations."""
 
@@ -93,12 +100,11 @@ class Recipe(Protocol):
     def files(self) -> list[Path]:
         """Files whose content matters too: data, teachers."""
 
-    def train(self, on_iteration: Callable[[], None], detections: Path) -> Trained:
-        """Trains, and writes detections of the trained model in COCO's result format.
+    def train(self, on_iteration: Callable[[], None]) -> Trained:
+        """Trains, and scores what was trained.
 
         Args:
             on_iteration: To be called after every training iteration.
-            detections: File to write.
         """
 
 
@@ -113,8 +119,20 @@ class Job:
     cost: float = 1.0
 
 
-def run_all(jobs: Sequence[Job]) -> list[RunResult]:
-    """Trains and evaluates, in turn and with a progress bar, what was not finished before."""
+def run_all(jobs: Sequence[Job], workers: int = 1) -> list[RunResult]:
+    """Trains and evaluates, with a progress bar, what was not finished before.
+
+    Args:
+        jobs: What to run.
+        workers: Processes. With one, the jobs are run here and in turn, and one may need what
+            another before it leaves, such as its checkpoint. With more, each of them takes a job
+            at a time, on one thread; then no job may need another.
+
+    Raises:
+        ValueError: ``workers`` is not positive.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be 1 or more, got {workers}")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -123,19 +141,52 @@ def run_all(jobs: Sequence[Job]) -> list[RunResult]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    results = []
-    work = [job.cost * job.recipe.iterations for job in jobs]
+    # With several workers the bar moves only where a run ends: the speed is that of many runs.
+    period = 30.0 if workers == 1 else math.inf
     # The console is bound now: the libraries' output is redirected while they train.
-    with Progress(*columns, console=Console(file=sys.stdout)) as progress:
-        whole = progress.add_task("", total=sum(work))
-        for job, cost in zip(jobs, work, strict=True):
-            progress.update(whole, description=f"{job.title}, seed {job.recipe.seed}")
-            if stored_result(job.recipe) is not None:
-                progress.advance(whole, cost)
-            advance = partial(progress.advance, whole, job.cost)
-            results.append(train_and_evaluate(job.recipe, job.name, advance))
-        progress.update(whole, description="done")
+    console = Console(file=sys.stdout)
+    with Progress(*columns, console=console, speed_estimate_period=period) as progress:
+        run = _run_in_turn if workers == 1 else partial(_run_in_processes, workers=workers)
+        results = run(jobs, progress)
+        progress.update(progress.task_ids[0], description="done")
     return results
+
+
+def _work(job: Job) -> float:
+    return job.cost * job.recipe.iterations
+
+
+def _run_in_turn(jobs: Sequence[Job], progress: Progress) -> list[RunResult]:
+    results = []
+    whole = progress.add_task("", total=sum(map(_work, jobs)))
+    for job in jobs:
+        progress.update(whole, description=f"{job.title}, seed {job.recipe.seed}")
+        if stored_result(job.recipe) is not None:
+            progress.advance(whole, _work(job))
+        advance = partial(progress.advance, whole, job.cost)
+        results.append(train_and_evaluate(job.recipe, job.name, advance))
+    return results
+
+
+def _run_in_processes(jobs: Sequence[Job], progress: Progress, workers: int) -> list[RunResult]:
+    found = [stored_result(job.recipe) for job in jobs]
+    results = {index: result for index, result in enumerate(found) if result is not None}
+    missing = [index for index in range(len(jobs)) if index not in results]
+    done = sum(_work(jobs[index]) for index in results)
+    whole = progress.add_task("", total=sum(map(_work, jobs)), completed=round(done))
+    with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+        parallel = Parallel(return_as="generator_unordered", pre_dispatch=workers)
+        for index, result in parallel(delayed(_run_one)(jobs[i], i) for i in missing):
+            results[index] = result
+            job = jobs[index]
+            progress.advance(whole, _work(job))
+            progress.update(whole, description=f"{job.title}, seed {job.recipe.seed}, done")
+    return [results[index] for index in range(len(jobs))]
+
+
+def _run_one(job: Job, index: int) -> tuple[int, RunResult]:
+    torch.set_num_threads(1)
+    return index, train_and_evaluate(job.recipe, job.name)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -165,7 +216,7 @@ def stored_result(recipe: Recipe) -> RunResult | None:
 def train_and_evaluate(
     recipe: Recipe, name: str, on_iteration: Callable[[], None] = lambda: None
 ) -> RunResult:
-    """Trains a recipe and scores its detections by pycocotools.
+    """Trains and scores a recipe.
 
     A run that was finished before is not repeated. What libraries print goes to ``output.log``
     in the work dir.
@@ -181,20 +232,14 @@ def train_and_evaluate(
     fingerprint = _fingerprint(recipe)
     work_dir = recipe.work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
-    detections = work_dir / _DETECTIONS
     with _output_to(work_dir / "output.log"):
-        trained = recipe.train(on_iteration, detections)
-        scores = evaluate_detections(recipe.annotations, detections)
-    result = RunResult(
-        name=name,
-        seed=recipe.seed,
-        scores=scores.as_dict(),
-        work_dir=str(work_dir),
-        **asdict(trained),
-    )
-    (work_dir / _RESULT).write_text(
-        json.dumps(dict(fingerprint=fingerprint, result=asdict(result)), indent=2) + "\n"
-    )
+        trained = recipe.train(on_iteration)
+    result = RunResult(name=name, seed=recipe.seed, work_dir=str(work_dir), **asdict(trained))
+    text = json.dumps(dict(fingerprint=fingerprint, result=asdict(result)), indent=2) + "\n"
+    # In one step: whoever is stopped while writing leaves no half of a result.
+    unfinished = work_dir / f"{_RESULT}.part"
+    unfinished.write_text(text)
+    unfinished.replace(work_dir / _RESULT)
     return result
 
 

@@ -16,7 +16,8 @@ from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import LOGGER
 
 from mmkd.engine.ultralytics.train import prepare
-from mmkd.evaluation.runs import Trained
+from mmkd.evaluation.coco import evaluate_detections
+from mmkd.evaluation.runs import DETECTIONS, Trained
 
 __all__ = ["YOLORecipe", "detect"]
 
@@ -72,13 +73,14 @@ class YOLORecipe:
         own = [Path(each) for each in teachers if isinstance(each, str)]
         return [self.training_annotations, self.annotations, *own]
 
-    def train(self, on_iteration: Callable[[], None], detections: Path) -> Trained:
-        """Trains, then detects on the images with the last weights."""
+    def train(self, on_iteration: Callable[[], None]) -> Trained:
+        """Trains, then detects on the images with the last weights and scores what they find."""
         model, arguments = prepare(self.settings)
         clock = _Clock()
         model.add_callback("on_train_epoch_start", clock.start)
         model.add_callback("on_train_epoch_end", clock.stop)
         model.add_callback("on_train_batch_end", lambda trainer: on_iteration())
+        detections = self.work_dir / DETECTIONS
         where = dict(project=str(self.work_dir.parent.resolve()), name=self.work_dir.name)
         with _log_to_stdout():
             model.train(**{**arguments, **where, "exist_ok": True})
@@ -88,6 +90,7 @@ class YOLORecipe:
             parameters=sum(p.numel() for p in trained.model.parameters()),
             training_seconds=clock.seconds,
             checkpoint=self.checkpoint,
+            scores=evaluate_detections(self.annotations, detections).as_dict(),
         )
 
 
