@@ -1,0 +1,12 @@
+# VGG-13 teaches MobileNetV2 by LogSum, second view turned: Miles & Mikolajczyk, Table 4.
+_base_ = [
+    "./mobilenet-v2_1xb64_cifar100.py",
+    "../_base_/terms/logsum_mlp.py",
+    "../_base_/cifar100_views.py",
+]
+
+data_preprocessor = dict(type="mmkd.MultiViewPreprocessor")
+train_dataloader = dict(dataset=dict(pipeline=_base_.rotation_views))
+teacher_checkpoint = "work_dirs/vgg13_1xb64_cifar100/epoch_240.pth"
+teacher = dict(config="{{ fileDirname }}/vgg13_1xb64_cifar100.py", checkpoint=teacher_checkpoint)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=teacher, terms=_base_.terms)]

@@ -1,0 +1,7 @@
+# ResNet-20 alone.
+_base_ = "../_base_/cifar100_crd_240e.py"
+
+model = dict(
+    backbone=dict(type="mmkd.CIFARResNet", depth=20),
+    head=dict(in_channels=64),
+)

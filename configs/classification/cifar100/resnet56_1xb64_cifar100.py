@@ -1,0 +1,7 @@
+# ResNet-56 alone.
+_base_ = "../_base_/cifar100_crd_240e.py"
+
+model = dict(
+    backbone=dict(type="mmkd.CIFARResNet", depth=56),
+    head=dict(in_channels=64),
+)

@@ -1,0 +1,6 @@
+# The projector ensemble with no activation: Chen et al., Table 5.
+_base_ = "./resnet8x4_resnet32x4-ensemble_1xb64_cifar100.py"
+
+hook = _base_.custom_hooks[0]
+hook.terms.feature.projector.activation = None
+custom_hooks = [hook]

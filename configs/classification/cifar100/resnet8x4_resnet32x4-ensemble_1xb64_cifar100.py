@@ -1,0 +1,8 @@
+# ResNet-32x4 teaches ResNet-8x4 by the projector ensemble: Chen et al., Table 4.
+_base_ = ["./resnet8x4_1xb64_cifar100.py", "../_base_/terms/ensemble.py"]
+
+teacher_checkpoint = "work_dirs/resnet32x4_1xb64_cifar100/epoch_240.pth"
+teacher = dict(
+    config="{{ fileDirname }}/resnet32x4_1xb64_cifar100.py", checkpoint=teacher_checkpoint
+)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=teacher, terms=_base_.terms)]

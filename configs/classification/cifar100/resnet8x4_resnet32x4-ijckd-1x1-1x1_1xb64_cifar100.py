@@ -1,0 +1,4 @@
+# IJCKD with a connector of two 1x1 convolutions.
+_base_ = "./resnet8x4_resnet32x4-ijckd_1xb64_cifar100.py"
+
+model = dict(head=dict(connector=dict(type="mmkd.ConvConnector", layout="1x1-1x1")))

@@ -1,0 +1,8 @@
+# ShuffleNetV1 alone.
+_base_ = "../_base_/cifar100_crd_240e.py"
+
+model = dict(
+    backbone=dict(type="mmkd.CIFARShuffleNetV1"),
+    head=dict(in_channels=960),
+)
+optim_wrapper = dict(optimizer=dict(lr=0.01))

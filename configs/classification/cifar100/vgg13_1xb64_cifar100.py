@@ -1,0 +1,7 @@
+# VGG-13 alone.
+_base_ = "../_base_/cifar100_crd_240e.py"
+
+model = dict(
+    backbone=dict(type="mmkd.CIFARVGG", depth=13),
+    head=dict(in_channels=512),
+)

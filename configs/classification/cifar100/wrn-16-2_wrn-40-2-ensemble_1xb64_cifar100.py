@@ -1,0 +1,6 @@
+# WRN-40-2 teaches WRN-16-2 by the projector ensemble: Chen et al., Table 4.
+_base_ = ["./wrn-16-2_1xb64_cifar100.py", "../_base_/terms/ensemble.py"]
+
+teacher_checkpoint = "work_dirs/wrn-40-2_1xb64_cifar100/epoch_240.pth"
+teacher = dict(config="{{ fileDirname }}/wrn-40-2_1xb64_cifar100.py", checkpoint=teacher_checkpoint)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=teacher, terms=_base_.terms)]

@@ -1,0 +1,8 @@
+# DenseNet-201 teaches MobileNet v1 by the projector ensemble: Chen et al., Table 1, pair (d).
+_base_ = ["./mobilenet-v1_8xb32_in1k.py", "../_base_/terms/ensemble.py"]
+
+teacher_checkpoint = "checkpoints/densenet201.pth"
+teacher = dict(
+    config="mmpretrain::densenet/densenet201_4xb256_in1k.py", checkpoint=teacher_checkpoint
+)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=teacher, terms=_base_.terms)]

@@ -1,0 +1,20 @@
+# RegNetY-160, timm's: the teacher of DeiT. Its weights are DeiT's; nobody trains it here.
+_base_ = [
+    "mmpretrain::_base_/datasets/imagenet_bs32.py",
+    "mmpretrain::_base_/schedules/imagenet_bs256.py",
+    "mmpretrain::_base_/default_runtime.py",
+]
+custom_imports = dict(imports=["mmkd"])
+
+model = dict(
+    type="ImageClassifier",
+    backbone=dict(type="TIMMBackbone", model_name="regnety_160"),
+    neck=dict(type="GlobalAveragePooling"),
+    head=dict(
+        type="LinearClsHead",
+        num_classes=1000,
+        in_channels=3024,
+        loss=dict(type="CrossEntropyLoss", loss_weight=1.0),
+        topk=(1, 5),
+    ),
+)

@@ -1,0 +1,7 @@
+# ResNet-34 teaches ResNet-18 by the projector ensemble: Chen et al., Table 1, pair (a).
+_base_ = ["mmpretrain::resnet/resnet18_8xb32_in1k.py", "../_base_/terms/ensemble.py"]
+custom_imports = dict(imports=["mmkd"])
+
+teacher_checkpoint = "checkpoints/resnet34.pth"
+teacher = dict(config="mmpretrain::resnet/resnet34_8xb32_in1k.py", checkpoint=teacher_checkpoint)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=teacher, terms=_base_.terms)]
