@@ -79,6 +79,12 @@ class FeatureDistiller(nn.Module):
             raise ValueError(f"view must be one of {VIEWS}, got {view!r}")
         if not weight >= 0:
             raise ValueError(f"weight must be 0 or more, got {weight}")
+        for name, count in (
+            ("student_extra_tokens", student_extra_tokens),
+            ("teacher_extra_tokens", teacher_extra_tokens),
+        ):
+            if not isinstance(count, int) or count < 0:
+                raise ValueError(f"{name} must be an integer, 0 or more, got {count!r}")
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
         self.view = view
@@ -98,6 +104,11 @@ class FeatureDistiller(nn.Module):
             num_channels=teacher_channels,
             **{"student_classifier": None, "teacher_classifier": None, **classifiers},
         )
+        if classifiers and isinstance(loss, nn.Module):
+            raise ValueError(
+                f"{', '.join(classifiers)} is given beside a loss that is built already: "
+                "give it to the loss, or the loss as a config"
+            )
         for name in classifiers.keys() - inspect.signature(type(self.loss)).parameters.keys():
             raise ValueError(f"{name} is given, but {type(self.loss).__name__} takes none")
         defaults = _OF_LOGITS if getattr(self.loss, "takes_logits", False) else _OF_FEATURES

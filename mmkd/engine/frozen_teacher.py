@@ -69,8 +69,8 @@ class FrozenTeacher:
         """
         module = find_module(self.model, path)
         if self.loaded is not None:
-            inner = {f"{path}.{name}" for name, _ in module.named_modules() if name}
-            self.loaded.require({path, *inner})
+            inner = {f"{path}.{name}".strip(".") for name, _ in module.named_modules()}
+            self.loaded.require(inner)
         return module
 
     def describe(self) -> str:

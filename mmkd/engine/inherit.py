@@ -61,6 +61,8 @@ def _check_shapes(
     ours: str, theirs: str, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
 ) -> None:
     shapes = [{k: tuple(v.shape) for k, v in state.items()} for state in (student, teacher)]
+    if not shapes[0]:
+        raise ValueError(f"the student's {ours} holds no weights to take over")
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"the student's {ours} holds {shapes[0]}, the teacher's {theirs} {shapes[1]}: both "

@@ -103,6 +103,9 @@ class MMTeacher:
             raise ValueError(f"{self.where}.config: {self.config} defines no model")
         current = DefaultScope.get_current_instance()
         scope = config.get("default_scope") or (current.scope_name if current else "mmengine")
+        # Where it stands beside the model, as in MMPretrain's configs, the Runner puts it in.
+        if "data_preprocessor" in config:
+            config.model.setdefault("data_preprocessor", config.data_preprocessor)
         with DefaultScope.overwrite_default_scope(scope):
             return MODELS.build(config.model)
 

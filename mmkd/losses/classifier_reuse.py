@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from mmkd.losses.l2 import mse
-from mmkd.numerics import at_least_float32
+from mmkd.numerics import at_least_float32, check_pair
 from mmkd.registry import MODELS
 
 __all__ = [
@@ -75,6 +75,7 @@ def joint_classifier(
     Raises:
         ValueError: Shapes differ or are empty.
     """
+    check_pair(student, teacher)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     logits = classifier(teacher)
     return cross_entropy(logits, labels) + logit_weight * mse(classifier(student), logits)

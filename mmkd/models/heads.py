@@ -45,6 +45,8 @@ class ConnectorClsHead(LinearClsHead):
         freeze_classifier: bool = True,
         **kwargs: Any,
     ) -> None:
+        # LinearClsHead's own would reach the linear layers of a connector too.
+        kwargs.setdefault("init_cfg", dict(type="Normal", std=0.01, override=dict(name="fc")))
         super().__init__(num_classes=num_classes, in_channels=teacher_channels, **kwargs)
         self.connector = build_part(
             connector or dict(type="mmkd.ConvConnector"),

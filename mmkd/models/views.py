@@ -27,4 +27,7 @@ class MultiViewPreprocessor(ClsDataPreprocessor):
             return super().forward(data, training)
         images = [image for view in views for image in view]
         samples = [sample.clone() for _ in views for sample in data["data_samples"]]
+        for image, sample in zip(images, samples, strict=True):
+            # PackInputs wrote that of the image before its views were made.
+            sample.set_metainfo(dict(img_shape=tuple(image.shape[-2:])))
         return super().forward({**data, "inputs": images, "data_samples": samples}, training)
