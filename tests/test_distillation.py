@@ -49,6 +49,13 @@ class FixedTeacher:
         self.calls: list[tuple[Tensor, Any]] = []
         self.probed = self._features(torch.zeros(1, 3, size, size))
         self.change = lambda feature: feature
+        with torch.random.fork_rng():
+            self.classifier = nn.Linear(7, 2).requires_grad_(False)
+
+    def module(self, path: str) -> nn.Module:
+        if path != "classifier":
+            raise ValueError(f"no module {path!r}")
+        return self.classifier
 
     def _features(self, images: Tensor) -> dict[str, Any]:
         pooled = nn.functional.avg_pool2d(images, 4)
@@ -319,6 +326,81 @@ def hooks_of(model: nn.Module) -> list[str]:
     return [name for name, m in modules if m._forward_hooks or m._forward_pre_hooks]
 
 
+# Classifiers and labels
+
+
+SRRL = dict(loss=dict(type="mmkd.SoftmaxRegressionLoss"), teacher_classifier="classifier")
+JOINT = dict(
+    loss=dict(type="mmkd.JointClassifierLoss"),
+    student="head_input",
+    student_classifier="classifier",
+    view="global",
+)
+
+
+def test_a_classifier_of_the_teacher_s() -> None:
+    teacher = FixedTeacher()
+    term = dict(**SRRL, normalizer=dict(type="mmkd.IdentityNormalizer"))
+    distillation, student = build(terms_of(one=term), teacher=teacher)
+    student.drop.eval()
+    found = step(distillation, student)["one"].distance.item()
+    s = student.second(student.twice(student.twice(student.norm(student.first(images())))))
+    linear = distillation.distillers["one"].projector.linear
+    s = samples(float64(s)) @ float64(linear.weight).T + float64(linear.bias)
+    t = samples(float64(teacher._features(images())["map"]))
+    logits = (s - t) @ float64(teacher.classifier.weight).T
+    assert found == pytest.approx(((s - t) ** 2).mean() + (logits**2).mean(), rel=1e-5)
+    assert teacher.classifier.weight.grad is None
+
+
+class Classifying(Student):
+    """Its classifier takes the teacher's channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head_input = nn.Conv2d(6, 7, 1)
+        self.classifier = nn.Linear(7, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        shared = self.head_input(self.second(self.first(images)))
+        return self.classifier(shared.mean(dim=(2, 3)))
+
+
+def test_labels_are_asked_for_by_losses_that_take_them_alone() -> None:
+    asked: list[int] = []
+
+    def labels() -> Tensor:
+        asked.append(1)
+        return torch.tensor([0, 1, 1, 0])
+
+    both = terms_of(one={**JOINT}, other=dict(student="head_input"))
+    distillation, student = build(both, Classifying())
+    measured = step(distillation, student, labels=labels)
+    assert len(asked) == 1
+    gradient = torch.autograd.grad(measured["one"].weighted, student.classifier.weight)[0]
+    assert gradient.any()
+    distillation, student = build(both[1:], Classifying())
+    step(distillation, student, labels=labels)
+    assert len(asked) == 1
+
+
+def test_labels_that_are_missing() -> None:
+    distillation, student = build(terms_of(one=JOINT), Classifying())
+    with pytest.raises(
+        ValueError, match=r"Owner terms\.one: JointClassifierLoss needs a label for"
+    ):
+        step(distillation, student)
+
+
+def test_labels_that_cannot_be_had() -> None:
+    def labels() -> Tensor:
+        raise ValueError("no labels here")
+
+    distillation, student = build(terms_of(one=JOINT), Classifying())
+    with pytest.raises(ValueError, match=r"Owner terms\.one: no labels here"):
+        step(distillation, student, labels=labels)
+
+
 # Attached and detached
 
 
@@ -384,6 +466,31 @@ def test_the_student_is_recorded_in_armed_forward_passes_alone() -> None:
             dict(teacher="pair", teacher_level=2),
             ValueError,
             ("Owner terms.one.teacher", "level 2 was asked of 2 outputs"),
+        ),
+        (
+            dict(SRRL, teacher_classifier="fc"),
+            ValueError,
+            ("Owner terms.one.teacher_classifier", "no module 'fc'"),
+        ),
+        (
+            dict(JOINT, student="second", student_classifier="hed"),
+            ValueError,
+            ("Owner terms.one.student_classifier", "no module 'hed'", "Close matches: head"),
+        ),
+        (
+            dict(JOINT, student="second", student_classifier="first"),
+            ValueError,
+            ("Owner terms.one", "must be a linear layer, got a Conv2d"),
+        ),
+        (
+            dict(JOINT, student="second", student_classifier="head"),
+            ValueError,
+            ("Owner terms.one", "takes 6 channels, the teacher's feature has 7"),
+        ),
+        (
+            dict(teacher_classifier="classifier"),
+            ValueError,
+            ("Owner terms.one", "teacher_classifier is given, but LogSumLoss takes none"),
         ),
         (dict(student="spare"), RuntimeError, ("Owner student", "'spare' did not run")),
         (dict(weight=-1), ValueError, ("Owner terms.one", "weight must be 0 or more, got -1")),

@@ -9,14 +9,14 @@ from torch.nn.functional import batch_norm
 
 import mmkd
 from mmkd.distiller import FeatureDistiller
-from mmkd.losses import L2Loss, LogSumLoss
+from mmkd.losses import JointClassifierLoss, L2Loss, LogSumLoss, SoftmaxRegressionLoss
 from mmkd.normalizers import BatchNormalizer, IdentityNormalizer
-from mmkd.projectors import ConvConnector, LinearProjector
+from mmkd.projectors import ConvConnector, IdentityProjector, LinearProjector
 from mmkd.registry import MODELS, build_part
 
 PROJECTORS = ["LinearProjector", "MLPProjector", "ProjectorEnsemble", "ConvConnector"]
 NORMALIZERS = ["BatchNormalizer", "L2Normalizer", "LayerNormalizer", "IdentityNormalizer"]
-LOSSES = ["LogSumLoss", "CorrelationLogSumLoss", "DirectionAlignmentLoss", "L2Loss"]
+LOSSES = ["LogSumLoss", "CorrelationLogSumLoss", "DirectionAlignmentLoss", "L2Loss", "MSELoss"]
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
@@ -283,6 +283,154 @@ def test_mistakes_in_features(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         FeatureDistiller(6, 8)(torch.zeros(student), torch.zeros(teacher))
+
+
+# Logits, labels, classifiers, extra tokens
+
+
+@pytest.mark.parametrize("loss", ["KDLoss", "HardDistillationLoss"])
+def test_logits_are_compared_as_they_are(loss: str) -> None:
+    distiller = FeatureDistiller(5, 5, loss=_config(loss), weight=0.9)
+    assert isinstance(distiller.projector, IdentityProjector)
+    assert isinstance(distiller.normalizer, IdentityNormalizer)
+    student, teacher = _random(3, 5), _random(3, 5, seed=1)
+    expected = build_part(_config(loss))(student, teacher)
+    assert torch.equal(distiller.distance(student, teacher), expected)
+    assert torch.equal(distiller(student, teacher), 0.9 * expected)
+    # One sample, as at the end of an epoch, has no statistics to lack.
+    assert torch.isfinite(distiller(student[:1], teacher[:1]))
+
+
+def test_defaults_for_logits_can_be_replaced() -> None:
+    distiller = FeatureDistiller(5, 3, loss=_config("KDLoss"), projector=_config("LinearProjector"))
+    assert isinstance(distiller.projector, LinearProjector)
+    assert isinstance(distiller.normalizer, IdentityNormalizer)
+
+
+@pytest.mark.parametrize("loss", ["KDLoss", "HardDistillationLoss"])
+def test_logits_of_other_classes(loss: str) -> None:
+    with pytest.raises(ValueError, match=r"got 3 of the student and 5 of the teacher: logits need"):
+        FeatureDistiller(3, 5, loss=_config(loss))
+
+
+@pytest.mark.parametrize("loss", [L2Loss(), _config("MSELoss"), _config("LogSumLoss")])
+def test_features_keep_their_defaults(loss: object) -> None:
+    distiller = FeatureDistiller(3, 5, loss=loss)
+    assert isinstance(distiller.projector, LinearProjector)
+    assert isinstance(distiller.normalizer, BatchNormalizer)
+    assert not distiller.takes_labels
+
+
+AS_IT_IS = dict(projector=_config("IdentityProjector"), normalizer=_config("IdentityNormalizer"))
+
+
+def test_a_teacher_classifier_reaches_the_loss() -> None:
+    classifier = nn.Linear(8, 5).requires_grad_(False)
+    distiller = FeatureDistiller(
+        8,
+        8,
+        loss=_config("SoftmaxRegressionLoss"),
+        view="global",
+        teacher_classifier=classifier,
+        **AS_IT_IS,
+    )
+    student, teacher = _random(2, 8, 3, 3).requires_grad_(), _random(2, 8, 3, 3, seed=1)
+    value = distiller(student, teacher)
+    pooled = (each.mean(dim=(2, 3)) for each in (student, teacher))
+    torch.testing.assert_close(value, SoftmaxRegressionLoss(classifier)(*pooled))
+    value.backward()
+    assert student.grad.any()
+    # Neither a part of what is saved nor of what is trained.
+    assert list(distiller.state_dict()) == []
+    assert list(distiller.parameters()) == []
+
+
+def test_labels_and_a_student_classifier_reach_the_loss() -> None:
+    classifier = nn.Linear(8, 5)
+    distiller = FeatureDistiller(
+        8,
+        8,
+        loss=_config("JointClassifierLoss"),
+        view="global",
+        weight=2.0,
+        student_classifier=classifier,
+        **AS_IT_IS,
+    )
+    assert distiller.takes_labels
+    student, teacher = _random(3, 8), _random(3, 8, seed=1).requires_grad_()
+    labels = torch.tensor([4, 0, 1])
+    expected = JointClassifierLoss(classifier)(student, teacher, labels=labels)
+    assert torch.equal(distiller.distance(student, teacher, labels), expected)
+    distiller(student, teacher, labels).backward()
+    assert teacher.grad is None
+    assert classifier.weight.grad.any()
+    for wrong, found in ((None, "none"), (labels[:2], "2")):
+        with pytest.raises(
+            ValueError, match=f"needs a label for each of 3 samples, got {found}: .* view='global'"
+        ):
+            distiller(student, teacher, wrong)
+
+
+@pytest.mark.parametrize(
+    ("loss", "classifiers", "message"),
+    [
+        ("SoftmaxRegressionLoss", [], "SoftmaxRegressionLoss needs teacher_classifier"),
+        ("JointClassifierLoss", [], "JointClassifierLoss needs student_classifier"),
+        ("JointClassifierLoss", ["teacher"], "JointClassifierLoss needs student_classifier"),
+        (
+            "SoftmaxRegressionLoss",
+            ["student", "teacher"],
+            "student_classifier is given, but SoftmaxRegressionLoss takes none",
+        ),
+        ("MSELoss", ["teacher"], "teacher_classifier is given, but MSELoss takes none"),
+        ("KDLoss", ["student"], "student_classifier is given, but KDLoss takes none"),
+    ],
+)
+def test_classifiers_that_do_not_fit(loss: str, classifiers: list[str], message: str) -> None:
+    given = {f"{side}_classifier": nn.Linear(8, 5) for side in classifiers}
+    with pytest.raises(ValueError, match=message):
+        FeatureDistiller(8, 8, loss=_config(loss), **AS_IT_IS, **given)
+
+
+def test_a_classifier_beside_a_loss_that_has_one_is_refused() -> None:
+    """Of two classifiers one would be left out without a word."""
+    loss = SoftmaxRegressionLoss(nn.Linear(8, 5))
+    with pytest.raises(ValueError, match="teacher_classifier"):
+        FeatureDistiller(8, 8, loss=loss, teacher_classifier=nn.Linear(8, 5), **AS_IT_IS)
+
+
+def test_under_autocast_classifiers_compute_in_float32() -> None:
+    classifier = nn.Linear(8, 5)
+    student, teacher = _random(4, 8), _random(4, 8, seed=1)
+    for loss, side in (("SoftmaxRegressionLoss", "teacher"), ("JointClassifierLoss", "student")):
+        settings = {"loss": _config(loss), f"{side}_classifier": classifier, **AS_IT_IS}
+        distiller = FeatureDistiller(8, 8, **settings)
+        labels = torch.tensor([0, 1, 2, 3])
+        exact = distiller(student, teacher, labels)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(distiller(student, teacher, labels), exact)
+
+
+@pytest.mark.parametrize("view", ["global", "dense"])
+def test_extra_tokens_are_left_out(view: str) -> None:
+    student, teacher = _random(3, 2 + 9, 6), _random(3, 1 + 9, 8, seed=1)
+    distiller = FeatureDistiller(6, 8, view=view, student_extra_tokens=2, teacher_extra_tokens=1)
+    patches = FeatureDistiller(6, 8, view=view)
+    assert torch.equal(distiller(student, teacher), patches(student[:, 2:], teacher[:, 1:]))
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_extra_tokens_of_a_map(side: str) -> None:
+    distiller = FeatureDistiller(6, 8, **{f"{side}_extra_tokens": 1})
+    with pytest.raises(ValueError, match=r"no 1 extra tokens can be left out of shape \(2, [68], "):
+        distiller(*_maps())
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("count", [-1, 1.5])
+def test_a_count_of_extra_tokens_out_of_range(side: str, count: float) -> None:
+    with pytest.raises(ValueError, match=f"{side}_extra_tokens must be .*, got {count}"):
+        FeatureDistiller(6, 8, **{f"{side}_extra_tokens": count})
 
 
 # The registry's part in it

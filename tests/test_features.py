@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mmkd.features import FeatureTaps, channels_of, find_module, pair_as_samples, select
+from mmkd.features import (
+    FeatureTaps,
+    channels_of,
+    find_module,
+    pair_as_samples,
+    select,
+    without_extra_tokens,
+)
 
 
 class _Block(nn.Module):
@@ -233,6 +240,28 @@ def test_channels() -> None:
     assert channels_of(torch.zeros(2, 3)) == 3
     assert channels_of(torch.zeros(2, 5, 3)) == 3
     assert channels_of(torch.zeros(2, 3, 5, 7)) == 3
+
+
+# Extra tokens
+
+
+@given(n=st.integers(1, 3), length=st.integers(1, 5), extra=st.integers(0, 3))
+def test_leading_tokens_are_left_out(n: int, length: int, extra: int) -> None:
+    tokens = _random(n, extra + length, 4)
+    left = without_extra_tokens(tokens, extra)
+    assert torch.equal(left, torch.stack([tokens[:, extra + i] for i in range(length)], dim=1))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5)])
+def test_no_extra_tokens_is_any_feature_as_it_is(shape: tuple[int, ...]) -> None:
+    feature = torch.zeros(shape)
+    assert without_extra_tokens(feature, 0) is feature
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 4), (2, 1, 4), (2, 3, 4, 5)])
+def test_extra_tokens_that_are_not_there(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"no 2 extra tokens can be left out of shape \(2, "):
+        without_extra_tokens(torch.zeros(shape), 2)
 
 
 # Views

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, gelu, relu
 
-from mmkd.projectors import ConvConnector, LinearProjector, MLPProjector, ProjectorEnsemble
+from mmkd.projectors import (
+    ConvConnector,
+    IdentityProjector,
+    LinearProjector,
+    MLPProjector,
+    ProjectorEnsemble,
+)
 from mmkd.registry import build_part
 
 PROJECTORS = [LinearProjector, MLPProjector, ProjectorEnsemble, ConvConnector]
@@ -16,6 +22,7 @@ of_samples = pytest.mark.parametrize(
     "projector",
     [
         LinearProjector(3, 4),
+        MLPProjector(3, 4, hidden_channels=None, num_layers=3, activate_output=True),
         LinearProjector(3, 4, bias=False),
         MLPProjector(3, 4, hidden_channels=5, num_layers=3),
         ProjectorEnsemble(3, 4),
@@ -67,8 +74,42 @@ def test_mlp(num_layers: int) -> None:
     torch.testing.assert_close(projector(x), expected)
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_the_papers_mlp(k: int) -> None:
+    """Chen et al., Figure 4: every layer as wide as the teacher, ReLU after each."""
+    projector = MLPProjector(3, 4, hidden_channels=None, num_layers=k, activate_output=True)
+    shapes = [tuple(layer.weight.shape) for layer in projector.layers]
+    assert shapes == [(4, 3), *[(4, 4)] * (k - 1)]
+    expected = x = _random(6, 3)
+    for layer in projector.double().layers:
+        expected = _affine(expected, layer.weight, layer.bias).clamp(min=0)
+    torch.testing.assert_close(projector(x), expected)
+    assert not (projector(x) < 0).any()
+
+
+def test_one_activated_layer_is_an_ensemble_of_one() -> None:
+    layer = MLPProjector(3, 4, num_layers=1, activate_output=True).double()
+    ensemble = ProjectorEnsemble(3, 4, num_projectors=1).double()
+    ensemble.linear.load_state_dict(layer.layers[0].state_dict())
+    x = _random(6, 3)
+    torch.testing.assert_close(layer(x), ensemble(x))
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 5, 4), (2, 4, 3, 3)])
+def test_identity(shape: tuple[int, ...]) -> None:
+    projector, x = IdentityProjector(4, 4), _random(*shape)
+    assert projector(x) is x
+    assert not list(projector.parameters())
+
+
+def test_identity_of_other_channels() -> None:
+    with pytest.raises(ValueError, match="got 3 of the student and 4 of the teacher: logits need"):
+        IdentityProjector(3, 4)
+
+
 def test_mlp_defaults() -> None:
     projector = MLPProjector(3, 4)
+    assert not projector.activate_output
     assert [tuple(layer.weight.shape) for layer in projector.layers] == [(1024, 3), (4, 1024)]
 
 

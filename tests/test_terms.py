@@ -67,6 +67,7 @@ def test_the_default_term() -> None:
     assert (term.student, term.teacher) == ("backbone", "backbone")
     assert (term.student_level, term.teacher_level) == (-1, -1)
     assert term.schedule == Schedule()
+    assert (term.student_classifier, term.teacher_classifier) == (None, None)
     assert term.parts == {}
     assert term.key == "terms.backbone"
 
@@ -85,6 +86,8 @@ def test_a_term_in_full() -> None:
         weight=0.5,
         student_channels=8,
         teacher_channels=16,
+        student_extra_tokens=2,
+        teacher_extra_tokens=1,
     )
     settings = dict(
         source="b",
@@ -92,6 +95,8 @@ def test_a_term_in_full() -> None:
         teacher="backbone.layer4",
         student_level=0,
         teacher_level="p4",
+        student_classifier="head.fc",
+        teacher_classifier="head.classifier",
         schedule=dict(begin=1, end=5, ramp=2, by_epoch=False),
         **parts,
     )
@@ -103,6 +108,8 @@ def test_a_term_in_full() -> None:
         teacher="backbone.layer4",
         student_level=0,
         teacher_level="p4",
+        student_classifier="head.fc",
+        teacher_classifier="head.classifier",
         schedule=Schedule(1, 5, 2, by_epoch=False),
         parts=parts,
     )
@@ -144,6 +151,11 @@ def test_terms_of_several_teachers() -> None:
             dict(x=dict(wieght=1)),
             ValueError,
             r"terms.x has no key 'wieght' \(did you mean 'weight'",
+        ),
+        (
+            dict(x=dict(teacher_clasifier="head.fc")),
+            ValueError,
+            r"terms.x has no key 'teacher_clasifier' \(did you mean 'teacher_classifier'\?\)",
         ),
         (dict(x=dict(zzz=1)), ValueError, "terms.x has no key 'zzz'; it takes source, student"),
         (

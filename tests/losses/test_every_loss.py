@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mmkd.losses import CorrelationLogSumLoss, DirectionAlignmentLoss, L2Loss, LogSumLoss
+from mmkd.losses import (
+    CorrelationLogSumLoss,
+    DirectionAlignmentLoss,
+    HardDistillationLoss,
+    KDLoss,
+    L2Loss,
+    LogSumLoss,
+    MSELoss,
+)
 from mmkd.registry import build_part
 
 LOSSES = [
@@ -19,9 +27,17 @@ LOSSES = [
     CorrelationLogSumLoss(alpha=3),
     DirectionAlignmentLoss(),
     L2Loss(),
+    MSELoss(),
+    KDLoss(),
+    KDLoss(temperature=1),
+    HardDistillationLoss(),
 ]
 every_loss = pytest.mark.parametrize(
-    "loss", LOSSES, ids=lambda loss: f"{type(loss).__name__}-{getattr(loss, 'alpha', '')}"
+    "loss",
+    LOSSES,
+    ids=lambda loss: (
+        f"{type(loss).__name__}-{getattr(loss, 'alpha', getattr(loss, 'temperature', ''))}"
+    ),
 )
 
 
@@ -112,6 +128,6 @@ def test_losses_have_neither_parameters_nor_state(loss: nn.Module) -> None:
     assert not list(loss.parameters())
 
 
-@pytest.mark.parametrize("cls", [LogSumLoss, CorrelationLogSumLoss, DirectionAlignmentLoss, L2Loss])
+@pytest.mark.parametrize("cls", dict.fromkeys(map(type, LOSSES)))
 def test_losses_are_built_from_their_config(cls: type[nn.Module]) -> None:
     assert type(build_part(dict(type=f"mmkd.{cls.__name__}"))) is cls
