@@ -1,4 +1,4 @@
-"""Knowledge distillation for object detectors, as one more entry in the student's loss dict.
+"""Knowledge distillation for detectors and classifiers, as one more entry in the loss dict.
 
 Importing mmkd registers its parts with MMEngine (scope ``mmkd``) and, where mmcv has no compiled
 extension, puts a stand-in in its place.

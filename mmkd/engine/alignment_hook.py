@@ -83,7 +83,7 @@ class ClassifierAlignmentHook(Hook):
         self._student_path, self._teacher_path = student, teacher
         self._begin = begin
         self._weight: Tensor | None = None
-        self._objectives: list[float] = []
+        self._objectives: list[Tensor] = []
         self._series: dict[str, list] = dict(epoch=[], distance=[], objective=[])
 
     def before_run(self, runner: Runner) -> None:
@@ -126,7 +126,7 @@ class ClassifierAlignmentHook(Hook):
         # name, as MMPretrain's, it holds that entry alone.
         if module.training and kwargs.get("mode") == "loss":
             with torch.no_grad():
-                self._objectives.append(float(module.parse_losses(output)[0]))
+                self._objectives.append(module.parse_losses(output)[0].detach())
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Measures and logs; runs before the checkpoint is saved."""
@@ -139,7 +139,7 @@ class ClassifierAlignmentHook(Hook):
         series = self._series
         series["epoch"].append(runner.epoch)
         series["distance"].append(classifier_distance(self._student_weight(runner), self._weight))
-        series["objective"].append(fmean(self._objectives))
+        series["objective"].append(fmean(torch.stack(self._objectives).tolist()))
         scalars = dict(
             classifier_distance=series["distance"][-1], mean_objective=series["objective"][-1]
         )

@@ -27,7 +27,9 @@ class ConnectorClsHead(LinearClsHead):
         in_channels: C_s of the backbone's last map.
         teacher_channels: C_t that the teacher's classifier takes.
         connector: A projector's config; None for ``mmkd.ConvConnector``, 1x1 - 3x3 - 1x1.
-        freeze_classifier: Whether ``fc`` keeps the teacher's weights (SimKD) or trains.
+        freeze_classifier: Whether ``fc`` keeps the teacher's weights (SimKD) or trains. Without the
+            hook, nothing gives a frozen one weights that mean anything: for a plain baseline take
+            ``LinearClsHead``.
         **kwargs: Of ``LinearClsHead``: ``loss``, ``topk``, ``cal_acc``, ``init_cfg``.
 
     Shapes: ``([N, C_s, H, W],)`` to ``[N, K]``; a linear connector takes ``([N, C_s],)`` too.
@@ -80,7 +82,9 @@ class DeiTDistillHead(DeiTClsHead):
 
     The keys of its weights are those of ``DeiTClsHead``, which can take its place afterwards. For
     the teacher's part tap ``head.layers.head_dist``. Predictions are the mean of both (Touvron et
-    al., 2021, section 4).
+    al., 2021, section 4), so the second must be taught: a plain baseline, or a term of weight 0,
+    needs ``VisionTransformerClsHead``, and with several processes an untaught classifier is an
+    unused parameter to DistributedDataParallel.
 
     Raises:
         ValueError: The backbone gives no distillation token.

@@ -1,4 +1,4 @@
-# CIFAR-100 in CRD's setting, which the papers share: 240 epochs of batches of 64, random crops of
+# CIFAR-100 in CRD's setting, which the tables share: 240 epochs of batches of 64, random crops of
 # the image padded by 4 pixels, flips. A network's config adds its backbone and the head's width.
 _base_ = ["mmpretrain::_base_/datasets/cifar100_bs16.py", "mmpretrain::_base_/default_runtime.py"]
 custom_imports = dict(imports=["mmkd"])

@@ -1,4 +1,4 @@
-# RegNetY-160 teaches MobileNetV2 by LogSum: Miles & Mikolajczyk, Table 3.
+# RegNetY-160 teaches MobileNetV2 by LogSum: a pair of Miles & Mikolajczyk, Table 1.
 _base_ = ["./mobilenet-v2_8xb32_in1k-20pct.py", "../_base_/terms/logsum.py"]
 
 teacher_checkpoint = "checkpoints/regnety-160.pth"

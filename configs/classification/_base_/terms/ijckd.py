@@ -1,12 +1,8 @@
 # IJCKD with the teacher's classifier, which the head holds: SimKD's term, and the logits of both
 # features under that classifier.
+_base_ = "./simkd.py"
+
 terms = dict(
-    map=dict(
-        student="head.connector",
-        projector=dict(type="mmkd.IdentityProjector"),
-        normalizer=dict(type="mmkd.IdentityNormalizer"),
-        loss=dict(type="mmkd.MSELoss"),
-    ),
     logits=dict(
         student="head.fc",
         teacher="head.fc",

@@ -1,4 +1,6 @@
-# Schedule, hooks and logging of the digits configs.
+# Schedule and intervals of the digits configs.
+_base_ = "../../_base_/small_runtime.py"
+
 max_epochs = 3
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
 test_cfg = dict(type="TestLoop")
@@ -18,24 +20,4 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-
-default_scope = "mmpretrain"
-custom_imports = dict(imports=["mmkd"])
-default_hooks = dict(
-    timer=dict(type="IterTimerHook"),
-    logger=dict(type="LoggerHook", interval=20),
-    param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", interval=max_epochs),
-    sampler_seed=dict(type="DistSamplerSeedHook"),
-)
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(backend="nccl"),
-)
-randomness = dict(seed=0)
-vis_backends = [dict(type="LocalVisBackend")]
-visualizer = dict(type="UniversalVisualizer", vis_backends=vis_backends)
-log_level = "INFO"
-load_from = None
-resume = False
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_epochs))
