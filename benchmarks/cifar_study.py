@@ -145,13 +145,13 @@ def describe(results: Sequence[RunResult]) -> list[str]:
 
 INTRODUCTION = """\
 1,000 training and 200 test images a class. Student: ResNet-8 with a stem of stride 2, 5 epochs;
-teacher: ResNet-14 of twice its width, 25 epochs (`configs/classification/cifar10_10k`). Scores are
-those of the last epoch. KD, KL, SRRL, SimKD, IJCKD and the ensemble have their papers' weights.
-For LogSum the papers give 1 and 2 elsewhere; 1 was the best of 0.3, 1 and 2 in a look at one seed
-on this test set. The squared distances of the ablations have weight 2, untuned. LogSum's projector is
-linear unless said, as in the papers' ablations. SimKD has no loss on labels, and its gradient is
-small: a schedule this short leaves it far from its end. Times are from a shared machine and do not
-compare."""
+teacher: ResNet-14 of twice its width, 25 epochs (`configs/classification/cifar10_10k`). Scores
+are those of the last epoch. KD, KL, SRRL, SimKD, IJCKD and the ensemble have their papers'
+weights. For LogSum the papers give 1 and 2 elsewhere; 1 was the best of 0.3, 1 and 2 in a look
+at one seed on this test set. The squared distances of the ablations have weight 2, untuned.
+LogSum's projector is linear unless said, as in the papers' ablations. SimKD has no loss on
+labels, and its gradient is small: a schedule this short leaves it far from its end. Times are
+from a shared machine and do not compare."""
 
 
 def main() -> None:
