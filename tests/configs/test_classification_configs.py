@@ -130,7 +130,7 @@ def terms_of(path: Path) -> set[str]:
 
 def test_names_tell_what_there_is() -> None:
     assert len(CIFAR) == 13 + 2 * 10 + 5 + 4 + 2 + 10 + 11
-    assert len(IMAGENET) == 3 + 3 + 2 + 2 + 3 * 6 + 4 + 2
+    assert len(IMAGENET) == 3 + 3 + 2 + 2 + 3 * 6 + 5 + 2
     for path in SHIPPED:
         assert terms_of(path) == set((hook_of(read(path), "DistillHook") or {}).get("terms", {}))
     for path in PAIRS:
