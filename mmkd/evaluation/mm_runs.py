@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,10 @@ _IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level")
 
 
 @dataclass(frozen=True)
-class ConfigRecipe:
+class ConfigRecipe(ABC):
     """An epoch-based config with ``work_dir`` and ``randomness.seed``.
 
-    What the tasks share; each adds ``iterations``, ``files``, ``prepare`` and ``scores``. See
+    What the tasks share; each adds ``iterations``, ``files`` and ``scores``. See
     :class:`mmkd.evaluation.runs.Recipe`.
     """
 
@@ -61,19 +62,19 @@ class ConfigRecipe:
         """The config, less what only names the run."""
         return {k: v for k, v in self.config.to_dict().items() if k not in _IRRELEVANT}
 
-    def prepare(self, config: Config) -> None:
-        """Makes a copy of the config leave what :meth:`scores` needs."""
+    def config_to_run(self) -> Config:
+        """A copy of the config that leaves what :meth:`scores` needs."""
+        return copy.deepcopy(self.config)
 
+    @abstractmethod
     def scores(self, runner: Runner) -> dict[str, float]:
         """Of the trained model, in percent."""
-        raise NotImplementedError
 
     def train(self, on_iteration: Callable[[], None]) -> Trained:
         """Runs the config, and scores the model of its last epoch."""
-        config = copy.deepcopy(self.config)
+        config = self.config_to_run()
         config.experiment_name = f"{self.work_dir.name}_{time.time_ns()}"
         config.visualizer.name = config.experiment_name
-        self.prepare(config)
         hook = _IterationHook(on_iteration)
         runner = Runner.from_cfg(config)
         runner.register_hook(hook)
@@ -111,10 +112,12 @@ class MMRecipe(ConfigRecipe):
         """Annotations, and the teachers' checkpoints."""
         return [self._training_annotations, self.annotations, *self.teachers]
 
-    def prepare(self, config: Config) -> None:
+    def config_to_run(self) -> Config:
         """Its own validation writes the detections."""
+        config = super().config_to_run()
         prefix = str(self.work_dir / DETECTIONS).removesuffix(".bbox.json")
         config.val_evaluator.outfile_prefix = prefix
+        return config
 
     def scores(self, runner: Runner) -> dict[str, float]:
         """Average precision of the last validation's detections, by pycocotools."""
