@@ -91,26 +91,22 @@ class FeatureDistiller(nn.Module):
         self.weight = weight
         self.student_extra_tokens = student_extra_tokens
         self.teacher_extra_tokens = teacher_extra_tokens
-        classifiers = {
-            name: classifier
-            for name, classifier in (
-                ("student_classifier", student_classifier),
-                ("teacher_classifier", teacher_classifier),
-            )
-            if classifier is not None
-        }
-        self.loss = build_part(
-            loss if loss is not None else _LOSS,
-            num_channels=teacher_channels,
-            **{"student_classifier": None, "teacher_classifier": None, **classifiers},
+        classifiers = dict(
+            student_classifier=student_classifier, teacher_classifier=teacher_classifier
         )
-        if classifiers and isinstance(loss, nn.Module):
+        self.loss = build_part(
+            loss if loss is not None else _LOSS, num_channels=teacher_channels, **classifiers
+        )
+        given = [name for name, classifier in classifiers.items() if classifier is not None]
+        if given and isinstance(loss, nn.Module):
             raise ValueError(
-                f"{', '.join(classifiers)} is given beside a loss that is built already: "
+                f"{', '.join(given)} is given beside a loss that is built already: "
                 "give it to the loss, or the loss as a config"
             )
-        for name in classifiers.keys() - inspect.signature(type(self.loss)).parameters.keys():
-            raise ValueError(f"{name} is given, but {type(self.loss).__name__} takes none")
+        taken = inspect.signature(type(self.loss)).parameters
+        for name in given:
+            if name not in taken:
+                raise ValueError(f"{name} is given, but {type(self.loss).__name__} takes none")
         defaults = _OF_LOGITS if getattr(self.loss, "takes_logits", False) else _OF_FEATURES
         self.projector = build_part(
             projector if projector is not None else defaults["projector"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from toy import draw_running_statistics, toy_config
 
 import mmkd  # noqa: F401  (registers what the configs name)
 
@@ -172,38 +172,14 @@ INHERIT = {"head.fc": "head.fc"}
 
 # Runner configs ---------------------------------------------------------------------------
 
-_names = (f"classifier{i}" for i in itertools.count())
-
 
 def classifier_config(work_dir: Path, model: dict | None = None, **overrides: Any) -> Config:
-    """A plain run of 2 epochs of 4 iterations; every run has a name, so a logger, of its own."""
-    name = next(_names)
-    config = Config(
-        dict(
-            model=model or classifier(),
-            train_dataloader=dict(
-                batch_size=4,
-                num_workers=0,
-                sampler=dict(type="DefaultSampler", shuffle=True),
-                dataset=dict(type="LabelledNoise"),
-            ),
-            train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=2, val_interval=1),
-            optim_wrapper=dict(
-                type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.01, weight_decay=0.05)
-            ),
-            default_hooks=dict(
-                logger=dict(type="LoggerHook", interval=1),
-                checkpoint=dict(type="CheckpointHook", interval=1),
-            ),
-            randomness=dict(seed=3),
-            default_scope="mmpretrain",
-            log_level="WARNING",
-            visualizer=dict(
-                type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name=name
-            ),
-            experiment_name=name,
-            work_dir=str(work_dir / name),
-        )
+    """``toy_config`` with a classifier of MMPretrain's and labelled noise."""
+    config = toy_config(
+        work_dir,
+        model=model or classifier(),
+        default_scope="mmpretrain",
+        **{"train_dataloader.dataset.type": "LabelledNoise"},
     )
     config.merge_from_dict(overrides)
     return config
@@ -234,11 +210,7 @@ def write_classifier(folder: Path, name: str = "teacher", seed: int = 7, **model
         torch.manual_seed(seed)
         built = MODELS.build(config.model)
         built.init_weights()
-        for key, buffer in built.named_buffers():
-            if key.endswith("running_mean"):
-                buffer.normal_(std=0.3)
-            elif key.endswith("running_var"):
-                buffer.uniform_(0.5, 2)
+        draw_running_statistics(built)
         built.head.fc.bias.data.normal_()
     torch.save(dict(state_dict=built.state_dict()), folder / f"{name}.pth")
     return dict(config=str(folder / f"{name}.py"), checkpoint=str(folder / f"{name}.pth"))

@@ -245,6 +245,15 @@ VALIDATION: dict[str, Any] = dict(
 )
 
 
+def draw_running_statistics(model: nn.Module) -> None:
+    """Such as a training leaves, from the global random state."""
+    for key, buffer in model.named_buffers():
+        if key.endswith("running_mean"):
+            buffer.normal_(std=0.3)
+        elif key.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+
+
 def write_teacher(folder: Path, name: str = "teacher", seed: int = 7, **model: Any) -> dict:
     """Writes a wider toy model's config and weights; the ``teacher`` setting that names them."""
     config = Config(
@@ -254,11 +263,7 @@ def write_teacher(folder: Path, name: str = "teacher", seed: int = 7, **model: A
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         built = MODELS.build(config.model)
-        for key, buffer in built.named_buffers():
-            if key.endswith("running_mean"):
-                buffer.normal_(std=0.3)
-            elif key.endswith("running_var"):
-                buffer.uniform_(0.5, 2)
+        draw_running_statistics(built)
     torch.save(dict(state_dict=built.state_dict()), folder / f"{name}.pth")
     return dict(config=str(folder / f"{name}.py"), checkpoint=str(folder / f"{name}.pth"))
 
