@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,9 +20,15 @@ from mmkd.registry import MODELS
 NARROW = dict(num_classes=3, in_channels=4, teacher_channels=6)
 
 
-def build(kind: str, **settings: Any) -> nn.Module:
+@pytest.fixture(autouse=True)
+def in_mmpretrain() -> Iterator[None]:
+    """MMPretrain's own heads build their losses in the default scope, whoever set it before."""
     with DefaultScope.overwrite_default_scope("mmpretrain"):
-        return MODELS.build(dict(type=f"mmkd.{kind}", **settings))
+        yield
+
+
+def build(kind: str, **settings: Any) -> nn.Module:
+    return MODELS.build(dict(type=f"mmkd.{kind}", **settings))
 
 
 def connector_head(**settings: Any) -> Any:
