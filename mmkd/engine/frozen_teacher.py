@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.engine.input_conversion import ImageFormat, InputConversion, image_sizes
@@ -60,6 +61,8 @@ class FrozenTeacher:
             self.probed = self.features(blank)
         self.ran = ran
         self.loaded: LoadReport | None = None
+        self.introduction = ""
+        self._where = where
 
     def module(self, path: str) -> nn.Module:
         """A module of the teacher's, to be used beside its features.
@@ -73,13 +76,19 @@ class FrozenTeacher:
             self.loaded.require(inner)
         return module
 
-    def describe(self) -> str:
-        """What a user wants to see logged about it."""
+    def introduce(self, origin: str) -> None:
+        """Logs what a user wants to know about it, and keeps it as :attr:`introduction`.
+
+        Args:
+            origin: What the network is and where it comes from.
+        """
         total = sum(1 for _ in self.model.modules()) - 1
-        return (
+        self.introduction = (
+            f"{self._where}: {origin}; "
             f"input {'as the student sees it' if self._convert.is_identity else 'converted'}; "
             f"runs {len(self.ran)} of {total} modules"
         )
+        print_log(self.introduction, logger="current")
 
     def features(self, inputs: Tensor, context: Any = None) -> dict[str, Any]:
         """Tapped outputs for a batch in the student's format.

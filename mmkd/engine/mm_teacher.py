@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
@@ -88,10 +87,7 @@ class MMTeacher:
         with naming(f"{self.where}.checkpoint"):
             report.require(teacher.ran)
         teacher.loaded = report
-        print_log(
-            f"{self.where}: {type(model).__name__} from {report}; {teacher.describe()}",
-            logger="current",
-        )
+        teacher.introduce(f"{type(model).__name__} from {report}")
         return teacher, list(terms)
 
     def _build_model(self) -> nn.Module:

@@ -112,6 +112,7 @@ class ModuleTeacher:
             probe_size=probe_size,
             dtype=dtype,
         )
+        teacher.introduce(f"{type(self.module).__name__}, a module from memory")
         return teacher, terms
 
 

@@ -175,7 +175,10 @@ def test_named_taps_and_how_far_it_runs() -> None:
     teacher, found = build(dict(module=net), *terms)
     assert found == terms
     assert teacher.ran == {"first", "norm", "second"}
-    assert teacher.describe() == "input as the student sees it; runs 3 of 4 modules"
+    assert teacher.introduction == (
+        "Owner teacher: Net, a module from memory; input as the student sees it; runs 3 of 4 "
+        "modules"
+    )
     assert {k: v.shape for k, v in teacher.probed.items()} == dict(
         first=(1, 4, 8, 8), second=(1, 6, 4, 4)
     )
@@ -262,7 +265,7 @@ def test_images_are_converted(source: ImageFormat, order: str, mean: tuple, std:
         dim=1,
     )
     torch.testing.assert_close(seen[0].double(), expected, rtol=1e-5, atol=1e-4)
-    assert "input converted" in teacher.describe()
+    assert "input converted" in teacher.introduction
 
 
 def preprocessor() -> nn.Module:

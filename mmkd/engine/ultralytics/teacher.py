@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
@@ -134,11 +133,7 @@ class YOLOTeacher:
             probe_size=probe_size,
             dtype=dtype,
         )
-        print_log(
-            f"{self.where}: {type(model).__name__} of {len(model.names)} classes from {origin}; "
-            f"{teacher.describe()}",
-            logger="current",
-        )
+        teacher.introduce(f"{type(model).__name__} of {len(model.names)} classes from {origin}")
         return teacher, resolved
 
     def _load(self) -> tuple[nn.Module, str]:

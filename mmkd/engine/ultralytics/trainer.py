@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from ultralytics.cfg import DEFAULT_CFG
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import LOCAL_RANK
+from ultralytics.utils import LOCAL_RANK, RANK, YAML
 from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from mmkd.distillation import Distillation, Measured
@@ -105,9 +107,21 @@ class DistillTrainer(ExactResume):
             )
             found |= {term.name: term for term in matched}
         terms = [found[term.name] for term in terms]
+        if RANK in (-1, 0):
+            self._record(teachers, terms)
         return Distillation(
             _OWNER, student, terms, teachers, lambda: student(blank), seed=self.args.seed
         )
+
+    def _record(self, teachers: Mapping[str, FrozenTeacher], terms: Sequence[Term]) -> None:
+        """Leaves in the run's folder what ``args.yaml`` does not tell: teachers and terms."""
+        record = {
+            "teachers": [teacher.introduction for teacher in teachers.values()],
+            "terms": {term.name: asdict(term) for term in terms},
+        }
+        # YAML itself refuses tuples and what comes from other libraries.
+        plain = json.loads(json.dumps(record, default=str))
+        YAML.save(self.save_dir / "distill.yaml", plain)
 
     def _setup_train(self) -> None:
         super()._setup_train()
