@@ -1,0 +1,163 @@
+"""Runs side by side: values by hand, pooled seeds, intervals by the definition."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+import pytest
+import scenes
+
+from mmkd.evaluation.bootstrap import bootstrap
+from mmkd.evaluation.coco import evaluate
+from mmkd.evaluation.coco_files import Annotations, read_annotations, read_detections
+from mmkd.evaluation.comparison import Run, compare_runs
+from mmkd.evaluation.detection_errors import break_down_errors
+from mmkd.evaluation.input_error import InputError
+
+NOISE = {"plain": 0.3, "distilled": 0.2, "teacher": 0.05}
+
+
+@pytest.fixture(scope="module")
+def annotations(tmp_path_factory: pytest.TempPathFactory) -> Annotations:
+    folder = tmp_path_factory.mktemp("comparison")
+    return read_annotations(scenes.write(folder, "truth.json", scenes.truth_of(0, 30)))
+
+
+@pytest.fixture(scope="module")
+def runs(annotations: Annotations, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    folder, truth = tmp_path_factory.mktemp("runs"), scenes.truth_of(0, 30)
+    runs = []
+    for index, (name, seed) in enumerate(
+        [("plain", 0), ("plain", 1), ("distilled", 0), ("distilled", 1), ("teacher", 0)]
+    ):
+        found = scenes.found_in(truth, index, noise=NOISE[name])
+        file = scenes.write(folder, f"{name}{seed}.json", found)
+        runs.append(Run(name, read_detections(file, annotations), 1000 * (index + 1), 0.5 + index))
+    return runs
+
+
+def test_groups_pool_their_seeds(annotations: Annotations, runs: list[Run]) -> None:
+    comparison = compare_runs(annotations, runs, resamples=0)
+    assert [(g.name, g.role) for g in comparison.groups] == [
+        ("plain", "baseline"),
+        ("distilled", "run"),
+        ("teacher", "teacher"),
+    ]
+    by_run = [evaluate(annotations, run.detections) for run in runs]
+    for name, members in (("plain", [0, 1]), ("distilled", [2, 3]), ("teacher", [4])):
+        group = comparison.group(name)
+        for metric, score in group.metrics.items():
+            values = [by_run[index].metrics[metric] for index in members]
+            assert score.values == pytest.approx(values, nan_ok=True)
+            assert score.mean == pytest.approx(fmean(values), nan_ok=True)
+            assert score.spread == (pytest.approx(stdev(values)) if len(values) > 1 else None)
+            assert score.interval is None
+        for label, score in group.classes.items():
+            expected = fmean(by_run[index].class_ap[label] for index in members)
+            assert score.mean == pytest.approx(expected, nan_ok=True)
+        errors = [break_down_errors(annotations, runs[index].detections) for index in members]
+        for kind, (count, cost) in group.errors.items():
+            assert count == fmean(error.counts[kind] for error in errors)
+            assert cost == pytest.approx(fmean(error.cost[kind] for error in errors))
+    assert comparison.group("plain").step_seconds == 1.0
+    assert comparison.group("distilled").parameters == 3000
+
+
+def test_differences_and_the_share_of_the_lead(annotations: Annotations, runs: list[Run]) -> None:
+    comparison = compare_runs(annotations, runs, resamples=0)
+    plain, distilled, teacher = (comparison.group(n).metrics["mAP"].mean for n in NOISE)
+    assert plain < distilled < teacher  # as their noise says
+    gain = comparison.group("distilled").differences["mAP"]
+    assert gain.value == pytest.approx(distilled - plain)
+    assert math.isnan(gain.low) and math.isnan(gain.high)
+    lead = comparison.group("distilled").lead_closed
+    assert lead is not None
+    assert lead.value == pytest.approx((distilled - plain) / (teacher - plain))
+    assert comparison.group("plain").differences == {}
+    assert comparison.group("plain").lead_closed is comparison.group("teacher").lead_closed is None
+
+
+def test_intervals_are_percentiles_of_the_paired_draws(
+    annotations: Annotations, runs: list[Run]
+) -> None:
+    comparison = compare_runs(annotations, runs, resamples=200, seed=3)
+    draws = bootstrap([evaluate(annotations, run.detections) for run in runs], 200, 3).metrics
+    maps = draws[:, :, 0]
+    gain = maps[2:4].mean(0) - maps[:2].mean(0)
+    estimate = comparison.group("distilled").differences["mAP"]
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(gain, (2.5, 97.5))))
+    assert estimate.low < estimate.value < estimate.high
+    lead = comparison.group("distilled").lead_closed
+    ends = np.percentile(gain / (maps[4] - maps[:2].mean(0)), (2.5, 97.5))
+    assert lead is not None and (lead.low, lead.high) == pytest.approx(tuple(ends))
+    own = np.percentile(maps[2:4].mean(0), (2.5, 97.5))
+    assert comparison.group("distilled").metrics["mAP"].interval == pytest.approx(tuple(own))
+
+
+def test_no_lead_to_close(annotations: Annotations, runs: list[Run]) -> None:
+    # The teacher is the worst here.
+    worse = [Run({"plain": "teacher", "teacher": "plain"}.get(r.name, r.name), r.detections)
+             for r in runs]  # fmt: skip
+    comparison = compare_runs(annotations, worse, resamples=20)
+    assert comparison.group("distilled").lead_closed is None
+
+
+def test_a_lead_within_the_noise_has_no_interval(annotations: Annotations, runs: list[Run]) -> None:
+    plain, distilled = runs[0].detections, runs[2].detections
+    scores = {name: evaluate(annotations, found).metrics["mAP"]
+              for name, found in (("plain", plain), ("same", runs[1].detections))}  # fmt: skip
+    low, high = sorted(scores, key=lambda name: scores[name])
+    both = {"plain": plain, "same": runs[1].detections}
+    comparison = compare_runs(
+        annotations,
+        [Run("plain", both[low]), Run("distilled", distilled), Run("teacher", both[high])],
+        resamples=100,
+    )
+    lead = comparison.group("distilled").lead_closed
+    assert lead is not None and not math.isnan(lead.value)
+    assert math.isnan(lead.low) and math.isnan(lead.high)
+
+
+def test_roles_by_name(annotations: Annotations, runs: list[Run]) -> None:
+    renamed = [Run(f"{run.name}s", run.detections) for run in runs]
+    comparison = compare_runs(annotations, renamed, resamples=0)
+    assert comparison.baseline is None and comparison.teacher is None
+    assert all(group.differences == {} for group in comparison.groups)
+    named = compare_runs(annotations, renamed, resamples=0, baseline="plains", teacher="teachers")
+    assert [group.role for group in named.groups] == ["baseline", "run", "teacher"]
+    with pytest.raises(KeyError):
+        named.group("plain")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(baseline="other"), "baseline.*plain, distilled, teacher.*'other'"),
+        (dict(teacher="other"), "teacher.*'other'"),
+        (dict(teacher="plain"), "both 'plain'"),
+        (dict(resamples=-1), "0 or more"),
+        (dict(backend="faster", resamples=10), "no matches"),
+    ],
+)
+def test_options_that_cannot_be(
+    annotations: Annotations, runs: list[Run], options: dict, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        compare_runs(annotations, runs, **options)
+
+
+def test_no_runs(annotations: Annotations) -> None:
+    with pytest.raises(InputError, match="at least one run"):
+        compare_runs(annotations, [])
+
+
+def test_empty_detections_score_0(annotations: Annotations, tmp_path: Path) -> None:
+    empty = read_detections(scenes.write(tmp_path, "empty.json", []), annotations)
+    comparison = compare_runs(annotations, [Run("plain", empty), Run("run", empty)], resamples=10)
+    group = comparison.group("run")
+    assert group.metrics["mAP"].mean == 0
+    assert group.differences["mAP"].value == group.differences["mAP"].high == 0
+    assert group.errors["missed"][0] == np.count_nonzero(~annotations.crowd)
