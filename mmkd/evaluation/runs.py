@@ -7,9 +7,10 @@ import hashlib
 import json
 import math
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,27 +27,39 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import nn
+
+from mmkd.evaluation.environment import describe_environment
 
 __all__ = [
     "DETECTIONS",
+    "RESULT",
     "Job",
     "Recipe",
     "RunResult",
     "Trained",
+    "TrainingRecord",
+    "holds_another_run",
     "run_all",
     "spread",
     "stored_result",
     "train_and_evaluate",
+    "weights_digest",
 ]
 
 # Where a detector's recipe leaves its detections in the work dir.
 DETECTIONS = "detections.bbox.json"
-_RESULT = "result.json"
+RESULT = "result.json"
+_STARTED = "started.json"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One trained and evaluated network."""
+    """One trained and evaluated network.
+
+    What comes after ``work_dir`` is unknown of runs that earlier versions made; see
+    :class:`Trained`.
+    """
 
     name: str
     seed: int
@@ -55,6 +68,11 @@ class RunResult:
     training_seconds: float
     checkpoint: str
     work_dir: str
+    iterations: int | None = None
+    annotations: str | None = None
+    images: str | None = None
+    initial_weights: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def detections(self) -> Path:
@@ -71,12 +89,79 @@ class Trained:
         training_seconds: Without evaluation.
         checkpoint: File of the weights.
         scores: Of these weights, in percent by metric.
+        iterations: Of the training, where there was one.
+        annotations: COCO file of the images on which a detector was scored.
+        images: Folder of these.
+        initial_weights: :func:`weights_digest` of the network as training began.
+        environment: In which it was trained.
     """
 
     parameters: int
     training_seconds: float
     checkpoint: str
     scores: dict[str, float]
+    iterations: int | None = None
+    annotations: str | None = None
+    images: str | None = None
+    initial_weights: str | None = None
+    environment: dict[str, str] = field(default_factory=describe_environment)
+
+
+@dataclass
+class TrainingRecord:
+    """What a training leaves in its work dir as it goes, for whoever takes it up again.
+
+    Args:
+        file: Where it is kept.
+        fingerprint: Of the run.
+        initial_weights: :func:`weights_digest` of the network as training began; None before.
+        epoch_seconds: Of the training epochs that are over, without evaluation.
+    """
+
+    file: Path
+    fingerprint: str
+    initial_weights: str | None = None
+    epoch_seconds: list[float] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, work_dir: Path, fingerprint: str) -> TrainingRecord:
+        """The record of the same run, where it was started before; or a new one."""
+        file = work_dir / _STARTED
+        stored = _read_json(file)
+        if stored.get("fingerprint") == fingerprint:
+            return cls(file, **stored)
+        record = cls(file, fingerprint)
+        record._write()
+        return record
+
+    @property
+    def is_started(self) -> bool:
+        """Whether checkpoints in the work dir are this run's."""
+        return self.initial_weights is not None
+
+    @property
+    def training_seconds(self) -> float:
+        """Of all epochs, those before an interruption included."""
+        return sum(self.epoch_seconds)
+
+    def start(self, network: nn.Module) -> None:
+        """Notes the weights of a training that begins with its first epoch."""
+        self.initial_weights = weights_digest(network)
+        self._write()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Starts the clock of an epoch, counted from 0."""
+        del self.epoch_seconds[epoch:]
+        self._begun = time.perf_counter()
+
+    def end_epoch(self) -> None:
+        """Stops it. To be called before a checkpoint is saved."""
+        self.epoch_seconds.append(time.perf_counter() - self._begun)
+        self._write()
+
+    def _write(self) -> None:
+        names = ("fingerprint", "initial_weights", "epoch_seconds")
+        _write_json(self.file, {name: getattr(self, name) for name in names})
 
 
 class Recipe(Protocol):
@@ -100,11 +185,15 @@ class Recipe(Protocol):
     def files(self) -> list[Path]:
         """Files whose content matters too: data, teachers."""
 
-    def train(self, on_iteration: Callable[[], None]) -> Trained:
+    def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
         """Trains, and scores what was trained.
+
+        A training that ``record`` says was started before goes on from its last checkpoint, if it
+        then ends as if it had never been interrupted; otherwise it begins again.
 
         Args:
             on_iteration: To be called after every training iteration.
+            record: To be kept up to date.
         """
 
 
@@ -157,14 +246,15 @@ def _work(job: Job) -> float:
 
 
 def _run_in_turn(jobs: Sequence[Job], progress: Progress) -> list[RunResult]:
-    results = []
+    results, done = [], 0.0
     whole = progress.add_task("", total=sum(map(_work, jobs)))
     for job in jobs:
         progress.update(whole, description=f"{job.title}, seed {job.recipe.seed}")
-        if stored_result(job.recipe) is not None:
-            progress.advance(whole, _work(job))
         advance = partial(progress.advance, whole, job.cost)
         results.append(train_and_evaluate(job.recipe, job.name, advance))
+        # A run that was finished, or partly made before, has not advanced it this far.
+        done += _work(job)
+        progress.update(whole, completed=done)
     return results
 
 
@@ -194,6 +284,15 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _fingerprint(recipe: Recipe) -> str:
     """Of the settings, and of what is in the files that they name."""
     hashes = [hashlib.sha256(f.read_bytes()).hexdigest() for f in recipe.files() if f.is_file()]
@@ -201,13 +300,29 @@ def _fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _read_json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    """In one step: whoever is stopped while writing leaves no half of a file."""
+    unfinished = file.with_name(f"{file.name}.part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(file)
+
+
+def holds_another_run(recipe: Recipe) -> bool:
+    """Whether the recipe's work dir holds a run with other settings, data or teachers, finished or
+    not, which training would overwrite."""
+    stored = [_read_json(recipe.work_dir / name) for name in (RESULT, _STARTED)]
+    found = {each["fingerprint"] for each in stored if each}
+    return bool(found - {_fingerprint(recipe)})
+
+
 def stored_result(recipe: Recipe) -> RunResult | None:
     """The result of the same run, where it was finished before in the recipe's work dir."""
-    file = recipe.work_dir / _RESULT
-    if not file.is_file():
-        return None
-    stored = json.loads(file.read_text())
-    if stored["fingerprint"] != _fingerprint(recipe):
+    stored = _read_json(recipe.work_dir / RESULT)
+    if not stored or stored["fingerprint"] != _fingerprint(recipe):
         return None
     result = RunResult(**stored["result"])
     return result if Path(result.checkpoint).is_file() else None
@@ -218,8 +333,8 @@ def train_and_evaluate(
 ) -> RunResult:
     """Trains and scores a recipe.
 
-    A run that was finished before is not repeated. What libraries print goes to ``output.log``
-    in the work dir.
+    A run that was finished before is not repeated, and one that was interrupted goes on from its
+    last checkpoint. What libraries print goes to ``output.log`` in the work dir.
 
     Args:
         recipe: What to train.
@@ -232,14 +347,11 @@ def train_and_evaluate(
     fingerprint = _fingerprint(recipe)
     work_dir = recipe.work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
+    record = TrainingRecord.open(work_dir, fingerprint)
     with _output_to(work_dir / "output.log"):
-        trained = recipe.train(on_iteration)
+        trained = recipe.train(on_iteration, record)
     result = RunResult(name=name, seed=recipe.seed, work_dir=str(work_dir), **asdict(trained))
-    text = json.dumps(dict(fingerprint=fingerprint, result=asdict(result)), indent=2) + "\n"
-    # In one step: whoever is stopped while writing leaves no half of a result.
-    unfinished = work_dir / f"{_RESULT}.part"
-    unfinished.write_text(text)
-    unfinished.replace(work_dir / _RESULT)
+    _write_json(work_dir / RESULT, dict(fingerprint=fingerprint, result=asdict(result)))
     return result
 
 

@@ -12,9 +12,9 @@ from mmengine.registry import MODELS, DefaultScope
 from small_scale import ROOT, is_distillation, read
 
 from mmkd.data.handwritten_digits import HandwrittenDigits
-from mmkd.evaluation.figures import read_scalars
 from mmkd.evaluation.mm_classification import ClassificationRecipe
-from mmkd.evaluation.runs import RunResult, train_and_evaluate
+from mmkd.evaluation.runs import RunResult, TrainingRecord, train_and_evaluate
+from mmkd.evaluation.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = ROOT / "configs/classification/digits"
 STUDENTS = sorted(CONFIGS.glob("resnet8-w4_*.py"))
@@ -76,12 +76,12 @@ def test_the_score_is_the_checkpoints_share_of_right_answers(student: RunResult)
 
 
 def test_both_losses_fall(student: RunResult) -> None:
-    lines = [line for line in read_scalars(student.work_dir) if "loss" in line]
-    assert [line["step"] for line in lines] == [20, 40, 60]
+    curves = {curve.name: curve.points for curve in read_work_dir(student.work_dir).curves}
+    assert [step for step, _ in curves[TASK_LOSS]] == [20, 40, 60]
     # The head calls its cross-entropy "loss", and MMEngine logs it instead of the sum.
-    task = [line["loss"] for line in lines]
+    task = [loss for _, loss in curves[TASK_LOSS]]
     assert np.log(10) > task[0] > task[1] > task[2] > 0
-    distance = [line["loss_distill_feature"] for line in lines]
+    distance = [loss for _, loss in curves["loss_distill_feature"]]
     assert distance[0] > distance[1] > distance[2]
 
 
@@ -99,11 +99,14 @@ def test_takes_a_step(path: Path, tmp_path: Path, teacher: RunResult) -> None:
     settings = config(path.stem, tmp_path, teacher.checkpoint if distills else None)
     shorten(settings)
     steps: list[None] = []
-    trained = ClassificationRecipe(settings).train(lambda: steps.append(None))
+    record = TrainingRecord.open(tmp_path, "test")
+    trained = ClassificationRecipe(settings).train(lambda: steps.append(None), record)
     assert len(steps) == 2
     assert trained.parameters == 1782
-    line = read_scalars(tmp_path)[0]
-    assert is_distillation(settings) == distills == ("distill_ratio" in line)
+    work = read_work_dir(tmp_path)
+    names = {curve.name for curve in work.curves}
+    assert is_distillation(settings) == distills == ("distill_ratio" in names)
     terms = settings.custom_hooks[0].terms if distills else {}
-    assert {f"loss_distill_{name}" for name in terms} == {k for k in line if "loss_distill" in k}
-    assert all(np.isfinite(value) for value in line.values())
+    assert {f"loss_distill_{name}" for name in terms} == {k for k in names if "loss_distill" in k}
+    # Every value is finite, for the others would be noted.
+    assert work.notes == []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.progress import Progress
+from torch import nn
 from toy_recipe import ToyRecipe
 
-from mmkd.evaluation.runs import Job, RunResult, run_all, spread, stored_result
+from mmkd.evaluation.runs import Job, RunResult, run_all, spread, stored_result, weights_digest
 
 SETTINGS = (3.0, 1.0, 2.0)
 both_ways = pytest.mark.parametrize("workers", [1, 2])
@@ -45,7 +48,10 @@ def test_results_in_the_order_of_the_jobs(tmp_path: Path, workers: int) -> None:
         training_seconds=1.5,
         checkpoint=str(tmp_path / "run_3_seed0/weights.pth"),
         work_dir=str(tmp_path / "run_3_seed0"),
+        iterations=4,
+        environment=results[0].environment,
     )
+    assert results[0].environment["torch"] == torch.__version__
     assert (tmp_path / "run_3_seed0/output.log").read_text() == "training\n"
 
 
@@ -81,14 +87,40 @@ def test_a_result_without_its_checkpoint_does_not_count(tmp_path: Path) -> None:
 
 
 def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    """Detections as a property, not a field; the file's keys as they always were."""
     [result] = run_all(jobs(tmp_path, (3.0,)))
-    stored = json.loads((Path(result.work_dir) / "result.json").read_text())
+    file = Path(result.work_dir) / "result.json"
+    stored = json.loads(file.read_text())
     assert stored.keys() == {"fingerprint", "result"}
+    later = ("iterations", "annotations", "images", "initial_weights", "environment")
+    stored["result"] = {k: v for k, v in stored["result"].items() if k not in later}
     assert set(stored["result"]) == {
         *("name", "seed", "scores", "parameters", "training_seconds", "checkpoint", "work_dir")
     }
+    file.write_text(json.dumps(stored))
+    earlier = stored_result(ToyRecipe(tmp_path, 3.0))
+    assert earlier == replace(result, iterations=None, environment={})
     assert result.detections == Path(result.work_dir) / "detections.bbox.json"
+
+
+def test_the_digest_of_weights_is_of_names_shapes_types_and_values() -> None:
+    def digest(change: str = "") -> str:
+        torch.manual_seed(0)
+        network = nn.ModuleDict(dict(first=nn.Conv2d(2, 3, 1), second=nn.BatchNorm2d(3)))
+        if change == "buffer":
+            network["second"].num_batches_tracked += 1
+        elif change == "type":
+            network.to(torch.bfloat16)
+        elif change == "shape":
+            network["first"].weight.data = network["first"].weight.data.reshape(2, 3, 1, 1)
+        elif change == "name":
+            network["third"] = network.pop("second")
+        elif change == "value":
+            network["first"].bias.data[2] += 1e-6
+        return weights_digest(network)
+
+    changes = ("", "buffer", "type", "shape", "name", "value")
+    assert digest() == digest()
+    assert len({digest(change) for change in changes}) == len(changes)
 
 
 def test_several_workers_are_other_processes_of_one_thread(tmp_path: Path) -> None:

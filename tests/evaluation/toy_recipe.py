@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmkd.evaluation.runs import Trained
+from mmkd.evaluation.runs import Trained, TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ToyRecipe:
     def files(self) -> list[Path]:
         return [self.folder / "teacher.pth"]
 
-    def train(self, on_iteration: Callable[[], None]) -> Trained:
+    def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
         with (self.work_dir / "calls").open("a") as stream:
             stream.write(f"{os.getpid()} {torch.get_num_threads()}\n")
         print("training")
@@ -42,4 +42,4 @@ class ToyRecipe:
             on_iteration()
         checkpoint = self.work_dir / "weights.pth"
         checkpoint.write_text("weights")
-        return Trained(10, 1.5, str(checkpoint), {"top1": self.setting})
+        return Trained(10, 1.5, str(checkpoint), {"top1": self.setting}, self.iterations)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import yaml_model_load
-from ultralytics.utils import LOGGER
+from ultralytics.utils import DEFAULT_CFG, LOGGER
+from ultralytics.utils.patches import torch_load
+from ultralytics.utils.torch_utils import unwrap_model
 
+from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume
 from mmkd.engine.ultralytics.train import prepare
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.evaluation.runs import DETECTIONS, Trained
+from mmkd.evaluation.environment import describe_environment
+from mmkd.evaluation.runs import DETECTIONS, Trained, TrainingRecord
 
-__all__ = ["YOLORecipe", "detect"]
+__all__ = ["YOLORecipe", "detect", "log_to_stdout"]
 
 # What differs between two runs of one setting without changing what they compute: names, and the
 # places of files whose content counts by itself.
@@ -53,8 +58,14 @@ class YOLORecipe:
     @property
     def iterations(self) -> int:
         """Training iterations, from the annotation file."""
+        return self._epoch_length * self.settings.get("epochs", DEFAULT_CFG.epochs)
+
+    @property
+    def _epoch_length(self) -> int:
         images = len(json.loads(self.training_annotations.read_text())["images"])
-        return -(-images // self.settings["batch"]) * self.settings["epochs"]
+        # A fraction stands for a share of the GPU's memory: as many images as fit.
+        batch = self.settings.get("batch", DEFAULT_CFG.batch)
+        return -(-images // batch) if batch >= 1 else images
 
     @property
     def checkpoint(self) -> str:
@@ -68,51 +79,109 @@ class YOLORecipe:
         return {**content, "network": _definition(str(self.settings["model"]))}
 
     def files(self) -> list[Path]:
-        """Annotations, and the teacher."""
-        teachers = [self.settings.get(key) for key in _TEACHERS]
-        own = [Path(each) for each in teachers if isinstance(each, str)]
+        """Annotations, the teacher, and weights to start from."""
+        networks = [str(self.settings.get(key)) for key in (*_TEACHERS, "model")]
+        own = [Path(each) for each in networks if each.endswith(".pt")]
         return [self.training_annotations, self.annotations, *own]
 
-    def train(self, on_iteration: Callable[[], None]) -> Trained:
-        """Trains, then detects on the images with the last weights and scores what they find."""
-        model, arguments = prepare(self.settings)
-        clock = _Clock()
-        model.add_callback("on_train_epoch_start", clock.start)
-        model.add_callback("on_train_epoch_end", clock.stop)
-        model.add_callback("on_train_batch_end", lambda trainer: on_iteration())
-        detections = self.work_dir / DETECTIONS
-        where = dict(project=str(self.work_dir.parent.resolve()), name=self.work_dir.name)
-        with _log_to_stdout():
-            model.train(**{**arguments, **where, "exist_ok": True})
-            trained = YOLO(self.checkpoint)
-            detect(trained, self.annotations, self.images, detections, arguments["imgsz"])
+    def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
+        """Trains, then detects on the images with the last weights and scores what they find.
+
+        Ultralytics' own ``distill_model`` begins again where it was interrupted; so does whatever
+        did not finish its first epoch. With data loader workers, the augmentations of a resumed
+        run differ from those of an uninterrupted one.
+        """
+        checkpoint, detections = Path(self.checkpoint), self.work_dir / DETECTIONS
+        if not record.is_started:
+            # Left by another run.
+            checkpoint.unlink(missing_ok=True)
+        with log_to_stdout():
+            if not _is_finished(checkpoint):
+                self._run(on_iteration, record)
+            trained = YOLO(checkpoint)
+            detect(
+                trained,
+                self.annotations,
+                self.images,
+                detections,
+                self.settings.get("imgsz", DEFAULT_CFG.imgsz),
+            )
         return Trained(
             parameters=sum(p.numel() for p in trained.model.parameters()),
-            training_seconds=clock.seconds,
+            training_seconds=record.training_seconds,
             checkpoint=self.checkpoint,
             scores=evaluate_detections(self.annotations, detections).as_dict(),
+            iterations=self._epoch_length * len(record.epoch_seconds),
+            annotations=str(self.annotations),
+            images=str(self.images),
+            initial_weights=record.initial_weights,
+            environment=describe_environment(trained.device.type),
         )
+
+    def _run(self, on_iteration: Callable[[], None], record: TrainingRecord) -> None:
+        settings = dict(self.settings)
+        goes_on = CHECKPOINT_KEY in _entries(Path(self.checkpoint))
+        if goes_on:
+            settings["model"] = self.checkpoint
+        model, arguments = prepare(settings)
+        _keep(record, model)
+        model.add_callback("on_train_batch_end", lambda trainer: on_iteration())
+        if settings["teacher"] is None and not settings.get("distill_model"):
+            arguments["trainer"] = _PlainTrainer
+        if goes_on:
+            where = dict(resume=True, save_dir=str(self.work_dir))
+        else:
+            where = dict(project=str(self.work_dir.parent.resolve()), name=self.work_dir.name)
+        model.train(**{**arguments, **where, "exist_ok": True})
+
+
+class _PlainTrainer(ExactResume):
+    """Stock training, but for being resumed exactly."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        nothing: Any = SimpleNamespace(distillers=nn.ModuleDict())
+        self.distillation = nothing
+
+
+def _entries(checkpoint: Path) -> dict[str, Any]:
+    return torch_load(checkpoint, map_location="cpu") if checkpoint.is_file() else {}
+
+
+def _is_finished(checkpoint: Path) -> bool:
+    """Whether its training is over: its file keeps no optimizer, or is that of the last epoch."""
+    content = _entries(checkpoint)
+    if not content:
+        return False
+    return content["optimizer"] is None or content["epoch"] + 1 == content["train_args"]["epochs"]
+
+
+def _keep(record: TrainingRecord, model: YOLO) -> None:
+    """Keeps the record up to date while the model trains."""
+
+    def start(trainer: Any) -> None:
+        if trainer.start_epoch == 0:
+            network = unwrap_model(trainer.model)
+            # With distill_model, Ultralytics trains the two networks as one.
+            record.start(getattr(network, "student_model", network))
+
+    model.add_callback("on_train_start", start)
+    model.add_callback("on_train_epoch_start", lambda trainer: record.start_epoch(trainer.epoch))
+    model.add_callback("on_train_epoch_end", lambda trainer: record.end_epoch())
 
 
 def _definition(model: str) -> dict[str, Any]:
-    """What Ultralytics reads of a definition, scale included, but not where it lies."""
+    """What Ultralytics reads of a definition, scale included, but not where it lies.
+
+    Weights to start from are no definition; they count by their content.
+    """
+    if Path(model).suffix == ".pt":
+        return {}
     return {k: v for k, v in yaml_model_load(model).items() if k != "yaml_file"}
 
 
-class _Clock:
-    """Adds up the time spent in training epochs."""
-
-    seconds = 0.0
-
-    def start(self, trainer: Any) -> None:
-        self._start = time.perf_counter()
-
-    def stop(self, trainer: Any) -> None:
-        self.seconds += time.perf_counter() - self._start
-
-
 @contextmanager
-def _log_to_stdout() -> Any:
+def log_to_stdout() -> Any:
     """Ultralytics' logger keeps the stream that was there when it was made."""
     handlers = [each for each in LOGGER.handlers if hasattr(each, "setStream")]
     streams = [each.setStream(sys.stdout) for each in handlers]
