@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,19 @@ _CONTAINERS = ("state_dict", "model", "module")
 
 @dataclass(frozen=True)
 class CheckpointWeights:
-    """The weights of a checkpoint file, and which file it was."""
+    """The weights of a checkpoint file, and which file it was.
+
+    Args:
+        file: The file.
+        sha256: Of its bytes, in hexadecimal.
+        weights: By name.
+        meta: What OpenMMLab's runners store beside them, such as the config's text (``cfg``).
+    """
 
     file: Path
     sha256: str
     weights: dict[str, Tensor]
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Ignored:
@@ -84,6 +92,7 @@ def read_weights(path: str | Path, *, allow_pickle: bool = False) -> CheckpointW
     if not file.is_file():
         raise FileNotFoundError(f"no such file: {path}")
     content = _load(file, allow_pickle)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
     for name in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -96,4 +105,6 @@ def read_weights(path: str | Path, *, allow_pickle: bool = False) -> CheckpointW
     if not weights:
         raise ValueError(f"{path} holds no weights (looked at its top and under {_CONTAINERS})")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return CheckpointWeights(file=file, sha256=digest, weights=weights)
+    return CheckpointWeights(
+        file=file, sha256=digest, weights=weights, meta=meta if isinstance(meta, Mapping) else {}
+    )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-__all__ = ["draw_curves", "draw_detections", "draw_gap", "read_curves", "read_scalars"]
+from mmkd.evaluation.work_dirs import TASK_LOSS, read_work_dir
+
+__all__ = ["draw_curves", "draw_detections", "draw_gap"]
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey.
 COLORS = {"plain": "#D55E00", "distilled": "#0072B2", "teacher": "#000000", "truth": "#009E73"}
@@ -30,44 +30,8 @@ LABELS = {
     "truth": "ground truth",
 }
 MARKERS = {"plain": "o", "distilled": "s", "teacher": "^"}
-
-
-def read_scalars(work_dir: str | Path) -> list[dict[str, Any]]:
-    """The log lines of a work dir's newest run (``<timestamp>/vis_data/scalars.json``)."""
-    files = sorted(Path(work_dir).glob("*/vis_data/scalars.json"))
-    return [json.loads(line) for file in files[-1:] for line in file.read_text().splitlines()]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What a work dir logged: validation mAP in percent by epoch, and the training loss."""
-
-    scores: dict[int, float]
-    losses: dict[int, float]
-    loss_step: str
-
-
-def read_curves(work_dir: str | Path) -> Curves:
-    """The curves of a run of MMEngine's (``scalars.json``) or Ultralytics' (``results.csv``).
-
-    Distillation terms are left out of the loss, so that the curves of several runs compare.
-    """
-    table = Path(work_dir) / "results.csv"
-    if not table.is_file():
-        lines = read_scalars(work_dir)
-        return Curves(
-            {x["step"]: 100 * x["coco/bbox_mAP"] for x in lines if "coco/bbox_mAP" in x},
-            {x["step"]: _task_loss(x) for x in lines if "loss" in x},
-            "iteration",
-        )
-    with table.open(newline="") as stream:
-        rows = [{k.strip(): float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-    own = [k for k in rows[0] if k.startswith("train/") and not k.startswith("train/kd_")]
-    return Curves(
-        {int(row["epoch"]): 100 * row["metrics/mAP50-95(B)"] for row in rows},
-        {int(row["epoch"]): sum(row[key] for key in own) for row in rows},
-        "epoch",
-    )
+# As MMDetection and Ultralytics name it.
+_MAP_CURVES = ("coco/bbox_mAP", "metrics/mAP50-95(B)")
 
 
 def draw_detections(
@@ -142,15 +106,20 @@ def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> No
     Args:
         runs: Work dirs by model, one a seed.
         out: Picture to write.
+
+    Raises:
+        InputError: See :func:`mmkd.evaluation.work_dirs.read_work_dir`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for model, work_dirs in runs.items():
         for index, work_dir in enumerate(work_dirs):
-            curves = read_curves(work_dir)
             style = dict(color=COLORS[model], label=LABELS[model] if index == 0 else None)
-            left.plot(*_sorted(curves.scores), marker=MARKERS[model], **style)
-            right.plot(*_sorted(curves.losses), linewidth=1.5, **style)
-            right.set_xlabel(curves.loss_step)
+            for curve in read_work_dir(work_dir).curves:
+                if curve.name in _MAP_CURVES:
+                    left.plot(*zip(*curve.points, strict=True), marker=MARKERS[model], **style)
+                elif curve.name == TASK_LOSS:
+                    right.plot(*zip(*curve.points, strict=True), linewidth=1.5, **style)
+                    right.set_xlabel(curve.step)
     left.set(xlabel="epoch", ylabel="validation mAP (0.50:0.95), %", ylim=(0, None))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(ylabel="detection loss (without distillation)", ylim=(0, None))
@@ -159,15 +128,6 @@ def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> No
         axis.spines[["top", "right"]].set_visible(False)
     left.legend()
     _save(figure, out)
-
-
-def _sorted(points: Mapping[int, float]) -> tuple[list[int], list[float]]:
-    steps = sorted(points)
-    return steps, [points[step] for step in steps]
-
-
-def _task_loss(line: Mapping[str, float]) -> float:
-    return line["loss"] - sum(v for k, v in line.items() if k.startswith("loss_distill_"))
 
 
 def draw_gap(scores: Mapping[str, Sequence[float]], out: str | Path) -> None:

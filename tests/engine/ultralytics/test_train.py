@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from mmkd.cli import app
 from mmkd.configs import config_file
 from mmkd.engine.ultralytics.train import prepare, read_settings
 from mmkd.evaluation import evaluate_detections
-from mmkd.evaluation.figures import read_curves
 from mmkd.evaluation.runs import RunResult, stored_result
+from mmkd.evaluation.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = Path(config_file("yolo/README.md")).parent
 DISTILL = str(CONFIGS / "digits/yolov5n-small_digits_distill.yaml")
@@ -74,6 +75,12 @@ def test_the_command_distils(toy: YOLOToy, tmp_path: Path) -> None:
     values = dict(zip(header.split(","), map(float, row.split(",")), strict=True))
     assert values["train/kd_loss"] == pytest.approx(2 * values["distill/backbone"], rel=1e-4)
     assert values["distill/backbone"] > 0
+    # The report reads from the run's folder what it was taught by.
+    run = read_work_dir(tmp_path / "run")
+    assert run.teacher["checkpoint"] == str(toy.teacher)
+    assert run.teacher["sha256"] == hashlib.sha256(Path(toy.teacher).read_bytes()).hexdigest()
+    assert run.settings["terms.backbone.parts.weight"] == 2
+    assert run.notes == []
 
 
 @pytest.mark.parametrize(
@@ -132,12 +139,12 @@ def test_the_demo_scores_what_it_detects(results: list[RunResult], out: Path) ->
 def test_the_demos_pictures_and_curves(results: list[RunResult], out: Path) -> None:
     for name in ("detections.png", "curves.png", "gap.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
-    curves = read_curves(results[2].work_dir)
-    assert list(curves.losses) == [1, 2]
+    losses = dict(read_work_dir(results[2].work_dir).curve(TASK_LOSS).points)
+    assert list(losses) == [1, 2]
     header, row = (Path(results[2].work_dir) / "results.csv").read_text().splitlines()[:2]
     values = dict(zip(header.split(","), map(float, row.split(",")), strict=True))
     task = sum(values[f"train/{name}_loss"] for name in ("box", "cls", "dfl"))
-    assert curves.losses[1] == pytest.approx(task)
+    assert losses[1] == pytest.approx(task)
 
 
 def test_an_unknown_framework(tmp_path: Path) -> None:
