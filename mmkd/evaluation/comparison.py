@@ -62,13 +62,11 @@ class Score:
         mean: Over the seeds.
         spread: Standard deviation of the seeds; None with one.
         values: One a seed.
-        interval: Bootstrapped 95% interval over images, of the mean; None without one.
     """
 
     mean: float
     spread: float | None
     values: list[float]
-    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +111,7 @@ class Comparison:
         groups: In the order of the runs.
         baseline: Name of the group to which the others are compared, if any.
         teacher: Name of the teacher's group, if any.
-        resamples: Of the bootstrap; 0 without.
+        resamples: Of the bootstrap; 0 without one, as where nothing is compared.
         seed: Of the bootstrap.
     """
 
@@ -152,9 +150,12 @@ def compare_runs(
 ) -> Comparison:
     """Evaluates runs and compares them with a baseline.
 
-    Intervals come from a paired bootstrap over images (:mod:`mmkd.evaluation.bootstrap`): they say
-    what other images would have given, not what other seeds would; the spread of the seeds stands
-    beside them. Seeds are pooled by their mean, within each resample.
+    Differences get intervals from a paired bootstrap over images
+    (:mod:`mmkd.evaluation.bootstrap`): they say what other images would have given, not what other
+    seeds would; the spread of the seeds stands beside them. Seeds are pooled by their mean, within
+    each resample. Single figures get no interval: on few images COCO's average precision is too
+    high by more than an interval tells, though by much the same for every run
+    (``benchmarks/bootstrap_coverage.py``).
 
     Args:
         annotations: What was to be found.
@@ -162,7 +163,7 @@ def compare_runs(
         settings: COCO's own by default.
         baseline: Name of the runs to compare the others to; ``plain`` where there are such.
         teacher: Name of the teacher's runs; ``teacher`` where there are such.
-        resamples: Of the bootstrap; 0 leaves the intervals out.
+        resamples: Of the bootstrap, made where there is a baseline; 0 leaves the intervals out.
         seed: Of the bootstrap.
         backend: See :func:`mmkd.evaluation.coco.evaluate`.
         workers: Processes; the outcome is the same with any number.
@@ -200,6 +201,7 @@ def compare_runs(
             errors.append(break_down_errors(annotations, found, max_detections=limit))
             advance(len(found))
         samples = None
+        resamples = resamples if baseline is not None and len(names) > 1 else 0
         if resamples:
             total = sum(len(match.image) for each in evaluations for match in each.matches)
             samples = bootstrap(
@@ -313,12 +315,10 @@ class _Pooled:
         scores = {}
         for name in self.names(part):
             values = [each[name] for each in self.values[part]]
-            draws = self.draws(part, name)
             scores[name] = Score(
                 mean=fmean(values),
                 spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
                 values=values,
-                interval=None if draws is None else _interval(draws),
             )
         return scores
 

@@ -95,7 +95,7 @@ def _grids(comparison: Comparison, classes: bool) -> list[_Grid]:
     about = ["%"]
     if seeds > 1:
         about.append(f"mean ± standard deviation of {seeds} seeds")
-    if comparison.resamples and comparison.baseline is not None:
+    if comparison.resamples:
         about.append(f"difference [95% interval, {comparison.resamples} resamples of the images]")
     how = ", ".join(about)
     figures = _scores_grid(
@@ -200,7 +200,6 @@ def _entries(scores: Mapping[str, Score], differences: Mapping[str, Estimate]) -
             "mean": _known(score.mean),
             "spread": _known(score.spread),
             "values": [_known(value) for value in score.values],
-            "interval": score.interval and [_known(end) for end in score.interval],
             "difference": _estimate_json(differences[name]) if differences else None,
         }
         for name, score in scores.items()
@@ -218,7 +217,7 @@ def _known(value: float | None) -> float | None:
 def as_csv(comparison: Comparison) -> str:
     """A line a run and figure: percent, points for differences, empty where undefined."""
     stream = io.StringIO()
-    columns = "run role kind name mean spread low high difference difference_low difference_high"
+    columns = "run role kind name mean spread difference difference_low difference_high"
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns.split())
     for group in comparison.groups:
@@ -227,10 +226,9 @@ def as_csv(comparison: Comparison) -> str:
             ("class", group.classes, group.class_differences),
         ):
             for name, score in scores.items():
-                ends = score.interval or (None, None)
                 change = differences.get(name)
                 own = [change.value, change.low, change.high] if change else [None] * 3
-                row = [_known(value) for value in (score.mean, score.spread, *ends, *own)]
+                row = [_known(value) for value in (score.mean, score.spread, *own)]
                 writer.writerow([group.name, group.role, kind, name, *row])
         for error, (count, cost) in group.errors.items():
             writer.writerow([group.name, group.role, "error count", error, count])

@@ -54,7 +54,6 @@ def test_groups_pool_their_seeds(annotations: Annotations, runs: list[Run]) -> N
             assert score.values == pytest.approx(values, nan_ok=True)
             assert score.mean == pytest.approx(fmean(values), nan_ok=True)
             assert score.spread == (pytest.approx(stdev(values)) if len(values) > 1 else None)
-            assert score.interval is None
         for label, score in group.classes.items():
             expected = fmean(by_run[index].class_ap[label] for index in members)
             assert score.mean == pytest.approx(expected, nan_ok=True)
@@ -93,8 +92,6 @@ def test_intervals_are_percentiles_of_the_paired_draws(
     lead = comparison.group("distilled").lead_closed
     ends = np.percentile(gain / (maps[4] - maps[:2].mean(0)), (2.5, 97.5))
     assert lead is not None and (lead.low, lead.high) == pytest.approx(tuple(ends))
-    own = np.percentile(maps[2:4].mean(0), (2.5, 97.5))
-    assert comparison.group("distilled").metrics["mAP"].interval == pytest.approx(tuple(own))
 
 
 def test_no_lead_to_close(annotations: Annotations, runs: list[Run]) -> None:
@@ -126,6 +123,7 @@ def test_roles_by_name(annotations: Annotations, runs: list[Run]) -> None:
     comparison = compare_runs(annotations, renamed, resamples=0)
     assert comparison.baseline is None and comparison.teacher is None
     assert all(group.differences == {} for group in comparison.groups)
+    assert compare_runs(annotations, renamed, resamples=5).resamples == 0
     named = compare_runs(annotations, renamed, resamples=0, baseline="plains", teacher="teachers")
     assert [group.role for group in named.groups] == ["baseline", "run", "teacher"]
     with pytest.raises(KeyError):
