@@ -10,24 +10,18 @@ from statistics import mean
 from rich.console import Console
 from rich.markdown import Markdown
 
+from mmkd.evaluation import paired_runs
 from mmkd.evaluation.environment import describe_environment
+from mmkd.evaluation.paired_runs import compare_results
 from mmkd.evaluation.runs import RunResult, spread
-
-METRICS = ("mAP", "AP50", "AP75")
+from mmkd.evaluation.tables import conclusions
 
 
 def score_table(results: Sequence[RunResult]) -> list[str]:
-    """Markdown table, a line a name in the order of appearance."""
-    lines = [
-        "| run | seeds | mAP | AP50 | AP75 | parameters | training, s |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, runs in by_name(results).items():
-        scores = " | ".join(spread([run.scores[metric] for run in runs]) for metric in METRICS)
-        seconds = spread([run.training_seconds for run in runs])
-        parameters = f"{runs[0].parameters / 1e6:.2f} M"
-        lines.append(f"| {name} | {len(runs)} | {scores} | {parameters} | {seconds} |")
-    return lines
+    """Detectors compared with the runs ``plain``, as Markdown; then what the figures say."""
+    comparison = compare_results(results)
+    said = [f"- {sentence}" for sentence in conclusions(comparison)] if comparison else []
+    return [*paired_runs.score_table(results, comparison), "", *said]
 
 
 def accuracy_table(results: Sequence[RunResult], plain: str = "plain") -> list[str]:

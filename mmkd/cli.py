@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +25,22 @@ class Layout(str, Enum):
     coco = "coco"
     yolo = "yolo"
     both = "both"
+
+
+class Backend(str, Enum):
+    """Implementations of COCO's evaluation."""
+
+    pycocotools = "pycocotools"
+    faster = "faster"
+
+
+class CategoryIds(str, Enum):
+    """Conventions of category ids."""
+
+    auto = "auto"
+    ids = "ids"
+    zero_based = "zero-based"
+    one_based = "one-based"
 
 
 class Framework(str, Enum):
@@ -55,6 +73,172 @@ def demo(
         run_demo(out or Path(f"work_dirs/demo{suffix}"), seeds=seeds, framework=framework.value)
     except (FileExistsError, ImportError) as error:
         raise typer.BadParameter(str(error)) from error
+
+
+@app.command("eval")
+def evaluate(
+    annotations: Annotated[Path, typer.Argument(help="COCO annotation file.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]FILE...",
+            help="Detections in COCO's result format, or checkpoints (.pth of MMDetection, .pt of "
+            "Ultralytics). Files of one name are seeds of one run.",
+        ),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="Run to compare to.", show_default="plain, if there is one")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="The teacher.", show_default="teacher, if there is one")
+    ] = None,
+    resamples: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of the images, for 95% intervals; 0 for none.",
+            show_default="1000; 0 with --backend faster",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    backend: Annotated[
+        Backend, typer.Option(help="pycocotools, or faster-coco-eval with its figures.")
+    ] = Backend.pycocotools,
+    category_ids: Annotated[
+        CategoryIds, typer.Option(help="How to read the detections' category ids.")
+    ] = CategoryIds.auto,
+    area: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LOW:HIGH",
+            help="Range of object areas in square pixels; instead of COCO's, each by one option.",
+        ),
+    ] = None,
+    max_detections: Annotated[
+        list[int] | None,
+        typer.Option(help="Per image and class; each by one option.", show_default="1, 10, 100"),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line a figure.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the tables for a README.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Draw figures into this folder.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images, for checkpoints.")
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="A checkpoint's config, where not the one that it holds."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where checkpoints' detections go.")] = Path(
+        "work_dirs/eval"
+    ),
+    classes: Annotated[
+        bool | None,
+        typer.Option(help="Print the table by class.", show_default="up to 25 classes"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="all cores, if it pays")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Evaluate detections as COCO does, and compare runs with intervals and kinds of error.
+
+    ``mmkd eval val.json plain=a.json distilled=b.json teacher=c.json``
+    """
+    from mmkd.evaluation.coco import CocoSettings
+    from mmkd.evaluation.command import (
+        EvalOutputs,
+        Requests,
+        evaluate_files,
+        parse_areas,
+        parse_configs,
+        parse_runs,
+    )
+
+    with _user_errors("eval"):
+        settings: dict[str, Any] = {}
+        if area:
+            settings["areas"] = parse_areas(area)
+        if max_detections:
+            settings["max_detections"] = tuple(max_detections)
+        evaluate_files(
+            annotations,
+            parse_runs(runs),
+            requests=Requests(images, parse_configs(config or []), out),
+            outputs=EvalOutputs(json, csv, markdown, figures),
+            settings=CocoSettings(**settings),
+            category_ids=category_ids.value,
+            baseline=baseline,
+            teacher=teacher,
+            resamples=_resamples(resamples, backend),
+            seed=seed,
+            backend=backend.value,
+            workers=workers,
+            classes=classes,
+            force=force,
+        )
+
+
+def _resamples(asked: int | None, backend: Backend) -> int:
+    if asked is not None:
+        return asked
+    return 1000 if backend is Backend.pycocotools else 0
+
+
+@app.command()
+def report(
+    work_dirs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="COCO annotation file.", show_default="the one that the runs name"),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of its images.", show_default="likewise")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Of the images, for intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+) -> None:
+    """Write one HTML page on a run, or on several side by side."""
+    from mmkd.evaluation.report import write_report
+
+    with _user_errors("report"):
+        file = write_report(
+            work_dirs, out, annotations=annotations, images=images, resamples=resamples, seed=seed
+        )
+    typer.echo(file)
+
+
+@app.command()
+def compare(
+    config: Annotated[
+        str,
+        typer.Argument(help="Config with a DistillHook, or a YAML file of `mmkd yolo train`."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for runs, tables and report.")],
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Each by one option.", show_default="0")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Override a config value."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    resamples: Annotated[int, typer.Option(min=0, help="Of the images, for intervals.")] = 1000,
+) -> None:
+    """Train plain and distilled from the same start, evaluate both, and report the difference.
+
+    A comparison that was stopped goes on when it is called again.
+    """
+    from mmkd.evaluation.paired_runs import compare_config
+
+    with _user_errors("compare"):
+        file = compare_config(
+            config, seeds or [0], out, options=options or [], workers=workers, resamples=resamples
+        )
+    typer.echo(file)
 
 
 @data.command()
@@ -145,9 +329,20 @@ def train(
         raise
 
 
-def _stopped(error: Exception) -> typer.Exit:
-    typer.echo(f"mmkd yolo train: {error}", err=True)
+def _stopped(error: Exception, command: str = "yolo train") -> typer.Exit:
+    typer.echo(f"mmkd {command}: {error}", err=True)
     return typer.Exit(2)
+
+
+@contextmanager
+def _user_errors(command: str) -> Iterator[None]:
+    """Ends with the message alone where the input is at fault."""
+    from mmkd.evaluation.input_error import InputError
+
+    try:
+        yield
+    except (InputError, FileNotFoundError) as error:
+        raise _stopped(error, command) from error
 
 
 def main() -> None:

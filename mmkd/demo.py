@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from statistics import mean
 
 from mmengine.config import Config
 from rich.console import Console
-from rich.table import Table
 
 from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
-from mmkd.evaluation.environment import describe_environment
 from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
 from mmkd.evaluation.mm_runs import MMRecipe
-from mmkd.evaluation.runs import Job, Recipe, RunResult, run_all, spread
+from mmkd.evaluation.paired_runs import write_results
+from mmkd.evaluation.runs import Job, Recipe, RunResult, run_all
 
 __all__ = ["digits_config", "run_demo"]
 
@@ -41,7 +37,6 @@ COSTS = {
     "yolov5": {"teacher": 1.9, "plain": 1.0, "distilled": 1.4},
 }
 NUM_TRAIN, NUM_VAL = 1000, 200
-HEADINGS = ("detector", "mAP", "AP50", "AP75", "parameters", "training", "checkpoint")
 
 
 def run_demo(out: str | Path, *, seeds: int = 1, framework: str = "faster_rcnn") -> list[RunResult]:
@@ -51,7 +46,8 @@ def run_demo(out: str | Path, *, seeds: int = 1, framework: str = "faster_rcnn")
     config, annotations or teacher changed is trained again.
 
     Args:
-        out: Folder for data, runs, pictures, ``results.md`` and ``results.json``.
+        out: Folder for data, runs, pictures, ``results.md``, ``results.json`` and
+            ``report.html``.
         seeds: Number of seeds, from 0 up.
         framework: ``'faster_rcnn'`` (MMDetection) or ``'yolov5'`` (Ultralytics).
 
@@ -77,10 +73,10 @@ def run_demo(out: str | Path, *, seeds: int = 1, framework: str = "faster_rcnn")
         ]
     )
     _draw(results, data, out)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(_table(results))
-    _write(results, out)
-    console.print(f"pictures, results.md and results.json: {out}", highlight=False)
+    report = write_results(results, out, title=f"Digits, {framework}: scores of the validation set")
+    console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    console.print(f"pictures, results.md and results.json: {out}")
+    console.print(f"report, for a browser: {report}")
     return results
 
 
@@ -139,42 +135,3 @@ def _draw(results: list[RunResult], data: Path, out: Path) -> None:
     )
     draw_curves({role: [r.work_dir for r in runs[role]] for role in ROLES}, out / "curves.png")
     draw_gap({role: [r.scores["mAP"] for r in runs[role]] for role in ROLES}, out / "gap.png")
-
-
-def _rows(results: list[RunResult]) -> list[list[str]]:
-    return [
-        [
-            LABELS[role],
-            *[spread([r.scores[name] for r in runs]) for name in ("mAP", "AP50", "AP75")],
-            f"{runs[0].parameters / 1e6:.2f} M",
-            f"{spread([r.training_seconds for r in runs])} s",
-            runs[0].checkpoint,
-        ]
-        for role, runs in _by_role(results).items()
-    ]
-
-
-def _conclusion(results: list[RunResult]) -> str:
-    scores = {k: mean(r.scores["mAP"] for r in runs) for k, runs in _by_role(results).items()}
-    gain, gap = scores["distilled"] - scores["plain"], scores["teacher"] - scores["plain"]
-    share = f", {gain / gap:.0%} of the teacher's lead of {gap:.1f}" if gap > 0 else ""
-    return f"Distillation adds {gain:+.1f} mAP points{share}."
-
-
-def _table(results: list[RunResult]) -> Table:
-    count = len(_by_role(results)["plain"])
-    seeds = "1 seed" if count == 1 else f"{count} seeds, mean ± standard deviation"
-    table = Table(title=f"Digits, validation set, {seeds}", caption=_conclusion(results))
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if 0 < index < 6 else "left", overflow="fold")
-    for row in _rows(results):
-        table.add_row(*row)
-    return table
-
-
-def _write(results: list[RunResult], out: Path) -> None:
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *_rows(results)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    about = "\n".join(f"- {key}: {value}" for key, value in describe_environment().items())
-    (out / "results.md").write_text(f"{table}\n\n{_conclusion(results)}\n\n{about}\n")
-    (out / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")

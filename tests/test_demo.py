@@ -13,9 +13,9 @@ from mmkd import demo
 from mmkd.cli import app
 from mmkd.configs import config_file
 from mmkd.evaluation import evaluate_detections
-from mmkd.evaluation.figures import read_scalars
 from mmkd.evaluation.mm_runs import MMRecipe
 from mmkd.evaluation.runs import RunResult, stored_result
+from mmkd.evaluation.work_dirs import read_work_dir
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,9 @@ def test_scores_are_those_of_the_trainers_own_evaluation(
     results: list[RunResult], out: Path
 ) -> None:
     for result in results:
-        logged = [line for line in read_scalars(result.work_dir) if "coco/bbox_mAP" in line]
-        assert result.scores["mAP"] == pytest.approx(100 * logged[-1]["coco/bbox_mAP"], abs=0.051)
+        logged = read_work_dir(result.work_dir).curve("coco/bbox_mAP")
+        assert logged is not None
+        assert result.scores["mAP"] == pytest.approx(logged.points[-1][1], abs=0.051)
         scores = evaluate_detections(out / "data/annotations/val.json", result.detections)
         assert result.scores == scores.as_dict()
 
@@ -63,8 +64,25 @@ def test_scores_are_those_of_the_trainers_own_evaluation(
 def test_pictures_and_tables(results: list[RunResult], out: Path) -> None:
     for name in ("detections.png", "curves.png", "gap.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
-    assert json.loads((out / "results.json").read_text())[2]["name"] == "distilled"
-    assert "student, distilled" in (out / "results.md").read_text()
+    written = json.loads((out / "results.json").read_text())
+    assert [run["name"] for run in written["runs"]] == ["teacher", "plain", "distilled"]
+    scores = written["comparison"]["runs"]["distilled"]["metrics"]["mAP"]
+    assert scores["values"] == [results[2].scores["mAP"]]
+    gain = results[2].scores["mAP"] - results[1].scores["mAP"]
+    assert scores["difference"]["value"] == pytest.approx(gain)
+    assert f"distilled against plain: {gain:+.1f} mAP points" in (out / "results.md").read_text()
+
+
+def test_the_report_is_one_page_of_all_runs(
+    results: list[RunResult], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (out / "report.html").read_text()
+    assert all(result.work_dir in page for result in results)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "NUM_TRAIN", 16)
+        patch.setattr(demo, "NUM_VAL", 4)
+        demo.run_demo(out)
+    assert str(out / "report.html") in capsys.readouterr().out
 
 
 def test_a_changed_config_is_trained_again(results: list[RunResult], out: Path) -> None:

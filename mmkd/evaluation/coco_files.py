@@ -277,4 +277,4 @@ def _without_box(detections: Records) -> str:
 def _file_names(detections: Records) -> list[str] | None:
     """Where every entry has one."""
     names: list[Any] = [entry.get("file_name") for entry in detections.entries]
-    return names if set(map(type, names)) == {str} and all(names) else None
+    return names if set(map(type, names)) == {str} else None

@@ -378,6 +378,9 @@ def test_long_lists_of_categories_are_shortened(tmp_path: Path) -> None:
         # Some have no name, or no text for one.
         ([(1, "2.jpg"), (2, "1.jpg")], [(1, "1.jpg"), (2, None)], [0, 1], "by image_id"),
         ([(1, "2.jpg"), (2, "1.jpg")], [(1, 5), (2, "")], [0, 1], "by image_id"),
+        ([(1, ""), (2, "1.jpg")], [(2, ""), (1, "")], [1, 0], "by image_id"),
+        # More digits than Python takes for a number, and a digit that it does not take.
+        ([(1, "9" * 5000 + ".jpg"), (2, "²")], [("9" * 5000, DROP), ("²", DROP)], [0, 1], "suffix"),
         # LVIS has no names.
         ([(139, ""), (285, "")], [(285, "0285.jpg"), (139, "0139.jpg")], [1, 0], "by image_id"),
         # Strings as older YOLOs write them, and numbers that are no ids.

@@ -80,7 +80,7 @@ def mutated(draw: st.DrawFn, content: Any) -> bytes:
                 key
             )
         else:
-            container[key] = draw(VALUES)
+            container[key] = copy.deepcopy(draw(VALUES))
     text = json.dumps(root[0], ensure_ascii=draw(st.booleans()))
     raw = bytearray(text.encode(errors="surrogatepass"))
     damage = draw(st.sampled_from(["none"] * 6 + ["cut", "flip"]))
@@ -155,7 +155,7 @@ def test_without_mutations(folder: Path) -> None:
         assert found.image.tolist() == images and found.category.tolist() == categories
 
 
-@settings(max_examples=400)
+@settings(max_examples=500)
 @given(raw=mutated(TRUTH))
 def test_annotations(folder: Path, raw: bytes) -> None:
     file = folder / "truth.json"
@@ -168,7 +168,7 @@ def test_annotations(folder: Path, raw: bytes) -> None:
         check_annotations(truth)
 
 
-@settings(max_examples=400)
+@settings(max_examples=500)
 @given(
     raw=mutated(MMDETECTION) | mutated(ULTRALYTICS) | mutated(TRUTH),
     category_ids=st.sampled_from(["auto", "auto", "ids", "zero-based", "one-based"]),
@@ -186,7 +186,7 @@ def test_detections(folder: Path, raw: bytes, category_ids: Any) -> None:
         check_detections(found, truth)
 
 
-@settings(max_examples=100)
+@settings(max_examples=150)
 @given(raw=mutated(TRUTH), found_raw=mutated(MMDETECTION) | mutated(ULTRALYTICS))
 def test_both(folder: Path, raw: bytes, found_raw: bytes) -> None:
     file, found_file = folder / "truth.json", folder / "found.json"

@@ -1,0 +1,275 @@
+"""What ``mmkd eval`` does with the files that it is given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from joblib import cpu_count
+from rich.console import Console
+
+from mmkd.evaluation.coco import COCO_AREAS, Backend, CocoSettings
+from mmkd.evaluation.coco_files import (
+    Annotations,
+    CategoryIds,
+    read_annotations,
+    read_detections,
+)
+from mmkd.evaluation.comparison import Comparison, Run, compare_runs
+from mmkd.evaluation.detect import detect_with
+from mmkd.evaluation.input_error import InputError
+from mmkd.evaluation.tables import as_csv, as_json, conclusions, markdown_tables, rich_tables
+from mmkd.evaluation.work_dirs import read_work_dir
+
+__all__ = [
+    "EvalOutputs",
+    "NamedFile",
+    "Requests",
+    "evaluate_files",
+    "parse_areas",
+    "parse_configs",
+    "parse_runs",
+]
+
+CHECKPOINTS = (".pth", ".pt")
+# Below this many detections, starting processes takes longer than evaluating in one.
+_FEW = 50_000
+# Longer tables by class are for files; in the terminal they hide the rest.
+_MANY_CLASSES = 25
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """A detection file or a checkpoint, and its run's name in tables."""
+
+    name: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Requests:
+    """How to get the detections of checkpoints.
+
+    Args:
+        images: Folder of the annotations' images.
+        configs: MMDetection configs by run, where not that of the checkpoint.
+        out: Folder for the detection files.
+    """
+
+    images: Path | None = None
+    configs: Mapping[str, Path] | None = None
+    out: Path = Path("work_dirs/eval")
+
+
+@dataclass(frozen=True)
+class EvalOutputs:
+    """Files to write, and the folder of the figures; each may be left out."""
+
+    json: Path | None = None
+    csv: Path | None = None
+    markdown: Path | None = None
+    figures: Path | None = None
+
+
+def parse_runs(arguments: Sequence[str]) -> list[NamedFile]:
+    """Reads ``FILE`` and ``NAME=FILE``.
+
+    Without a name, a run is called as its file; files that trainers name alike in each work dir
+    are called as that folder, less ``_seed<number>``.
+    """
+    return [_named(argument) for argument in arguments]
+
+
+def _named(argument: str) -> NamedFile:
+    name, separator, file = argument.partition("=")
+    if separator and name and not Path(argument).exists():
+        return NamedFile(name, Path(file))
+    path = Path(argument)
+    name = path.name.split(".")[0]
+    if name in ("detections", "predictions", "last", "best") or name.startswith("epoch_"):
+        # Ultralytics keeps its checkpoints one folder further down.
+        folder = path.parent.parent if path.parent.name == "weights" else path.parent
+        name = re.sub(r"_seed\d+$", "", folder.resolve().name) or name
+    return NamedFile(name, path)
+
+
+def parse_configs(arguments: Sequence[str]) -> dict[str, Path]:
+    """Reads ``NAME=FILE``.
+
+    Raises:
+        InputError: Anything else.
+    """
+    configs = {}
+    for argument in arguments:
+        name, separator, file = argument.partition("=")
+        if not separator or not name or not file:
+            raise InputError(f"config: expected NAME=FILE, NAME being a run's, got {argument!r}")
+        configs[name] = Path(file)
+    return configs
+
+
+def parse_areas(arguments: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Reads ``NAME=LOW:HIGH``, in square pixels, behind the range ``all``.
+
+    Raises:
+        InputError: Anything else.
+    """
+    areas = {"all": COCO_AREAS["all"]}
+    for argument in arguments:
+        found = re.fullmatch(r"([^=]+)=([^:]+):([^:]+)", argument)
+        try:
+            if found is None:
+                raise ValueError(argument)
+            areas[found[1]] = (float(found[2]), float(found[3]))
+        except ValueError as error:
+            raise InputError(
+                f"area: expected NAME=LOW:HIGH in square pixels, as tiny=0:256, got {argument!r}"
+            ) from error
+    return areas
+
+
+def evaluate_files(
+    annotations: Path,
+    files: Sequence[NamedFile],
+    *,
+    requests: Requests,
+    outputs: EvalOutputs,
+    settings: CocoSettings,
+    category_ids: CategoryIds = "auto",
+    baseline: str | None = None,
+    teacher: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    backend: Backend = "pycocotools",
+    workers: int | None = None,
+    classes: bool | None = None,
+    force: bool = False,
+) -> Comparison:
+    """Evaluates, prints tables, and writes what is asked for.
+
+    Args:
+        annotations: COCO annotation file.
+        files: Detections or checkpoints.
+        requests: For checkpoints.
+        outputs: What to write.
+        settings: Areas and numbers of detections.
+        category_ids: See :func:`mmkd.evaluation.coco_files.read_detections`.
+        baseline: See :func:`mmkd.evaluation.comparison.compare_runs`, as the next five.
+        teacher: Likewise.
+        resamples: Likewise.
+        seed: Likewise.
+        backend: Likewise.
+        workers: Processes; by default as many as there are cores, or one for small files.
+        classes: Print the table by class; by default where there are no more than 25.
+        force: Replace files that exist.
+
+    Raises:
+        InputError: A file or an option that cannot be used.
+    """
+    _check_outputs(outputs, [annotations, *(each.file for each in files)], force)
+    truth = read_annotations(annotations)
+    runs = [_run_of(each, truth, requests, category_ids) for each in files]
+    many = sum(len(run.detections) for run in runs) > _FEW
+    comparison = compare_runs(
+        truth,
+        runs,
+        settings=settings,
+        baseline=baseline,
+        teacher=teacher,
+        resamples=resamples,
+        seed=seed,
+        backend=backend,
+        workers=workers or (cpu_count() if many else 1),
+        progress=True,
+    )
+    _print(comparison, len(truth.category_ids) <= _MANY_CLASSES if classes is None else classes)
+    _write(comparison, outputs)
+    return comparison
+
+
+def _check_outputs(outputs: EvalOutputs, inputs: Sequence[Path], force: bool) -> None:
+    taken = {file.resolve() for file in inputs}
+    for option in ("json", "csv", "markdown"):
+        file = getattr(outputs, option)
+        if file is None:
+            continue
+        if file.resolve() in taken:
+            raise InputError(f"--{option} {file} is one of the files to be read: name another")
+        if file.exists() and not force:
+            raise InputError(f"--{option} {file} exists: name another file, or replace by --force")
+
+
+def _run_of(
+    named: NamedFile, annotations: Annotations, requests: Requests, category_ids: CategoryIds
+) -> Run:
+    file, parameters = named.file, None
+    if file.suffix in CHECKPOINTS:
+        file, parameters = _detections_of(named, annotations, requests)
+    detections = read_detections(file, annotations, category_ids)
+    try:
+        source = named.file.parent
+        work_dir = read_work_dir(source.parent if source.name == "weights" else source)
+    except InputError:
+        return Run(named.name, detections, parameters)
+    return Run(named.name, detections, parameters or work_dir.parameters, work_dir.step_seconds)
+
+
+def _detections_of(
+    named: NamedFile, annotations: Annotations, requests: Requests
+) -> tuple[Path, int]:
+    """Detects with a checkpoint, once: the file's name tells from what it was made."""
+    if requests.images is None:
+        raise InputError(f"{named.file} is a checkpoint: give the images' folder by --images")
+    if not named.file.is_file():
+        raise InputError(f"{named.file}: expected a checkpoint, found no such file")
+    config = (requests.configs or {}).get(named.name)
+    key = hashlib.sha256(annotations.digest.encode())
+    for source in (named.file, config):
+        if source is not None and source.is_file():
+            key.update(source.read_bytes())
+    name = re.sub(r"[^\w.-]", "_", named.name)
+    out = requests.out / f"{name}-{key.hexdigest()[:12]}.bbox.json"
+    about = out.with_suffix(".about.json")
+    if not (out.is_file() and about.is_file()):
+        out.unlink(missing_ok=True)
+        made = detect_with(named.file, annotations, requests.images, out, config=config)
+        about.write_text(json.dumps(dict(parameters=made.parameters)))
+    return out, json.loads(about.read_text())["parameters"]
+
+
+def _print(comparison: Comparison, classes: bool) -> None:
+    console = Console()
+    conventions: dict[str, list[str]] = {}
+    for group in comparison.groups:
+        for each in group.evaluations:
+            conventions.setdefault(each.detections.convention, []).append(group.name)
+    for convention, names in conventions.items():
+        which = ", ".join(dict.fromkeys(names))
+        console.print(f"{which}: {convention}", highlight=False, markup=False)
+    for table in rich_tables(comparison, classes=classes):
+        console.print(table)
+    for sentence in conclusions(comparison):
+        console.print(sentence, highlight=False, markup=False)
+
+
+def _write(comparison: Comparison, outputs: EvalOutputs) -> None:
+    def as_text() -> str:
+        return json.dumps(as_json(comparison), indent=2) + "\n"
+
+    writers: list[tuple[Path | None, Callable[[], str]]] = [
+        (outputs.json, as_text),
+        (outputs.csv, lambda: as_csv(comparison)),
+        (outputs.markdown, lambda: markdown_tables(comparison)),
+    ]
+    for file, text in writers:
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text(), encoding="utf-8")
+    if outputs.figures is not None:
+        from mmkd.evaluation.comparison_figures import draw_all
+
+        draw_all(comparison, outputs.figures)
