@@ -153,7 +153,7 @@ def evaluate(
         Requests,
         evaluate_files,
         parse_areas,
-        parse_configs,
+        parse_pairs,
         parse_runs,
     )
 
@@ -166,7 +166,7 @@ def evaluate(
         evaluate_files(
             annotations,
             parse_runs(runs),
-            requests=Requests(images, parse_configs(config or []), out),
+            requests=Requests(images, parse_pairs("config", "NAME=FILE", config or []), out),
             outputs=EvalOutputs(json, csv, markdown, figures),
             settings=CocoSettings(**settings),
             category_ids=category_ids.value,
@@ -189,8 +189,21 @@ def _resamples(asked: int | None, backend: Backend) -> int:
 
 @app.command()
 def report(
-    work_dirs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
+    work_dirs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]WORK_DIR...",
+            help="Folders of runs; those of one name are seeds. Without a name: the folder's, less "
+            "_seed<number>.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    baseline: Annotated[
+        str | None, typer.Option(help="Run to compare to.", show_default="plain, if there is one")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="The teacher.", show_default="teacher, if there is one")
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(help="COCO annotation file.", show_default="the one that the runs name"),
@@ -198,15 +211,35 @@ def report(
     images: Annotated[
         Path | None, typer.Option(help="Folder of its images.", show_default="likewise")
     ] = None,
+    detections: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORK_DIR=FILE", help="A run's detections, where they lie elsewhere."),
+    ] = None,
+    category_ids: Annotated[
+        CategoryIds, typer.Option(help="How to read the detections' category ids.")
+    ] = CategoryIds.auto,
     resamples: Annotated[int, typer.Option(min=0, help="Of the images, for intervals.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
 ) -> None:
     """Write one HTML page on a run, or on several side by side."""
+    from mmkd.evaluation.command import parse_pairs, split_name
     from mmkd.evaluation.report import write_report
 
     with _user_errors("report"):
+        named = [split_name(each) for each in work_dirs]
+        elsewhere = parse_pairs("detections", "WORK_DIR=FILE", detections or [])
         file = write_report(
-            work_dirs, out, annotations=annotations, images=images, resamples=resamples, seed=seed
+            [path for _, path in named],
+            out,
+            annotations=annotations,
+            images=images,
+            detections={Path(folder): file for folder, file in elsewhere.items()},
+            names={path: name for name, path in named if name is not None},
+            baseline=baseline,
+            teacher=teacher,
+            category_ids=category_ids.value,
+            resamples=resamples,
+            seed=seed,
         )
     typer.echo(file)
 

@@ -31,8 +31,9 @@ __all__ = [
     "Requests",
     "evaluate_files",
     "parse_areas",
-    "parse_configs",
+    "parse_pairs",
     "parse_runs",
+    "split_name",
 ]
 
 CHECKPOINTS = (".pth", ".pt")
@@ -85,10 +86,9 @@ def parse_runs(arguments: Sequence[str]) -> list[NamedFile]:
 
 
 def _named(argument: str) -> NamedFile:
-    name, separator, file = argument.partition("=")
-    if separator and name and not Path(argument).exists():
-        return NamedFile(name, Path(file))
-    path = Path(argument)
+    given, path = split_name(argument)
+    if given is not None:
+        return NamedFile(given, path)
     name = path.name.split(".")[0]
     if name in ("detections", "predictions", "last", "best") or name.startswith("epoch_"):
         # Ultralytics keeps its checkpoints one folder further down.
@@ -97,19 +97,32 @@ def _named(argument: str) -> NamedFile:
     return NamedFile(name, path)
 
 
-def parse_configs(arguments: Sequence[str]) -> dict[str, Path]:
+def parse_pairs(option: str, form: str, arguments: Sequence[str]) -> dict[str, Path]:
     """Reads ``NAME=FILE``.
+
+    Args:
+        option: For messages, as ``form``.
+        form: What is expected.
+        arguments: One or more.
 
     Raises:
         InputError: Anything else.
     """
-    configs = {}
+    pairs = {}
     for argument in arguments:
         name, separator, file = argument.partition("=")
         if not separator or not name or not file:
-            raise InputError(f"config: expected NAME=FILE, NAME being a run's, got {argument!r}")
-        configs[name] = Path(file)
-    return configs
+            raise InputError(f"--{option}: expected {form}, got {argument!r}")
+        pairs[name] = Path(file)
+    return pairs
+
+
+def split_name(argument: str) -> tuple[str | None, Path]:
+    """Reads ``PATH`` and ``NAME=PATH``; a path that exists may hold an equals sign."""
+    name, separator, path = argument.partition("=")
+    if separator and name and not Path(argument).exists():
+        return name, Path(path)
+    return None, Path(argument)
 
 
 def parse_areas(arguments: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -19,7 +19,16 @@ from mmkd.evaluation.coco_files import Annotations, Detections
 from mmkd.evaluation.detection_errors import ERROR_TYPES, break_down_errors
 from mmkd.evaluation.input_error import InputError
 
-__all__ = ["Comparison", "Estimate", "GroupResult", "Role", "Run", "Score", "compare_runs"]
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "GroupResult",
+    "Role",
+    "Run",
+    "Score",
+    "compare_runs",
+    "find_roles",
+]
 
 Role = Literal["baseline", "teacher", "run"]
 # Names that need no option: those of our own runs.
@@ -99,6 +108,15 @@ class GroupResult:
     errors: dict[str, tuple[float, float]]
     parameters: int | None
     step_seconds: float | None
+
+    @property
+    def mean_precision(self) -> NDArray[np.float64]:
+        """``[ious, recalls]`` in percent: the mean over classes with objects, then over seeds."""
+        seeds = [
+            np.ma.masked_less(each.precision[..., 0, -1], 0).mean(axis=-1).filled(np.nan)
+            for each in self.evaluations
+        ]
+        return 100 * np.mean(seeds, axis=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,10 +201,7 @@ def compare_runs(
             "0, or take 'pycocotools'"
         )
     names = list(dict.fromkeys(run.name for run in runs))
-    baseline = _role_name("baseline", baseline, BASELINE, names)
-    teacher = _role_name("teacher", teacher, TEACHER, names)
-    if baseline is not None and baseline == teacher:
-        raise InputError(f"baseline and teacher are both {baseline!r}: name two different runs")
+    baseline, teacher = find_roles(names, baseline, teacher)
     settings = settings or CocoSettings()
     with _progress() if progress else nullcontext() as bars:
         track = _Track(bars)
@@ -236,6 +251,22 @@ def compare_runs(
         for name, indices in members.items()
     ]
     return Comparison(annotations, settings, groups, baseline, teacher, resamples, seed)
+
+
+def find_roles(
+    names: Sequence[str], baseline: str | None, teacher: str | None
+) -> tuple[str | None, str | None]:
+    """Which of the runs is the baseline, and which the teacher: ``plain`` and ``teacher``, where
+    there are such and no others are named.
+
+    Raises:
+        InputError: One is named that is not among them, or one for both.
+    """
+    baseline = _role_name("baseline", baseline, BASELINE, names)
+    teacher = _role_name("teacher", teacher, TEACHER, names)
+    if baseline is not None and baseline == teacher:
+        raise InputError(f"baseline and teacher are both {baseline!r}: name two different runs")
+    return baseline, teacher
 
 
 def _role_name(role: str, asked: str | None, default: str, names: Sequence[str]) -> str | None:

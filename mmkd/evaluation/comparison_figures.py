@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
 from mmkd.evaluation.coco import COCO_AREAS, IOUS, RECALLS
 from mmkd.evaluation.comparison import Comparison, GroupResult
@@ -140,7 +139,7 @@ def draw_precision_recall(comparison: Comparison, out: str | Path) -> Figure | N
         The figure; None, and nothing is written, where no class has objects.
     """
     styles = _styles(comparison)
-    curves = {name: _mean_precision(comparison.group(name)) for name in styles}
+    curves = {name: comparison.group(name).mean_precision for name in styles}
     if all(np.isnan(curve).all() for curve in curves.values()):
         return None
     figure = _figure(3.9, "Precision by recall at three IoU thresholds, mean over classes")
@@ -156,15 +155,6 @@ def draw_precision_recall(comparison: Comparison, out: str | Path) -> Figure | N
     axes[0].set_ylabel("precision, %")
     _add_legend(figure, {_label(name): _line(style) for name, style in styles.items()})
     return _save(figure, out)
-
-
-def _mean_precision(group: GroupResult) -> NDArray[np.float64]:
-    """``[ious, recalls]`` in percent; nan where no class has objects."""
-    seeds = [
-        np.ma.masked_less(each.precision[..., 0, -1], 0).mean(axis=-1).filled(np.nan)
-        for each in group.evaluations
-    ]
-    return 100 * np.mean(seeds, axis=0)
 
 
 def draw_classes(comparison: Comparison, out: str | Path) -> Figure | None:

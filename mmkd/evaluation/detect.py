@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmkd.evaluation.coco_files import Annotations
 from mmkd.evaluation.input_error import InputError
+from mmkd.evaluation.library_output import output_to
 from mmkd.evaluation.work_dirs.dumped_config import read_dumped_config
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _run_mmdet(
     origin = config or checkpoint
     # The Runner sets scope and seeds for good.
     with (
-        _output_to(log),
+        output_to(log),
         DefaultScope.overwrite_default_scope("mmdet"),
         preserved_random_state(),
         _failures_as_input_errors(origin, log),
@@ -146,18 +146,6 @@ def _run_mmdet(
             _check_classes(runner, annotations, origin)
             runner.test()
             return sum(each.numel() for each in runner.model.parameters())
-
-
-@contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    with (
-        log.open("a", encoding="utf-8") as stream,
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
-    ):
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextlib.contextmanager

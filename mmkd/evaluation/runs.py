@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from rich.progress import (
 from torch import nn
 
 from mmkd.evaluation.environment import describe_environment
+from mmkd.evaluation.library_output import output_to
 
 __all__ = [
     "DETECTIONS",
@@ -348,21 +347,8 @@ def train_and_evaluate(
     work_dir = recipe.work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
     record = TrainingRecord.open(work_dir, fingerprint)
-    with _output_to(work_dir / "output.log"):
+    with output_to(work_dir / "output.log"):
         trained = recipe.train(on_iteration, record)
     result = RunResult(name=name, seed=recipe.seed, work_dir=str(work_dir), **asdict(trained))
     _write_json(work_dir / RESULT, dict(fingerprint=fingerprint, result=asdict(result)))
     return result
-
-
-@contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """Sends what libraries print and warn to a file."""
-    with (
-        log.open("a") as stream,
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(stream),
-        contextlib.redirect_stderr(stream),
-    ):
-        warnings.simplefilter("ignore")
-        yield

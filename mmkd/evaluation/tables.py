@@ -28,19 +28,28 @@ def conclusions(comparison: Comparison) -> list[str]:
     """
     if comparison.baseline is None:
         return [f"{g.name}: {_score(g.metrics['mAP'])} mAP." for g in comparison.groups]
+    baseline = comparison.group(comparison.baseline)
     sentences = []
     for group in comparison.groups:
         if group.role != "run":
             continue
         gain = group.differences["mAP"]
-        text = f"{group.name} against {comparison.baseline}: {gain.value:+.1f} mAP points"
+        text = f"{group.name} against {baseline.name}: {gain.value:+.1f} mAP points"
         if not math.isnan(gain.low):
             text += f" (95% interval over images {gain.low:+.1f} to {gain.high:+.1f}"
             text += ")" if gain.low > 0 or gain.high < 0 else ", which holds 0)"
         if group.lead_closed is not None:
             text += f", {_share(group.lead_closed)} of the teacher's lead"
-        sentences.append(text + ".")
+        sentences.append(f"{text}{_seeds(group, baseline)}.")
     return sentences
+
+
+def _seeds(group: GroupResult, baseline: GroupResult) -> str:
+    """What an interval over images does not tell: how much other seeds would change."""
+    own, base = (each.metrics["mAP"].spread for each in (group, baseline))
+    if own is None or base is None:
+        return "; other seeds may differ by more"
+    return f"; the seeds spread by ± {own:.1f} ({group.name}) and ± {base:.1f} ({baseline.name})"
 
 
 def _share(share: Estimate) -> str:

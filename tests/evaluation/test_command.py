@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from mmkd.cli import app
 from mmkd.evaluation import evaluate_detections
-from mmkd.evaluation.command import parse_areas, parse_configs, parse_runs
+from mmkd.evaluation.command import parse_areas, parse_pairs, parse_runs
 from mmkd.evaluation.input_error import InputError
 
 
@@ -162,7 +162,7 @@ def test_options_with_equals_signs() -> None:
     assert parse_areas(["low=0:10.5", "high=10.5:1e10"]) == {
         "all": (0, 1e10), "low": (0, 10.5), "high": (10.5, 1e10)
     }  # fmt: skip
-    assert parse_configs(["a=x/y.py"]) == {"a": Path("x/y.py")}
+    assert parse_pairs("config", "NAME=FILE", ["a=x/y.py"]) == {"a": Path("x/y.py")}
     for wrong in ("low", "low=3", "low=a:b", "=1:2"):
         with pytest.raises(InputError):
             parse_areas([wrong])

@@ -109,6 +109,10 @@ def test_conclusions_say_what_is_more_than_noise(comparison: Comparison) -> None
     assert f"{gain.low:+.1f} to {gain.high:+.1f}" in sentence
     assert ("holds 0" in sentence) == (gain.low <= 0 <= gain.high)
     assert "of the teacher's lead" in sentence
+    own, base = (comparison.group(n).metrics["mAP"].spread for n in ("distilled", "plain"))
+    assert sentence.endswith(
+        f"the seeds spread by ± {own:.1f} (distilled) and ± {base:.1f} (plain)."
+    )
 
 
 def test_one_run_alone(tmp_path: Path) -> None:
@@ -116,3 +120,8 @@ def test_one_run_alone(tmp_path: Path) -> None:
     score = comparison.group("mine").metrics["mAP"].mean
     assert conclusions(comparison) == [f"mine: {score:.1f} mAP."]
     assert "resamples" not in markdown_tables(comparison)
+
+
+def test_one_seed_says_little_of_others(tmp_path: Path) -> None:
+    [sentence] = conclusions(compared(tmp_path, ("plain", "distilled")))
+    assert sentence.endswith("; other seeds may differ by more.")

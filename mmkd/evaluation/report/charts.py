@@ -330,7 +330,7 @@ def difference_chart(comparison: Comparison, styles: Mapping[str, RunStyle]) -> 
 
 def precision_charts(comparison: Comparison, styles: Mapping[str, RunStyle]) -> list[Chart]:
     """Precision by recall at some IoUs, and average precision by IoU."""
-    curves = {g.name: _mean_precision(g) for g in comparison.groups}
+    curves = {g.name: g.mean_precision for g in comparison.groups}
     charts = [
         _precision_at(int(np.argmin(abs(IOUS - iou))), iou, curves, styles) for iou in SHOWN_IOUS
     ]
@@ -391,18 +391,6 @@ def _precision_at(
             yaxis=dict(title="precision, %", range=[0, 102]),
         ),
     )
-
-
-def _mean_precision(group: GroupResult) -> NDArray[np.float64]:
-    """``[ious, recalls]`` in percent, over the classes that have objects, and over seeds."""
-    seeds = []
-    for evaluation in group.evaluations:
-        precision = evaluation.precision[..., 0, -1]
-        defined = precision > -1
-        count = defined.sum(axis=-1)
-        total = np.where(defined, precision, 0).sum(axis=-1)
-        seeds.append(100 * np.divide(total, count, where=count > 0, out=total * np.nan))
-    return np.mean(seeds, axis=0)
 
 
 def _bars(

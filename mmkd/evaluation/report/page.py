@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jinja2
 from plotly.offline import get_plotlyjs
 
 import mmkd
-from mmkd.evaluation.coco_files import Annotations, Detections, read_annotations, read_detections
-from mmkd.evaluation.comparison import BASELINE, TEACHER, Comparison, Run, compare_runs
+from mmkd.evaluation.coco_files import (
+    Annotations,
+    CategoryIds,
+    Detections,
+    read_annotations,
+    read_detections,
+)
+from mmkd.evaluation.comparison import Comparison, Role, Run, compare_runs, find_roles
 from mmkd.evaluation.detection_errors import ERROR_TYPES
 from mmkd.evaluation.gallery import select_disagreements
 from mmkd.evaluation.input_error import InputError
@@ -51,7 +57,6 @@ NO_ANNOTATIONS = (
     "The work dirs name no annotation file that is there, so their detections were not evaluated: "
     "name one by --annotations."
 )
-_ROLES = {BASELINE: "baseline", TEACHER: "teacher"}
 # Detections below this score are left out of the gallery.
 _MIN_SCORE = 0.3
 
@@ -63,6 +68,10 @@ def write_report(
     annotations: Path | None = None,
     images: Path | None = None,
     detections: Mapping[Path, Path] | None = None,
+    names: Mapping[Path, str] | None = None,
+    baseline: str | None = None,
+    teacher: str | None = None,
+    category_ids: CategoryIds = "auto",
     resamples: int = 1000,
     seed: int = 0,
     workers: int = 1,
@@ -78,6 +87,10 @@ def write_report(
         annotations: COCO annotation file; by default the one that the work dirs name.
         images: Folder of its images, likewise.
         detections: Detection file by work dir, where it does not hold its own.
+        names: Of runs by work dir, where not the work dir's own.
+        baseline: Name of the runs to compare the others to; ``plain`` where there are such.
+        teacher: Name of the teacher's runs; ``teacher`` where there are such.
+        category_ids: See :func:`mmkd.evaluation.coco_files.read_detections`.
         resamples: Of the bootstrap; 0 leaves the intervals out.
         seed: Of the bootstrap.
         workers: Processes; the page is the same with any number.
@@ -87,19 +100,28 @@ def write_report(
 
     Raises:
         InputError: No work dirs or one twice, a file that cannot be read, work dirs on different
-            annotation files, or ``out`` is something else than a report.
+            annotation files, a baseline or teacher that is none of the runs, or ``out`` is
+            something else than a report.
     """
     _check_out(out)
-    inputs = _read_inputs(work_dirs, annotations, images, detections or {})
+    runs, roles = _with_roles(_read_runs(work_dirs, names or {}), baseline, teacher)
+    inputs = _read_inputs(runs, roles, annotations, images, detections or {}, category_ids)
     comparison = None
     if inputs.annotations is not None and inputs.detections:
-        runs = [
+        scored = [
             Run(run.name, inputs.detections[run.path], run.parameters, run.step_seconds)
-            for run in inputs.runs
+            for run in runs
             if run.path in inputs.detections
         ]
+        by_role = {roles[run.name]: run.name for run in scored}
         comparison = compare_runs(
-            inputs.annotations, runs, resamples=resamples, seed=seed, workers=workers
+            inputs.annotations,
+            scored,
+            baseline=by_role.get("baseline"),
+            teacher=by_role.get("teacher"),
+            resamples=resamples,
+            seed=seed,
+            workers=workers,
         )
     page = _render(inputs, comparison)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -127,6 +149,7 @@ class _Inputs:
 
     Args:
         runs: Grouped by name: the baseline first, the teacher last.
+        roles: By name.
         annotations: None where there is nothing to evaluate with.
         images: Folder of the images.
         detections: By work dir.
@@ -135,6 +158,7 @@ class _Inputs:
     """
 
     runs: list[WorkDir]
+    roles: dict[str, Role]
     annotations: Annotations | None
     images: Path | None
     detections: dict[Path, Detections]
@@ -149,21 +173,17 @@ class _Inputs:
             groups.setdefault(run.name, []).append(run)
         return groups
 
-    @property
-    def roles(self) -> dict[str, str]:
-        """``'baseline'``, ``'teacher'`` or ``'run'`` by name."""
-        return {name: _ROLES.get(name, "run") for name in self.groups}
-
 
 def _read_inputs(
-    work_dirs: Sequence[Path],
+    runs: list[WorkDir],
+    roles: dict[str, Role],
     annotations: Path | None,
     images: Path | None,
     detections: Mapping[Path, Path],
+    category_ids: CategoryIds,
 ) -> _Inputs:
     if images is not None and not images.is_dir():
         raise InputError(f"{images}: expected the folder of the images, found no folder")
-    runs = _read_runs(work_dirs)
     notes = [(note, run) for run in runs for note in run.notes]
     missing: dict[str, str] = {}
     if not any(run.curves for run in runs):
@@ -172,30 +192,41 @@ def _read_inputs(
     truth_file = annotations or _common_annotations(runs)
     if not files or truth_file is None:
         missing["evaluation"] = NO_ANNOTATIONS if files else NO_DETECTIONS
-        return _Inputs(runs, None, None, {}, _by_text(notes, len(runs)), missing)
+        return _Inputs(runs, roles, None, None, {}, _by_text(notes, len(runs)), missing)
     truth = read_annotations(truth_file)
-    found = {path: read_detections(file, truth) for path, file in files.items()}
+    found = {path: read_detections(file, truth, category_ids) for path, file in files.items()}
     unscored = "no detection file, so it is not among the evaluated runs"
     for run in runs:
         notes.append((found[run.path].convention if run.path in found else unscored, run))
     images = images or next((run.images for run in runs if run.images is not None), None)
-    return _Inputs(runs, truth, images, found, _by_text(notes, len(runs)), missing)
+    return _Inputs(runs, roles, truth, images, found, _by_text(notes, len(runs)), missing)
 
 
-def _read_runs(work_dirs: Sequence[Path]) -> list[WorkDir]:
-    """Runs of one name together: baseline first, teacher last, the others as they were given."""
+def _read_runs(work_dirs: Sequence[Path], names: Mapping[Path, str]) -> list[WorkDir]:
     if not work_dirs:
         raise InputError("expected at least one work dir, got none")
     paths = [path.resolve() for path in work_dirs]
     twice = next((path for path in work_dirs if paths.count(path.resolve()) > 1), None)
     if twice is not None:
         raise InputError(f"{twice}: the same work dir was given twice")
-    runs = [read_work_dir(path) for path in work_dirs]
-    places = {"baseline": 0, "run": 1, "teacher": 2}
+    runs = [(path, read_work_dir(path)) for path in work_dirs]
+    return [replace(run, name=names.get(path, run.name)) for path, run in runs]
+
+
+def _with_roles(
+    runs: Sequence[WorkDir], baseline: str | None, teacher: str | None
+) -> tuple[list[WorkDir], dict[str, Role]]:
+    """Runs of one name together: baseline first, teacher last, the others as they were given."""
     names = list(dict.fromkeys(run.name for run in runs))
-    return sorted(
-        runs, key=lambda run: (places[_ROLES.get(run.name, "run")], names.index(run.name))
-    )
+    first, last = find_roles(names, baseline, teacher)
+    roles: dict[str, Role] = {
+        name: "baseline" if name == first else "teacher" if name == last else "run"
+        for name in names
+    }
+    places = {"baseline": 0, "run": 1, "teacher": 2}
+    order = sorted(names, key=lambda name: (places[roles[name]], names.index(name)))
+    ordered = sorted(runs, key=lambda run: order.index(run.name))
+    return ordered, {name: roles[name] for name in order}
 
 
 def _detection_files(runs: Sequence[WorkDir], named: Mapping[Path, Path]) -> dict[Path, Path]:

@@ -67,6 +67,13 @@ def _against_baseline(best: GroupResult, comparison: Comparison) -> str:
         text += f", {best.lead_closed.value:.0%} of the teacher’s lead"
     if change.low <= 0 <= change.high:
         text += "; the interval includes 0, so this may be chance"
+    elif comparison.baseline is not None:
+        spreads = [
+            each.metrics["mAP"].spread for each in (best, comparison.group(comparison.baseline))
+        ]
+        widest = max((spread for spread in spreads if spread is not None), default=0.0)
+        if abs(change.value) < widest:
+            text += f"; seeds alone differ by as much (± {widest:.1f})"
     return f"{text}."
 
 
