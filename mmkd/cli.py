@@ -100,7 +100,7 @@ def evaluate(
             show_default="1000; 0 with --backend faster",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
     backend: Annotated[
         Backend, typer.Option(help="pycocotools, or faster-coco-eval with its figures.")
     ] = Backend.pycocotools,
@@ -219,7 +219,7 @@ def report(
         CategoryIds, typer.Option(help="How to read the detections' category ids.")
     ] = CategoryIds.auto,
     resamples: Annotated[int, typer.Option(min=0, help="Of the images, for intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> None:
     """Write one HTML page on a run, or on several side by side."""
     from mmkd.evaluation.command import parse_pairs, split_name
@@ -374,7 +374,7 @@ def _user_errors(command: str) -> Iterator[None]:
 
     try:
         yield
-    except (InputError, FileNotFoundError) as error:
+    except (InputError, OSError) as error:
         raise _stopped(error, command) from error
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from joblib import cpu_count
 from rich.console import Console
 
 from mmkd.evaluation.coco import COCO_AREAS, Backend, CocoSettings
@@ -19,7 +20,7 @@ from mmkd.evaluation.coco_files import (
     read_annotations,
     read_detections,
 )
-from mmkd.evaluation.comparison import Comparison, Run, compare_runs
+from mmkd.evaluation.comparison import Comparison, Run, compare_runs, workers_for
 from mmkd.evaluation.detect import detect_with
 from mmkd.evaluation.input_error import InputError
 from mmkd.evaluation.tables import as_csv, as_json, conclusions, markdown_tables, rich_tables
@@ -37,8 +38,10 @@ __all__ = [
 ]
 
 CHECKPOINTS = (".pth", ".pt")
-# Below this many detections, starting processes takes longer than evaluating in one.
-_FEW = 50_000
+# What detection files and checkpoints are called besides their run's name.
+_SUFFIXES = (".bbox.json", ".json", *CHECKPOINTS)
+# What trainers call files alike in each work dir.
+_COMMON = re.compile(r"detections|predictions|last|best|epoch_\d+|iter_\d+|best_.*")
 # Longer tables by class are for files; in the terminal they hide the rest.
 _MANY_CLASSES = 25
 
@@ -81,20 +84,40 @@ def parse_runs(arguments: Sequence[str]) -> list[NamedFile]:
 
     Without a name, a run is called as its file; files that trainers name alike in each work dir
     are called as that folder, less ``_seed<number>``.
+
+    Raises:
+        InputError: A file is given twice, or files that are not known for seeds get one name.
     """
-    return [_named(argument) for argument in arguments]
+    runs: dict[str, list[NamedFile]] = {}
+    unclear: set[str] = set()
+    for argument in arguments:
+        given, path = split_name(argument)
+        called, is_seed = _called(path)
+        name = called if given is None else given
+        runs.setdefault(name, []).append(NamedFile(name, path))
+        if given is None and not is_seed:
+            unclear.add(name)
+    for name, members in runs.items():
+        files = ", ".join(str(each.file) for each in members)
+        if len({each.file.resolve() for each in members}) < len(members):
+            raise InputError(f"{name}: a file is given twice: {files}")
+        if len(members) > 1 and name in unclear:
+            raise InputError(
+                f"{files} would all be called {name!r}, and taken for seeds of one run: give "
+                "NAME=FILE, with one name if they are"
+            )
+    return [each for members in runs.values() for each in members]
 
 
-def _named(argument: str) -> NamedFile:
-    given, path = split_name(argument)
-    if given is not None:
-        return NamedFile(given, path)
-    name = path.name.split(".")[0]
-    if name in ("detections", "predictions", "last", "best") or name.startswith("epoch_"):
-        # Ultralytics keeps its checkpoints one folder further down.
-        folder = path.parent.parent if path.parent.name == "weights" else path.parent
-        name = re.sub(r"_seed\d+$", "", folder.resolve().name) or name
-    return NamedFile(name, path)
+def _called(path: Path) -> tuple[str, bool]:
+    """A file's run, and whether its folder tells that it is a seed of it."""
+    name = next((path.name.removesuffix(s) for s in _SUFFIXES if path.name.endswith(s)), path.stem)
+    if not _COMMON.fullmatch(name):
+        return name, False
+    # Ultralytics keeps its checkpoints one folder further down.
+    folder = path.parent.parent if path.parent.name == "weights" else path.parent
+    run = re.sub(r"_seed\d+$", "", folder.resolve().name)
+    return run or name, run != folder.resolve().name
 
 
 def parse_pairs(option: str, form: str, arguments: Sequence[str]) -> dict[str, Path]:
@@ -135,12 +158,15 @@ def parse_areas(arguments: Sequence[str]) -> dict[str, tuple[float, float]]:
     for argument in arguments:
         found = re.fullmatch(r"([^=]+)=([^:]+):([^:]+)", argument)
         try:
-            if found is None:
+            if found is None or found[1] in areas:
                 raise ValueError(argument)
             areas[found[1]] = (float(found[2]), float(found[3]))
+            if not math.isfinite(sum(areas[found[1]])):
+                raise ValueError(argument)
         except ValueError as error:
             raise InputError(
-                f"area: expected NAME=LOW:HIGH in square pixels, as tiny=0:256, got {argument!r}"
+                "area: expected NAME=LOW:HIGH in square pixels, as tiny=0:256, each name once and "
+                f"none of them 'all', got {argument!r}"
             ) from error
     return areas
 
@@ -184,9 +210,14 @@ def evaluate_files(
         InputError: A file or an option that cannot be used.
     """
     _check_outputs(outputs, [annotations, *(each.file for each in files)], force)
+    unknown = set(requests.configs or {}) - {each.name for each in files}
+    if unknown:
+        raise InputError(
+            f"--config: expected one of the runs {', '.join(each.name for each in files)}; got "
+            f"{', '.join(sorted(unknown))}"
+        )
     truth = read_annotations(annotations)
     runs = [_run_of(each, truth, requests, category_ids) for each in files]
-    many = sum(len(run.detections) for run in runs) > _FEW
     comparison = compare_runs(
         truth,
         runs,
@@ -196,7 +227,7 @@ def evaluate_files(
         resamples=resamples,
         seed=seed,
         backend=backend,
-        workers=workers or (cpu_count() if many else 1),
+        workers=workers or workers_for(sum(len(run.detections) for run in runs)),
         progress=True,
     )
     _print(comparison, len(truth.category_ids) <= _MANY_CLASSES if classes is None else classes)
@@ -205,15 +236,28 @@ def evaluate_files(
 
 
 def _check_outputs(outputs: EvalOutputs, inputs: Sequence[Path], force: bool) -> None:
-    taken = {file.resolve() for file in inputs}
-    for option in ("json", "csv", "markdown"):
-        file = getattr(outputs, option)
+    taken = {file.resolve(): "one of the files to be read" for file in inputs}
+    files = [(option, getattr(outputs, option)) for option in ("json", "csv", "markdown")]
+    if outputs.figures is not None:
+        from mmkd.evaluation.comparison_figures import FIGURES
+
+        files += [("figures", outputs.figures / name) for name in FIGURES]
+    for option, file in files:
         if file is None:
             continue
         if file.resolve() in taken:
-            raise InputError(f"--{option} {file} is one of the files to be read: name another")
+            raise InputError(f"--{option} {file} is {taken[file.resolve()]}: name another")
+        taken[file.resolve()] = f"what --{option} writes"
+        blocking = next(
+            (each for each in file.parents if each.exists() and not each.is_dir()), None
+        )
+        if file.is_dir() or blocking is not None:
+            raise InputError(
+                f"--{option} {file}: expected a file in a folder, but {blocking or file} is a "
+                f"{'file' if blocking else 'folder'}"
+            )
         if file.exists() and not force:
-            raise InputError(f"--{option} {file} exists: name another file, or replace by --force")
+            raise InputError(f"--{option} {file} exists: name another, or replace it by --force")
 
 
 def _run_of(
@@ -240,7 +284,7 @@ def _detections_of(
     if not named.file.is_file():
         raise InputError(f"{named.file}: expected a checkpoint, found no such file")
     config = (requests.configs or {}).get(named.name)
-    key = hashlib.sha256(annotations.digest.encode())
+    key = hashlib.sha256(f"{annotations.digest} {requests.images.resolve()}".encode())
     for source in (named.file, config):
         if source is not None and source.is_file():
             key.update(source.read_bytes())
@@ -250,12 +294,15 @@ def _detections_of(
     if not (out.is_file() and about.is_file()):
         out.unlink(missing_ok=True)
         made = detect_with(named.file, annotations, requests.images, out, config=config)
-        about.write_text(json.dumps(dict(parameters=made.parameters)))
+        # In one step: what is cut short is not taken for whole.
+        unfinished = about.with_suffix(".part")
+        unfinished.write_text(json.dumps(dict(parameters=made.parameters)))
+        unfinished.replace(about)
     return out, json.loads(about.read_text())["parameters"]
 
 
 def _print(comparison: Comparison, classes: bool) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     conventions: dict[str, list[str]] = {}
     for group in comparison.groups:
         for each in group.evaluations:

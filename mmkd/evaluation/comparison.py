@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Literal
 
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,11 +29,13 @@ __all__ = [
     "Score",
     "compare_runs",
     "find_roles",
+    "workers_for",
 ]
 
 Role = Literal["baseline", "teacher", "run"]
 # Names that need no option: those of our own runs.
 BASELINE, TEACHER = "plain", "teacher"
+_FEW = 50_000
 # Ends of the interval of 95%.
 _ENDS = (2.5, 97.5)
 
@@ -251,6 +254,11 @@ def compare_runs(
         for name, indices in members.items()
     ]
     return Comparison(annotations, settings, groups, baseline, teacher, resamples, seed)
+
+
+def workers_for(num_detections: int) -> int:
+    """How many processes pay: starting them takes longer than evaluating small files in one."""
+    return cpu_count() if num_detections > _FEW else 1
 
 
 def find_roles(

@@ -23,6 +23,7 @@ from mmkd.evaluation.figures import COLORS, LABELS, MARKERS
 from mmkd.evaluation.input_error import InputError
 
 __all__ = [
+    "FIGURES",
     "draw_all",
     "draw_classes",
     "draw_cost",
@@ -93,36 +94,6 @@ class _Bars:
     seeds: list[list[float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     bold: list[bool] = field(default_factory=list)
-
-
-def draw_all(comparison: Comparison, folder: str | Path, format: str = "png") -> list[Path]:
-    """Draws every figure for which the comparison has values.
-
-    Args:
-        comparison: What to draw.
-        folder: Made where it is missing. Files called ``precision_recall``, ``classes``,
-            ``sizes``, ``errors`` and ``cost`` in it are replaced.
-        format: The files' extension, of a format that matplotlib writes.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        InputError: ``folder`` is a file.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder for the figures, found a file")
-    folder.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Callable[[Comparison, Path], Figure | None]] = {
-        "precision_recall": draw_precision_recall,
-        "classes": draw_classes,
-        "sizes": draw_sizes,
-        "errors": draw_errors,
-        "cost": draw_cost,
-    }
-    files = {folder / f"{name}.{format}": draw for name, draw in figures.items()}
-    return [file for file, draw in files.items() if draw(comparison, file) is not None]
 
 
 def draw_precision_recall(comparison: Comparison, out: str | Path) -> Figure | None:
@@ -537,3 +508,33 @@ def _save(figure: Figure, out: str | Path) -> Figure:
     # A tight box is larger than the figure where a name needs it.
     figure.savefig(out, dpi=_DOTS, bbox_inches="tight", pad_inches=0.1)
     return figure
+
+
+FIGURES: dict[str, Callable[[Comparison, Path], Figure | None]] = {
+    "precision_recall.png": draw_precision_recall,
+    "classes.png": draw_classes,
+    "sizes.png": draw_sizes,
+    "errors.png": draw_errors,
+    "cost.png": draw_cost,
+}
+
+
+def draw_all(comparison: Comparison, folder: str | Path) -> list[Path]:
+    """Draws every figure for which the comparison has values.
+
+    Args:
+        comparison: What to draw.
+        folder: Made where it is missing. Files called as :data:`FIGURES` in it are replaced.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        InputError: ``folder`` is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder for the figures, found a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {folder / name: draw for name, draw in FIGURES.items()}
+    return [file for file, draw in files.items() if draw(comparison, file) is not None]

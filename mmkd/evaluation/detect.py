@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Detected", "detect_with"]
 
 _SHOWN = 5
+# Whose registered classes a checkpoint's own config may build. Any other dotted type is a path by
+# which MMEngine would import and call whatever a file names.
+_SCOPES = ("mmengine", "mmcv", "mmdet", "mmpretrain", "mmkd")
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ def detect_with(
     """Runs a checkpoint on the images of an annotation file; a distilled one needs no teacher.
 
     An MMDetection checkpoint is tested by the Runner's own loop, with the config's pipeline and
-    without its custom hooks; nothing in the file is executed. What libraries print goes to a log
-    beside ``out``. An Ultralytics checkpoint is run at the image size that it was trained with;
-    being pickled, it may execute code.
+    without its custom hooks. Nothing that is pickled in it is executed, and of the config that it
+    holds only registered classes are built; a config that is given may import what it likes. What
+    libraries print goes to a log beside ``out``. An Ultralytics checkpoint is run at the image size
+    that it was trained with; being pickled, it may execute code.
 
     Args:
         checkpoint: ``.pth`` of MMDetection or ``.pt`` of Ultralytics.
@@ -176,9 +180,40 @@ def _read_config(source: CheckpointWeights, file: Path | None) -> Config:
         raise InputError(
             f"the config in {source.file} cannot be read ({error}): give the config's file too"
         ) from error
+    _check_harmless(config, source.file)
     if "custom_imports" in config:
         import_modules_from_strings(**config.custom_imports)
     return config
+
+
+def _check_harmless(config: Config, checkpoint: Any) -> None:
+    imports = (config.get("custom_imports") or {}).get("imports") or []
+    modules = [imports] if isinstance(imports, str) else list(imports)
+    asked = [each for each in modules if str(each).partition(".")[0] not in _SCOPES]
+    built = [config.get(key) for key in ("model", "test_dataloader", "val_dataloader")]
+    asked += [each for each in _types(built) if not _is_registered_name(each)]
+    if asked:
+        raise InputError(
+            f"the config in {checkpoint} names {_shown(list(map(str, asked)))}, which could execute "
+            "anything: give the config's file too, if you trust it"
+        )
+
+
+def _types(settings: Any) -> Iterator[Any]:
+    """Everything that would be built."""
+    if isinstance(settings, Mapping):
+        if "type" in settings:
+            yield settings["type"]
+        settings = settings.values()
+    elif not isinstance(settings, list | tuple):
+        return
+    for each in settings:
+        yield from _types(each)
+
+
+def _is_registered_name(name: Any) -> bool:
+    scope, dot, rest = str(name).rpartition(".")
+    return isinstance(name, str) and (not dot or scope in _SCOPES) and rest.isidentifier()
 
 
 def _to_test(

@@ -130,6 +130,14 @@ def test_an_annotation_file_with_crowds_only(tmp_path: Path) -> None:
         (["{truth}", "{plain}", "--config", "plain"], "NAME=FILE"),
         (["{truth}", "{plain}", "--json", "{truth}"], "to be read"),
         (["{truth}", "{plain}", "--json", "{plain}", "--force"], "to be read"),
+        (["{truth}", "{plain}", "--json", "{folder}", "--force"], "is a folder"),
+        (["{truth}", "{plain}", "--csv", "{plain}/x.csv"], "is a file"),
+        (["{truth}", "{plain}", "--json", "{folder}/a", "--csv", "{folder}/a"], "--json writes"),
+        (["{truth}", "{plain}", "--figures", "{plain}"], "is a file"),
+        (["{truth}", "{plain}", "--area", "tiny=0:inf"], "NAME=LOW:HIGH"),
+        (["{truth}", "{plain}", "--area", "all=0:9"], "none of them 'all'"),
+        (["{truth}", "{plain}", "--config", "plian=x.py"], "plian"),
+        (["{truth}", "{plain}", "{plain}"], "given twice"),
         (["{truth}", "run=epoch_1.pth"], "--images"),
         (["{truth}", "run=epoch_1.pth", "--images", "."], "epoch_1.pth"),
         (["{truth}", "{plain}", "--backend", "faster", "--resamples", "5"], "matches"),
@@ -139,7 +147,8 @@ def test_bad_input_ends_with_a_message(
     files: dict[str, Path], arguments: list[str], message: str
 ) -> None:
     before = {name: file.read_bytes() for name, file in files.items()}
-    assert message in refused(*(argument.format(**files) for argument in arguments))
+    places = {**files, "folder": files["truth"].parent}
+    assert message in refused(*(argument.format(**places) for argument in arguments))
     assert before == {name: file.read_bytes() for name, file in files.items()}
 
 
@@ -156,6 +165,28 @@ def test_names_of_runs(tmp_path: Path) -> None:
     assert names == ["mine", "b", "plain", "x", "r50", "val"]
     odd = scenes.write(tmp_path, "a=b.json", [])
     assert parse_runs([str(odd)])[0].file == odd
+
+
+def test_files_that_only_share_their_name_are_no_seeds() -> None:
+    for wrong in (["a/test.bbox.json", "b/test.bbox.json"], ["x=a.json", "x.json"]):
+        with pytest.raises(InputError, match="NAME=FILE"):
+            parse_runs(wrong)
+    for given, names in (
+        (["v1.0.json", "v1.1.json"], ["v1.0", "v1.1"]),
+        (["x=a.json", "x=b.json"], ["x", "x"]),
+        (["w/plain_seed0/last.pt", "w/plain_seed1/last.pt"], ["plain", "plain"]),
+    ):
+        assert [each.name for each in parse_runs(given)] == names
+
+
+def test_figures_are_not_overwritten(files: dict[str, Path], tmp_path: Path) -> None:
+    mine = tmp_path / "classes.png"
+    mine.write_text("mine")
+    arguments = (files["truth"], files["plain"], "--figures", tmp_path)
+    assert "classes.png exists" in refused(*arguments)
+    assert mine.read_text() == "mine"
+    assert run(*arguments, "--force").exit_code == 0
+    assert mine.read_bytes().startswith(b"\x89PNG")
 
 
 def test_options_with_equals_signs() -> None:

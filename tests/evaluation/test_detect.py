@@ -216,6 +216,28 @@ class Executed:
         return Path.touch, (self.trace,)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model = dict(type='pathlib.Path.touch', self=dict(type='pathlib.Path'))",
+        "model = dict(backbone=[dict(type='os.system', command='true')])",
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='mmengine.utils.call_command')]))",
+        "custom_imports = dict(imports=['antigravity'])",
+    ],
+)
+def test_a_checkpoints_config_executes_nothing(
+    run: Path, digits: Path, tmp_path: Path, line: str
+) -> None:
+    """MMEngine would import and call any dotted type."""
+    meta = torch.load(run / "epoch_1.pth", weights_only=False)["meta"]
+    spoiled = changed_checkpoint(
+        run, tmp_path / "spoiled.pth", meta=dict(meta, cfg=f"{meta['cfg']}\n{line}\n")
+    )
+    with pytest.raises(InputError, match=r"could execute anything: give the config's file"):
+        detect(run, digits, tmp_path / "found.json", checkpoint=spoiled)
+    assert "antigravity" not in sys.modules
+
+
 def test_what_is_no_checkpoint(run: Path, digits: Path, tmp_path: Path) -> None:
     file = tmp_path / "other.pth"
     file.write_bytes(pickle.dumps(Executed(tmp_path / "trace")))
