@@ -193,9 +193,10 @@ def _check_harmless(config: Config, checkpoint: Any) -> None:
     built = [config.get(key) for key in ("model", "test_dataloader", "val_dataloader")]
     asked += [each for each in _types(built) if not _is_registered_name(each)]
     if asked:
+        names = _shown([str(each) for each in asked])
         raise InputError(
-            f"the config in {checkpoint} names {_shown(list(map(str, asked)))}, which could execute "
-            "anything: give the config's file too, if you trust it"
+            f"the config in {checkpoint} names {names}, which could execute anything: give "
+            "the config's file too, if you trust it"
         )
 
 

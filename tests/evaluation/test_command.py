@@ -171,12 +171,12 @@ def test_files_that_only_share_their_name_are_no_seeds() -> None:
     for wrong in (["a/test.bbox.json", "b/test.bbox.json"], ["x=a.json", "x.json"]):
         with pytest.raises(InputError, match="NAME=FILE"):
             parse_runs(wrong)
-    for given, names in (
+    for arguments, names in (
         (["v1.0.json", "v1.1.json"], ["v1.0", "v1.1"]),
         (["x=a.json", "x=b.json"], ["x", "x"]),
         (["w/plain_seed0/last.pt", "w/plain_seed1/last.pt"], ["plain", "plain"]),
     ):
-        assert [each.name for each in parse_runs(given)] == names
+        assert [each.name for each in parse_runs(arguments)] == names
 
 
 def test_figures_are_not_overwritten(files: dict[str, Path], tmp_path: Path) -> None:
