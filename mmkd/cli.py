@@ -50,6 +50,18 @@ class Framework(str, Enum):
     yolov5 = "yolov5"
 
 
+Baseline = Annotated[
+    str | None, typer.Option(help="Run to compare to.", show_default="plain, if there is one")
+]
+Teacher = Annotated[
+    str | None, typer.Option(help="The teacher.", show_default="teacher, if there is one")
+]
+HowToReadIds = Annotated[
+    CategoryIds, typer.Option(help="How to read the detections' category ids.")
+]
+BootstrapSeed = Annotated[int, typer.Option(min=0, help="Of the resamples.")]
+
+
 @app.command()
 def demo(
     out: Annotated[
@@ -65,13 +77,14 @@ def demo(
     import torch
 
     from mmkd.demo import run_demo
+    from mmkd.evaluation.input_error import InputError
 
     # Networks this small gain little from a second thread, and lose much on a busy machine.
     torch.set_num_threads(1)
     suffix = "" if framework is Framework.faster_rcnn else f"_{framework.value}"
     try:
         run_demo(out or Path(f"work_dirs/demo{suffix}"), seeds=seeds, framework=framework.value)
-    except (FileExistsError, ImportError) as error:
+    except (FileExistsError, ImportError, InputError) as error:
         raise typer.BadParameter(str(error)) from error
 
 
@@ -86,12 +99,8 @@ def evaluate(
             "Ultralytics). Files of one name are seeds of one run.",
         ),
     ],
-    baseline: Annotated[
-        str | None, typer.Option(help="Run to compare to.", show_default="plain, if there is one")
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="The teacher.", show_default="teacher, if there is one")
-    ] = None,
+    baseline: Baseline = None,
+    teacher: Teacher = None,
     resamples: Annotated[
         int | None,
         typer.Option(
@@ -100,13 +109,11 @@ def evaluate(
             show_default="1000; 0 with --backend faster",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    seed: BootstrapSeed = 0,
     backend: Annotated[
         Backend, typer.Option(help="pycocotools, or faster-coco-eval with its figures.")
     ] = Backend.pycocotools,
-    category_ids: Annotated[
-        CategoryIds, typer.Option(help="How to read the detections' category ids.")
-    ] = CategoryIds.auto,
+    category_ids: HowToReadIds = CategoryIds.auto,
     area: Annotated[
         list[str] | None,
         typer.Option(
@@ -115,8 +122,8 @@ def evaluate(
         ),
     ] = None,
     max_detections: Annotated[
-        list[int] | None,
-        typer.Option(help="Per image and class; each by one option.", show_default="1, 10, 100"),
+        list[str] | None,
+        typer.Option(metavar="NUMBER,...", help="Per image and class.", show_default="1,10,100"),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a line a figure.")] = None,
@@ -153,6 +160,7 @@ def evaluate(
         Requests,
         evaluate_files,
         parse_areas,
+        parse_limits,
         parse_pairs,
         parse_runs,
     )
@@ -162,7 +170,7 @@ def evaluate(
         if area:
             settings["areas"] = parse_areas(area)
         if max_detections:
-            settings["max_detections"] = tuple(max_detections)
+            settings["max_detections"] = parse_limits(max_detections)
         evaluate_files(
             annotations,
             parse_runs(runs),
@@ -193,17 +201,13 @@ def report(
         list[str],
         typer.Argument(
             metavar="[NAME=]WORK_DIR...",
-            help="Folders of runs; those of one name are seeds. Without a name: the folder's, less "
-            "_seed<number>.",
+            help="Folders of runs; those of one name are seeds. Without a name: what mmkd called "
+            "the run, or the folder's, less _seed<number>.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
-    baseline: Annotated[
-        str | None, typer.Option(help="Run to compare to.", show_default="plain, if there is one")
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="The teacher.", show_default="teacher, if there is one")
-    ] = None,
+    baseline: Baseline = None,
+    teacher: Teacher = None,
     annotations: Annotated[
         Path | None,
         typer.Option(help="COCO annotation file.", show_default="the one that the runs name"),
@@ -215,11 +219,9 @@ def report(
         list[str] | None,
         typer.Option(metavar="WORK_DIR=FILE", help="A run's detections, where they lie elsewhere."),
     ] = None,
-    category_ids: Annotated[
-        CategoryIds, typer.Option(help="How to read the detections' category ids.")
-    ] = CategoryIds.auto,
+    category_ids: HowToReadIds = CategoryIds.auto,
     resamples: Annotated[int, typer.Option(min=0, help="Of the images, for intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    seed: BootstrapSeed = 0,
 ) -> None:
     """Write one HTML page on a run, or on several side by side."""
     from mmkd.evaluation.command import parse_pairs, split_name
@@ -240,6 +242,8 @@ def report(
             category_ids=category_ids.value,
             resamples=resamples,
             seed=seed,
+            progress=True,
+            tell=lambda note: typer.echo(f"mmkd report: {note}", err=True),
         )
     typer.echo(file)
 
@@ -267,10 +271,19 @@ def compare(
     """
     from mmkd.evaluation.paired_runs import compare_config
 
-    with _user_errors("compare"):
-        file = compare_config(
-            config, seeds or [0], out, options=options or [], workers=workers, resamples=resamples
-        )
+    try:
+        with _user_errors("compare"):
+            file = compare_config(
+                config,
+                seeds or [0],
+                out,
+                options=options or [],
+                workers=workers,
+                resamples=resamples,
+            )
+    except KeyboardInterrupt:
+        typer.echo("mmkd compare: stopped; the same call goes on from here", err=True)
+        raise typer.Exit(130) from None
     typer.echo(file)
 
 

@@ -12,7 +12,7 @@ from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
 from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
 from mmkd.evaluation.mm_runs import MMRecipe
-from mmkd.evaluation.paired_runs import write_results
+from mmkd.evaluation.paired_runs import check_out, write_results
 from mmkd.evaluation.runs import Job, Recipe, RunResult, run_all
 
 __all__ = ["digits_config", "run_demo"]
@@ -37,6 +37,7 @@ COSTS = {
     "yolov5": {"teacher": 1.9, "plain": 1.0, "distilled": 1.4},
 }
 NUM_TRAIN, NUM_VAL = 1000, 200
+PICTURES = ("detections.png", "curves.png", "gap.png")
 
 
 def run_demo(out: str | Path, *, seeds: int = 1, framework: str = "faster_rcnn") -> list[RunResult]:
@@ -54,12 +55,14 @@ def run_demo(out: str | Path, *, seeds: int = 1, framework: str = "faster_rcnn")
     Raises:
         ValueError: ``seeds`` is not positive, or an unknown framework.
         FileExistsError: ``out`` holds another data set.
+        InputError: ``out`` holds files of something else where runs or results would go.
     """
     if seeds < 1:
         raise ValueError(f"seeds must be 1 or more, got {seeds}")
     if framework not in FRAMEWORKS:
         raise ValueError(f"framework must be one of {FRAMEWORKS}, got {framework!r}")
     out = Path(out)
+    check_out(out, PICTURES)
     is_yolo = framework == "yolov5"
     data = make_digits(
         out / "data", num_train=NUM_TRAIN, num_val=NUM_VAL, layout="both" if is_yolo else "coco"
@@ -127,11 +130,12 @@ def _by_role(results: list[RunResult]) -> dict[str, list[RunResult]]:
 
 def _draw(results: list[RunResult], data: Path, out: Path) -> None:
     runs = _by_role(results)
+    boxes, curves, gap = (out / name for name in PICTURES)
     draw_detections(
         data / "annotations/val.json",
         data / "val",
         {role: of_role[0].detections for role, of_role in runs.items()},
-        out / "detections.png",
+        boxes,
     )
-    draw_curves({role: [r.work_dir for r in runs[role]] for role in ROLES}, out / "curves.png")
-    draw_gap({role: [r.scores["mAP"] for r in runs[role]] for role in ROLES}, out / "gap.png")
+    draw_curves({role: [r.work_dir for r in runs[role]] for role in ROLES}, curves)
+    draw_gap({role: [r.scores["mAP"] for r in runs[role]] for role in ROLES}, gap)

@@ -13,6 +13,7 @@ from mmkd import demo
 from mmkd.cli import app
 from mmkd.configs import config_file
 from mmkd.evaluation import evaluate_detections
+from mmkd.evaluation.input_error import InputError
 from mmkd.evaluation.mm_runs import MMRecipe
 from mmkd.evaluation.runs import RunResult, stored_result
 from mmkd.evaluation.work_dirs import read_work_dir
@@ -108,6 +109,23 @@ def test_another_teacher_is_another_run(results: list[RunResult], out: Path) -> 
 def test_seeds_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seeds must be 1 or more, got 0"):
         demo.run_demo(tmp_path, seeds=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["results.md", "results.json", "gap.png", "report.html", "plain_seed0/epoch_6.pth"]
+)
+def test_files_of_something_else_are_not_overwritten(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "NUM_TRAIN", 2)
+    monkeypatch.setattr(demo, "NUM_VAL", 1)
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(InputError, match=Path(name).parts[0]):
+        demo.run_demo(tmp_path)
+    assert file.read_text() == "mine"
+    assert not (tmp_path / "teacher").exists()
 
 
 def test_command_makes_digits_and_refuses_to_overwrite(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from mmkd.evaluation.json_records import listed, shown
 if TYPE_CHECKING:
     from mmkd.evaluation.coco_files import Annotations
 
-__all__ = ["CategoryIds", "find_categories", "find_images", "repeat_names"]
+__all__ = ["DOUBT", "CategoryIds", "find_categories", "find_images", "repeat_names"]
 
+# Begins what a reading says of others that fit the file as well, and differ.
+DOUBT = "would also fit"
 CategoryIds = Literal["auto", "ids", "zero-based", "one-based"]
 # COCO's 80 categories, whose ids leave ten numbers out.
 _COCO_IDS = sorted({*range(1, 91)} - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
@@ -156,7 +158,7 @@ def _check_one_reading(file: Path, ids: set[int], fitting: Mapping[str, _Reading
         raise InputError(
             f"{file}: expected category ids that can be read in but one way, found "
             f"{listed(sorted(ids))}. Ultralytics writes COCO's own ids if it takes the data set "
-            "for COCO itself, else 1 to 80, and these fit both. Say which by category_ids: 'ids' "
+            "for COCO itself, else 1 to 80, and these fit both. Say which by --category-ids: 'ids' "
             "or 'one-based'."
         )
 
@@ -165,7 +167,7 @@ def _with_doubt(fitting: Sequence[_Reading], ids: set[Any]) -> str:
     """The words of the first reading, and of those that would fit as well but differ."""
     first = fitting[0]
     others = [each.words for each in fitting[1:] if not first.agrees(each, ids)]
-    return f"{first.words} (would also fit: {'; '.join(others)})" if others else first.words
+    return f"{first.words} ({DOUBT}: {'; '.join(others)})" if others else first.words
 
 
 def _unknown_images(
@@ -210,7 +212,7 @@ def _unknown_categories(
     return InputError(
         f"{file}: expected category ids that fit {annotations.file}, found "
         f"{listed(sorted(ids), 20)}. That file's ids and names: {', '.join(expected)}; tried "
-        f"{ways}. Give the annotation file of the detector's categories, or another category_ids."
+        f"{ways}. Give the annotation file of the detector's categories, or other --category-ids."
     )
 
 

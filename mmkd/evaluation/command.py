@@ -11,15 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from mmkd.evaluation.coco import COCO_AREAS, Backend, CocoSettings
 from mmkd.evaluation.coco_files import (
     Annotations,
     CategoryIds,
+    Detections,
     read_annotations,
     read_detections,
 )
+from mmkd.evaluation.coco_ids import DOUBT
 from mmkd.evaluation.comparison import Comparison, Run, compare_runs, workers_for
 from mmkd.evaluation.detect import detect_with
 from mmkd.evaluation.input_error import InputError
@@ -32,6 +35,7 @@ __all__ = [
     "Requests",
     "evaluate_files",
     "parse_areas",
+    "parse_limits",
     "parse_pairs",
     "parse_runs",
     "split_name",
@@ -118,6 +122,20 @@ def _called(path: Path) -> tuple[str, bool]:
     folder = path.parent.parent if path.parent.name == "weights" else path.parent
     run = re.sub(r"_seed\d+$", "", folder.resolve().name)
     return run or name, run != folder.resolve().name
+
+
+def parse_limits(arguments: Sequence[str]) -> tuple[int, ...]:
+    """Reads numbers of detections, each by itself or several with commas between.
+
+    Raises:
+        InputError: Anything else.
+    """
+    try:
+        return tuple(int(part) for argument in arguments for part in argument.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--max-detections: expected whole numbers, as 1,10,100, got {' '.join(arguments)!r}"
+        ) from error
 
 
 def parse_pairs(option: str, form: str, arguments: Sequence[str]) -> dict[str, Path]:
@@ -303,17 +321,28 @@ def _detections_of(
 
 def _print(comparison: Comparison, classes: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
-    conventions: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {}
     for group in comparison.groups:
         for each in group.evaluations:
-            conventions.setdefault(each.detections.convention, []).append(group.name)
-    for convention, names in conventions.items():
+            said.setdefault(_about(each.detections, comparison.annotations), []).append(group.name)
+    for text, names in said.items():
         which = ", ".join(dict.fromkeys(names))
-        console.print(f"{which}: {convention}", highlight=False, markup=False)
+        style = "yellow" if DOUBT in text else None
+        console.print(f"{which}: {text}", style=style, highlight=False, markup=False)
     for table in rich_tables(comparison, classes=classes):
         console.print(table)
     for sentence in conclusions(comparison):
         console.print(sentence, highlight=False, markup=False)
+
+
+def _about(detections: Detections, annotations: Annotations) -> str:
+    """How the file was read, and what may tell that it belongs to other images."""
+    images = len(annotations.image_ids)
+    empty = images - len(np.unique(detections.image))
+    text = detections.convention
+    if DOUBT in text:
+        text += "; if the figures look wrong, say which by --category-ids"
+    return f"{text}; {empty} of {images} images without detections" if empty else text
 
 
 def _write(comparison: Comparison, outputs: EvalOutputs) -> None:

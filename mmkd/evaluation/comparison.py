@@ -182,8 +182,9 @@ def compare_runs(
         annotations: What was to be found.
         runs: What was found.
         settings: COCO's own by default.
-        baseline: Name of the runs to compare the others to; ``plain`` where there are such.
-        teacher: Name of the teacher's runs; ``teacher`` where there are such.
+        baseline: Name of the runs to compare the others to; by default ``plain`` where there are
+            such; an empty name for none.
+        teacher: Name of the teacher's runs; by default ``teacher``, likewise.
         resamples: Of the bootstrap, made where there is a baseline; 0 leaves the intervals out.
         seed: Of the bootstrap.
         backend: See :func:`mmkd.evaluation.coco.evaluate`.
@@ -200,7 +201,7 @@ def compare_runs(
         raise InputError(f"resamples: expected 0 or more, got {resamples}")
     if backend == "faster" and resamples:
         raise InputError(
-            "backend 'faster' keeps no matches, from which the bootstrap is made: give resamples "
+            "backend 'faster' keeps no matches, from which the bootstrap is made: give --resamples "
             "0, or take 'pycocotools'"
         )
     names = list(dict.fromkeys(run.name for run in runs))
@@ -280,6 +281,8 @@ def find_roles(
 def _role_name(role: str, asked: str | None, default: str, names: Sequence[str]) -> str | None:
     if asked is None:
         return default if default in names else None
+    if not asked:
+        return None
     if asked not in names:
         raise InputError(f"{role}: expected one of the runs {', '.join(names)}; got {asked!r}")
     return asked
@@ -291,13 +294,16 @@ def _mean_known(values: Sequence[float | None]) -> float | None:
 
 
 def _progress() -> Progress:
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        # In a file they would leave empty lines.
+        disable=not console.is_terminal,
     )
 
 

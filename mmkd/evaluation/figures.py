@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mmkd.evaluation.work_dirs import TASK_LOSS, read_work_dir
+from mmkd.evaluation.work_dirs import MAP_CURVES, TASK_LOSS, read_work_dir
 
 __all__ = ["draw_curves", "draw_detections", "draw_gap"]
 
@@ -31,7 +31,6 @@ LABELS = {
 }
 MARKERS = {"plain": "o", "distilled": "s", "teacher": "^"}
 # As MMDetection and Ultralytics name it.
-_MAP_CURVES = ("coco/bbox_mAP", "metrics/mAP50-95(B)")
 
 
 def draw_detections(
@@ -115,7 +114,7 @@ def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> No
         for index, work_dir in enumerate(work_dirs):
             style = dict(color=COLORS[model], label=LABELS[model] if index == 0 else None)
             for curve in read_work_dir(work_dir).curves:
-                if curve.name in _MAP_CURVES:
+                if curve.name in MAP_CURVES:
                     left.plot(*zip(*curve.points, strict=True), marker=MARKERS[model], **style)
                 elif curve.name == TASK_LOSS:
                     right.plot(*zip(*curve.points, strict=True), linewidth=1.5, **style)

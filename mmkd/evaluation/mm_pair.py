@@ -165,7 +165,12 @@ def _type_of(settings: Any) -> str:
 def _read_config(file: Path, options: Sequence[str]) -> Config:
     if not file.is_file():
         raise FileNotFoundError(f"no config {file}")
-    wrong = [option for option in options if not option.partition("=")[2]]
+    # argparse takes what begins with a dash for an option of its own.
+    wrong = [
+        option
+        for option in options
+        if option.startswith(("-", "=")) or not option.partition("=")[2]
+    ]
     if wrong:
         raise InputError(f"expected key=value, got {wrong[0]!r}")
     parser = ArgumentParser()

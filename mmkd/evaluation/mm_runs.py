@@ -20,7 +20,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmkd.engine.random_state import random_state, set_random_state
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.evaluation.environment import describe_environment
-from mmkd.evaluation.runs import DETECTIONS, Trained, TrainingRecord
+from mmkd.evaluation.run_files import DETECTIONS
+from mmkd.evaluation.runs import Trained, TrainingRecord
 
 __all__ = ["ConfigRecipe", "MMRecipe"]
 

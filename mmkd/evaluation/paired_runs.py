@@ -19,23 +19,33 @@ from mmkd.evaluation.coco_files import read_annotations, read_detections
 from mmkd.evaluation.comparison import BASELINE, TEACHER, Comparison, Estimate, Run, compare_runs
 from mmkd.evaluation.environment import describe_environment
 from mmkd.evaluation.input_error import InputError
+from mmkd.evaluation.run_files import DETECTIONS
 from mmkd.evaluation.runs import (
-    DETECTIONS,
     Job,
     Recipe,
     RunResult,
     Trained,
     TrainingRecord,
     holds_another_run,
+    is_finished,
     run_all,
     spread,
     train_and_evaluate,
 )
 from mmkd.evaluation.tables import as_json, conclusions, markdown_tables
 
-__all__ = ["Pair", "compare_config", "compare_results", "score_table", "write_results"]
+__all__ = [
+    "Pair",
+    "check_out",
+    "compare_config",
+    "compare_results",
+    "score_table",
+    "write_results",
+]
 
 DISTILLED = "distilled"
+# What a comparison writes next to its runs.
+TABLES, RESULTS, REPORT = "results.md", "results.json", "report.html"
 
 
 class Pair(Protocol):
@@ -81,9 +91,9 @@ def compare_config(
         The report.
 
     Raises:
-        InputError: The config cannot be compared, or ``out`` holds runs of another comparison.
+        InputError: The config cannot be compared, ``out`` holds runs of another comparison or
+            files of something else, or the two runs of a seed began from different weights.
         FileNotFoundError: No such config, or no such checkpoint of a teacher.
-        RuntimeError: The two runs of a seed began from different weights.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds: expected at least one, each once, got {list(seeds)}")
@@ -91,6 +101,7 @@ def compare_config(
         raise InputError(f"workers: expected 1 or more, got {workers}")
     # Recipes know a run by its folder too.
     config, out = Path(config), Path(out).resolve()
+    check_out(out)
     pair = _read_pair(config, options, out)
     # The distilled run first: what is wrong with its teacher or terms shows at once.
     jobs = [
@@ -130,8 +141,9 @@ def _refuse_others(recipes: Sequence[Recipe]) -> None:
     others = [str(recipe.work_dir) for recipe in recipes if holds_another_run(recipe)]
     if others:
         raise InputError(
-            f"{', '.join(others)}: trained with another config, data or teacher, and not "
-            "overwritten: choose another --out"
+            f"{', '.join(others)}: trained with another config, data or teacher, or in another "
+            "folder and moved here since, and not overwritten: choose another --out, or move it "
+            "back"
         )
 
 
@@ -139,7 +151,7 @@ def check_same_start(results: Sequence[RunResult]) -> None:
     """Makes sure that a seed's runs, but for a teacher's, began from the same weights.
 
     Raises:
-        RuntimeError: They did not.
+        InputError: They did not.
     """
     starts: dict[int, dict[str, str | None]] = {}
     for result in results:
@@ -148,7 +160,7 @@ def check_same_start(results: Sequence[RunResult]) -> None:
     for seed, by_name in starts.items():
         if len(set(by_name.values())) > 1:
             begun = ", ".join(f"{name} from {str(d)[:12]}" for name, d in by_name.items())
-            raise RuntimeError(
+            raise InputError(
                 f"seed {seed}: the runs began from different weights ({begun}), so they cannot be "
                 "compared. Something in the config draws random numbers before the network is "
                 "made, or makes it differently with the distillation"
@@ -321,6 +333,28 @@ def _with_interval(estimate: Estimate, form: str) -> str:
     return f"{estimate.value:{form}}{interval}"
 
 
+def check_out(out: Path, pictures: Sequence[str] = ()) -> None:
+    """Makes sure that :func:`write_results` will replace only what it has written before.
+
+    Args:
+        out: Its folder.
+        pictures: Names of files that are written there too.
+
+    Raises:
+        InputError: It would replace something else.
+    """
+    from mmkd.evaluation.report.page import check_out as check_report
+
+    check_report(out / REPORT)
+    found = [out / name for name in (TABLES, RESULTS, *pictures) if (out / name).exists()]
+    # They are written after the runs next to them.
+    if found and not any(map(is_finished, out.iterdir())):
+        raise InputError(
+            f"{', '.join(map(str, found))}: not of a comparison of mmkd's, whose runs would lie "
+            "in the same folder, and not overwritten: choose another folder, or move it away"
+        )
+
+
 def write_results(
     results: Sequence[RunResult],
     out: Path,
@@ -351,15 +385,15 @@ def write_results(
     details = markdown_tables(comparison).splitlines() if comparison else []
     lines = [*summary, "", *details, "", *_list(checkpoints), "", *_list(environment), ""]
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.md").write_text("\n".join(lines), encoding="utf-8")
+    (out / TABLES).write_text("\n".join(lines), encoding="utf-8")
     content = dict(
         runs=[asdict(result) for result in results], comparison=comparison and as_json(comparison)
     )
-    (out / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (out / RESULTS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     console.print(Markdown("\n".join(summary)))
     work_dirs = [Path(result.work_dir) for result in results]
-    return write_report(work_dirs, out / "report.html", resamples=resamples)
+    return write_report(work_dirs, out / REPORT, resamples=resamples)
 
 
 def _list(sentences: Sequence[str]) -> list[str]:

@@ -7,7 +7,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,28 +29,24 @@ from rich.progress import (
 from torch import nn
 
 from mmkd.evaluation.environment import describe_environment
+from mmkd.evaluation.input_error import InputError
 from mmkd.evaluation.library_output import output_to
+from mmkd.evaluation.run_files import DETECTIONS, RESULT, STARTED
 
 __all__ = [
-    "DETECTIONS",
-    "RESULT",
     "Job",
     "Recipe",
     "RunResult",
     "Trained",
     "TrainingRecord",
     "holds_another_run",
+    "is_finished",
     "run_all",
     "spread",
     "stored_result",
     "train_and_evaluate",
     "weights_digest",
 ]
-
-# Where a detector's recipe leaves its detections in the work dir.
-DETECTIONS = "detections.bbox.json"
-RESULT = "result.json"
-_STARTED = "started.json"
 
 
 @dataclass(frozen=True)
@@ -124,11 +121,16 @@ class TrainingRecord:
 
     @classmethod
     def open(cls, work_dir: Path, fingerprint: str) -> TrainingRecord:
-        """The record of the same run, where it was started before; or a new one."""
-        file = work_dir / _STARTED
-        stored = _read_json(file)
-        if stored.get("fingerprint") == fingerprint:
-            return cls(file, **stored)
+        """The record of the same run, where it was started before; or a new one.
+
+        Raises:
+            InputError: There is one that cannot be read.
+        """
+        file = work_dir / STARTED
+        stored = _read_record(file)
+        if stored is not None and stored["fingerprint"] == fingerprint:
+            with _as_record(file):
+                return cls(file, **stored)
         record = cls(file, fingerprint)
         record._write()
         return record
@@ -218,9 +220,12 @@ def run_all(jobs: Sequence[Job], workers: int = 1) -> list[RunResult]:
 
     Raises:
         ValueError: ``workers`` is not positive.
+        InputError: A work dir holds files that no run of mmkd's has left.
     """
     if workers < 1:
         raise ValueError(f"workers must be 1 or more, got {workers}")
+    for job in jobs:
+        _check_work_dir(job.recipe.work_dir)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -299,32 +304,97 @@ def _fingerprint(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.is_file() else {}
+def _read_record(file: Path) -> dict[str, Any] | None:
+    """Of a run; None where there is none.
+
+    Raises:
+        InputError: The file is something else, or damaged.
+    """
+    if not file.is_file():
+        return None
+    with _as_record(file):
+        record = dict(json.loads(file.read_text()))
+        record["fingerprint"] = str(record["fingerprint"])
+        return record
+
+
+@contextmanager
+def _as_record(file: Path) -> Iterator[None]:
+    """Makes the errors of what is no record InputErrors."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(
+            f"{file}: expected what a run of mmkd's notes there, found something else or half of "
+            f"it ({error!r}). The folder is not overwritten: choose another, or move it away"
+        ) from error
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     """In one step: whoever is stopped while writing leaves no half of a file."""
-    unfinished = file.with_name(f"{file.name}.part")
+    unfinished = _unfinished(file)
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
     unfinished.replace(file)
 
 
+def _unfinished(file: Path) -> Path:
+    return file.with_name(f"{file.name}.part")
+
+
+def _check_work_dir(work_dir: Path) -> set[str]:
+    """Fingerprints of the runs in a work dir, which may hold nothing that no run has left.
+
+    Raises:
+        InputError: It does.
+    """
+    records = [_read_record(work_dir / name) for name in (RESULT, STARTED)]
+    found = {record["fingerprint"] for record in records if record is not None}
+    if not found and _holds_files(work_dir):
+        raise InputError(
+            f"{work_dir} holds files of something else than a run of mmkd's, and is not "
+            "overwritten: choose another folder, or move it away"
+        )
+    return found
+
+
+def _holds_files(work_dir: Path) -> bool:
+    if not work_dir.is_dir():
+        return work_dir.exists()
+    # All that is there of a run that was stopped at once.
+    return any(file.name != _unfinished(work_dir / STARTED).name for file in work_dir.iterdir())
+
+
 def holds_another_run(recipe: Recipe) -> bool:
     """Whether the recipe's work dir holds a run with other settings, data or teachers, finished or
-    not, which training would overwrite."""
-    stored = [_read_json(recipe.work_dir / name) for name in (RESULT, _STARTED)]
-    found = {each["fingerprint"] for each in stored if each}
-    return bool(found - {_fingerprint(recipe)})
+    not, which training would overwrite.
+
+    Raises:
+        InputError: It holds files that no run of mmkd's has left.
+    """
+    return bool(_check_work_dir(recipe.work_dir) - {_fingerprint(recipe)})
+
+
+def is_finished(work_dir: Path) -> bool:
+    """Whether a run of mmkd's, whichever, was finished there."""
+    try:
+        return _read_record(work_dir / RESULT) is not None
+    except InputError:
+        return False
 
 
 def stored_result(recipe: Recipe) -> RunResult | None:
-    """The result of the same run, where it was finished before in the recipe's work dir."""
-    stored = _read_json(recipe.work_dir / RESULT)
-    if not stored or stored["fingerprint"] != _fingerprint(recipe):
+    """The result of the same run, where it was finished before in the recipe's work dir.
+
+    Raises:
+        InputError: There is one that cannot be read.
+    """
+    file = recipe.work_dir / RESULT
+    stored = _read_record(file)
+    if stored is None or stored["fingerprint"] != _fingerprint(recipe):
         return None
-    result = RunResult(**stored["result"])
-    return result if Path(result.checkpoint).is_file() else None
+    with _as_record(file):
+        result = RunResult(**stored["result"])
+        return result if Path(result.checkpoint).is_file() else None
 
 
 def train_and_evaluate(
@@ -339,12 +409,16 @@ def train_and_evaluate(
         recipe: What to train.
         name: Of the run in tables.
         on_iteration: Called after every training iteration.
+
+    Raises:
+        InputError: The work dir holds files that no run of mmkd's has left.
     """
     stored = stored_result(recipe)
     if stored is not None:
         return stored
     fingerprint = _fingerprint(recipe)
     work_dir = recipe.work_dir
+    _check_work_dir(work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     record = TrainingRecord.open(work_dir, fingerprint)
     with output_to(work_dir / "output.log"):

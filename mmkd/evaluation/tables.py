@@ -149,8 +149,15 @@ def _score(score: Score) -> str:
 def _estimate(estimate: Estimate) -> str:
     if math.isnan(estimate.value):
         return NOTHING
-    ends = "" if math.isnan(estimate.low) else f" [{estimate.low:+.1f}, {estimate.high:+.1f}]"
-    return f"{estimate.value:+.1f}{ends}"
+    ends = (
+        "" if math.isnan(estimate.low) else f" [{_signed(estimate.low)}, {_signed(estimate.high)}]"
+    )
+    return f"{_signed(estimate.value)}{ends}"
+
+
+def _signed(value: float) -> str:
+    # Nothing is written as -0.0.
+    return f"{round(value, 1) + 0.0:+.1f}"
 
 
 def _errors_grid(comparison: Comparison) -> _Grid:

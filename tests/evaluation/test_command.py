@@ -84,8 +84,8 @@ def test_areas_limits_and_backend(files: dict[str, Path], tmp_path: Path) -> Non
     for backend in ("pycocotools", "faster"):
         result = run(
             *(files["truth"], f"mine={files['plain']}", "--json", tmp_path / f"{backend}.json"),
-            *("--area", "tiny=0:400", "--area", "rest=400:1e10", "--max-detections", 2),
-            *("--max-detections", 5, "--backend", backend),
+            *("--area", "tiny=0:400", "--area", "rest=400:1e10"),
+            *("--max-detections", "2,5", "--backend", backend),
         )
         assert result.exit_code == 0, result.output
         stored.append(json.loads((tmp_path / f"{backend}.json").read_text())["runs"]["mine"])
@@ -127,6 +127,7 @@ def test_an_annotation_file_with_crowds_only(tmp_path: Path) -> None:
         (["{truth}", "{plain}", "--area", "tiny=0-5"], "NAME=LOW:HIGH"),
         (["{truth}", "{plain}", "--area", "tiny=9:5"], "'tiny'"),
         (["{truth}", "{plain}", "--max-detections", "0"], "from 1 up"),
+        (["{truth}", "{plain}", "--max-detections", "many"], "1,10,100"),
         (["{truth}", "{plain}", "--config", "plain"], "NAME=FILE"),
         (["{truth}", "{plain}", "--json", "{truth}"], "to be read"),
         (["{truth}", "{plain}", "--json", "{plain}", "--force"], "to be read"),
@@ -187,6 +188,17 @@ def test_figures_are_not_overwritten(files: dict[str, Path], tmp_path: Path) -> 
     assert mine.read_text() == "mine"
     assert run(*arguments, "--force").exit_code == 0
     assert mine.read_bytes().startswith(b"\x89PNG")
+
+
+def test_doubts_about_a_file_are_said(files: dict[str, Path], tmp_path: Path) -> None:
+    found = [each for each in json.loads(files["plain"].read_text()) if each["image_id"] < 50]
+    for each in found:
+        each["category_id"] = 1  # an id of the annotation file, and the first or second class
+    result = run(files["truth"], scenes.write(tmp_path, "few.json", found))
+    text = " ".join(result.stdout.split())
+    assert "would also fit" in text and "--category-ids" in text
+    assert "10 of 20 images without detections" in text
+    assert "images without" not in run(files["truth"], files["plain"]).stdout
 
 
 def test_options_with_equals_signs() -> None:

@@ -137,6 +137,39 @@ def test_another_comparison_is_not_overwritten(out: Path, folder: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()} == files
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("distilled_seed0/epoch_1.pth", "distilled_seed0 holds files of something else"),
+        ("plain_seed0/last_checkpoint", "plain_seed0 holds files of something else"),
+        ("plain_seed0/result.json", r"result\.json: expected what a run of mmkd's notes there"),
+        ("teacher/detections.bbox.json", "teacher holds files of something else"),
+        ("results.md", r"results\.md: not of a comparison of mmkd's"),
+        ("results.json", r"results\.json: not of a comparison of mmkd's"),
+        ("report.html", r"report\.html exists and is no report of mmkd's"),
+    ],
+)
+def test_files_of_something_else_are_not_overwritten(
+    name: str, message: str, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(InputError, match=message):
+        compare_config(folder / "distill.py", [0], tmp_path / "out", **FEW)
+    assert [each for each in (tmp_path / "out").rglob("*") if each.is_file()] == [file]
+    assert file.read_text() == "mine"
+
+
+def test_a_folder_that_was_moved(out: Path, folder: Path, tmp_path: Path) -> None:
+    """A run's folder is among its settings: it could be told from another run only there."""
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    options = ["custom_hooks.0.terms.backbone.weight=2.5"]
+    with pytest.raises(InputError, match=r"another folder and moved here since.*move it back"):
+        compare_config(folder / "distill.py", SEEDS, moved, options=options, **FEW)
+
+
 def test_a_teacher_of_other_classes_is_not_scored(folder: Path, tmp_path: Path) -> None:
     config = Config.fromfile(folder / "distill.py")
     truth = json.loads((folder / "data/annotations/val.json").read_text())
@@ -242,6 +275,8 @@ def test_files_that_are_no_configs(text: str, tmp_path: Path) -> None:
         (dict(seeds=[1, 2, 1]), r"each once, got \[1, 2, 1\]"),
         (dict(seeds=[0], workers=0), "workers: expected 1 or more, got 0"),
         (dict(seeds=[0], options=["train_cfg.max_epochs"]), "expected key=value, got"),
+        (dict(seeds=[0], options=["--foo=1"]), "expected key=value, got '--foo=1'"),
+        (dict(seeds=[0], options=["=1"]), "expected key=value, got '=1'"),
         (dict(seeds=[0], options=["custom_hooks.7.terms=3"]), "cannot be read as a config"),
     ],
 )
@@ -274,7 +309,7 @@ def test_different_starts_are_an_error() -> None:
     other = [result("plain", 1, initial_weights="bb"), result("distilled", 1, initial_weights="bb")]
     teacher = result("teacher", initial_weights="cc")
     check_same_start([teacher, *pair, *other])
-    with pytest.raises(RuntimeError, match=r"seed 1: .*plain from bb, distilled from dd"):
+    with pytest.raises(InputError, match=r"seed 1: .*plain from bb, distilled from dd"):
         check_same_start([*pair, other[0], replace(other[1], initial_weights="dd")])
 
 

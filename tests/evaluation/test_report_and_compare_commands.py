@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
-from report_inputs import Inputs, make_inputs
+from report_inputs import Inputs, make_inputs, mmengine_work_dir
 from typer.testing import CliRunner
 
 from mmkd.cli import app
@@ -108,3 +109,32 @@ def test_a_comparison_that_cannot_be(
     assert failed.exit_code == 2, failed.output
     assert message in " ".join(failed.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_report_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths in a work dir count from where the training was started."""
+    inputs = make_inputs(tmp_path)
+    data = "val_evaluator = dict(type='CocoMetric', ann_file='annotations.json')\n"
+    data += "val_dataloader = dict(dataset=dict(data_prefix=dict(img='photos')))\n"
+    found = json.loads((inputs.plain[0] / "detections.bbox.json").read_text())
+    run_dir = mmengine_work_dir(tmp_path / "runs" / "r50_seed0", config=data, found=found)
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    done = run("report", run_dir, "--out", "page.html")
+    assert done.exit_code == 0, done.output
+    assert verdict(Path("page.html")).startswith("r50 reaches ")
+    assert "data:image/jpeg" in Path("page.html").read_text("utf-8")
+    assert done.stderr == ""
+    inputs.annotations.unlink()
+    without = run("report", run_dir, "--out", "page.html")
+    assert without.exit_code == 0
+    assert "annotations.json is neither in the current folder" in without.stderr
+    assert "--annotations" in without.stderr
+
+
+def test_a_report_needs_a_folder(inputs: Inputs, tmp_path: Path) -> None:
+    blocking = tmp_path / "file"
+    blocking.write_text("mine")
+    failed = run("report", inputs.plain[0], "--out", blocking / "page.html")
+    assert failed.exit_code == 2 and "is a file" in failed.stderr

@@ -13,7 +13,18 @@ from rich.progress import Progress
 from torch import nn
 from toy_recipe import ToyRecipe
 
-from mmkd.evaluation.runs import Job, RunResult, run_all, spread, stored_result, weights_digest
+from mmkd.evaluation.input_error import InputError
+from mmkd.evaluation.runs import (
+    Job,
+    RunResult,
+    holds_another_run,
+    is_finished,
+    run_all,
+    spread,
+    stored_result,
+    train_and_evaluate,
+    weights_digest,
+)
 
 SETTINGS = (3.0, 1.0, 2.0)
 both_ways = pytest.mark.parametrize("workers", [1, 2])
@@ -70,10 +81,10 @@ def test_another_teacher_is_another_run(tmp_path: Path, workers: int) -> None:
     assert [len(each) for each in calls(tmp_path).values()] == [2, 2, 2]
 
 
-def test_half_a_result_does_not_count(tmp_path: Path) -> None:
+def test_half_a_record_does_not_count(tmp_path: Path) -> None:
     [job] = jobs(tmp_path, (3.0,))
     job.recipe.work_dir.mkdir()
-    (job.recipe.work_dir / "result.json.part").write_text('{"finger')
+    (job.recipe.work_dir / "started.json.part").write_text('{"finger')
     assert stored_result(job.recipe) is None
     [result] = run_all([job])
     assert stored_result(job.recipe) == result
@@ -100,6 +111,78 @@ def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
     earlier = stored_result(ToyRecipe(tmp_path, 3.0))
     assert earlier == replace(result, iterations=None, environment={})
     assert result.detections == Path(result.work_dir) / "detections.bbox.json"
+
+
+NO_RECORDS = ['{"finger', "[]", '"text"', "3", "null", "{}", '{"result": {}}', b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("name", ["result.json", "started.json"])
+@pytest.mark.parametrize("content", NO_RECORDS)
+def test_what_is_no_record_is_kept(tmp_path: Path, name: str, content: str | bytes) -> None:
+    recipe = ToyRecipe(tmp_path, 3.0)
+    recipe.work_dir.mkdir()
+    file = recipe.work_dir / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = file.read_bytes()
+    for refuse in (
+        lambda: holds_another_run(recipe),
+        lambda: train_and_evaluate(recipe, "toy"),
+        lambda: run_all([Job("first", ToyRecipe(tmp_path, 1.0), "toy"), Job("s", recipe, "toy")]),
+    ):
+        with pytest.raises(InputError, match=rf"{name}: expected what a run of mmkd's notes there"):
+            refuse()
+    assert not is_finished(recipe.work_dir)
+    assert calls(tmp_path) == {}
+    assert (list(recipe.work_dir.iterdir()), file.read_bytes()) == ([file], before)
+
+
+@pytest.mark.parametrize("change", [dict(later=1), dict(name=None)])
+def test_a_record_of_another_version_is_kept(tmp_path: Path, change: dict[str, int | None]) -> None:
+    """With a field that this version does not know, or without one that it needs."""
+    [result] = run_all(jobs(tmp_path, (3.0,)))
+    file = Path(result.work_dir) / "result.json"
+    stored = json.loads(file.read_text())
+    stored["result"] = {k: v for k, v in (stored["result"] | change).items() if v is not None}
+    file.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=r"result\.json: expected what a run"):
+        run_all(jobs(tmp_path, (3.0,)))
+    assert json.loads(file.read_text()) == stored
+
+
+@both_ways
+def test_files_of_something_else_are_kept(tmp_path: Path, workers: int) -> None:
+    foreign = ToyRecipe(tmp_path, 3.0)
+    weights = foreign.work_dir / "weights/last.pt"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("of another training")
+    with pytest.raises(InputError, match=r"run_3_seed0 holds files of something else than a run"):
+        run_all(jobs(tmp_path), workers)
+    with pytest.raises(InputError, match=r"run_3_seed0 holds files of something else than a run"):
+        train_and_evaluate(foreign, "toy")
+    # The other jobs have not been begun.
+    assert calls(tmp_path) == {}
+    assert list(foreign.work_dir.rglob("*")) == [weights.parent, weights]
+    assert weights.read_text() == "of another training"
+
+
+def test_a_work_dir_that_is_a_file_is_kept(tmp_path: Path) -> None:
+    recipe = ToyRecipe(tmp_path, 3.0)
+    recipe.work_dir.write_text("mine")
+    with pytest.raises(InputError, match="holds files of something else"):
+        holds_another_run(recipe)
+    assert recipe.work_dir.read_text() == "mine"
+
+
+def test_whether_another_run_is_there(tmp_path: Path) -> None:
+    recipe = ToyRecipe(tmp_path, 3.0)
+    assert not holds_another_run(recipe)
+    recipe.work_dir.mkdir()
+    assert not holds_another_run(recipe)
+    train_and_evaluate(recipe, "toy")
+    assert is_finished(recipe.work_dir)
+    assert not holds_another_run(recipe)
+    (tmp_path / "teacher.pth").write_text("other weights")
+    assert holds_another_run(recipe)
 
 
 def test_the_digest_of_weights_is_of_names_shapes_types_and_values() -> None:

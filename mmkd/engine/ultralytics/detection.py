@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from PIL import Image
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
@@ -32,7 +34,8 @@ def detect_with_file(checkpoint: Path, annotations: Path, images: Path, out: Pat
         The number of the detector's parameters.
 
     Raises:
-        InputError: No detector's file, or one of other classes than the annotations'.
+        InputError: No detector's file, one of other classes than the annotations', or an image
+            that cannot be read.
     """
     with _quiet():
         model = _load(checkpoint)
@@ -40,9 +43,28 @@ def detect_with_file(checkpoint: Path, annotations: Path, images: Path, out: Pat
         parameters = sum(each.numel() for each in model.model.parameters())
         try:
             detect(model, annotations, images, out, size)
-        except ValueError as error:
+        except InputError as error:
             raise InputError(f"{checkpoint}: {error}") from error
+        except Exception as error:  # A damaged image fails in many ways, none of which names it.
+            damaged = _first_damaged(annotations, images)
+            if damaged is None:
+                raise
+            raise InputError(
+                f"{damaged} cannot be read as an image: replace it, or remove it from {annotations}"
+            ) from error
     return parameters
+
+
+def _first_damaged(annotations: Path, images: Path) -> Path | None:
+    """The first of the images that cannot be read."""
+    for image in json.loads(annotations.read_text())["images"]:
+        file = images / image["file_name"]
+        try:
+            with Image.open(file) as opened:
+                opened.load()
+        except Exception:  # The formats' readers raise anything.
+            return file
+    return None
 
 
 def _load(checkpoint: Path) -> YOLO:

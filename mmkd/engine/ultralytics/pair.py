@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultralytics.cfg import get_cfg
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 
@@ -63,10 +64,7 @@ class YOLOPair:
             raise InputError(f"{file}: expected a teacher, found none: give teacher=FILE")
         if not settings.get("data"):
             raise InputError(f"{file}: expected a data set, found none: give data=FILE")
-        try:
-            prepare(settings)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{file}: {error}") from error
+        _check_arguments(file, settings)
         training, _ = coco_annotations(settings["data"], "train", out / "train.json")
         annotations, images = coco_annotations(settings["data"], "val", out / "val.json")
         return cls(settings, training, annotations, images)
@@ -89,6 +87,25 @@ class YOLOPair:
         return YOLORecipe(
             settings, work_dir, self.training_annotations, self.annotations, self.images
         )
+
+
+def _check_arguments(file: Path, settings: Mapping[str, Any]) -> None:
+    for key in ("single_cls", "classes"):
+        # Class 0 is a choice too.
+        if settings.get(key) is not None and settings[key] is not False:
+            raise InputError(
+                f"{file}: expected training on all classes of the data set, on which both runs "
+                f"are scored, found {key}={settings[key]}: leave it out, or make a data set of "
+                "these classes"
+            )
+    try:
+        _, arguments = prepare(settings)
+        # It prints a help of its own.
+        with contextlib.redirect_stdout(io.StringIO()), log_to_stdout():
+            get_cfg(overrides=arguments)
+    # Ultralytics calls an unknown argument a SyntaxError.
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise InputError(f"{file}: {str(error).strip()}") from error
 
 
 def coco_annotations(data: str, split: str, out: Path) -> tuple[Path, Path]:

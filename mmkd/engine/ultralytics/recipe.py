@@ -22,7 +22,9 @@ from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume
 from mmkd.engine.ultralytics.train import prepare
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.evaluation.environment import describe_environment
-from mmkd.evaluation.runs import DETECTIONS, Trained, TrainingRecord
+from mmkd.evaluation.input_error import InputError
+from mmkd.evaluation.run_files import DETECTIONS
+from mmkd.evaluation.runs import Trained, TrainingRecord
 
 __all__ = ["YOLORecipe", "detect", "log_to_stdout"]
 
@@ -57,15 +59,20 @@ class YOLORecipe:
 
     @property
     def iterations(self) -> int:
-        """Training iterations, from the annotation file."""
-        return self._epoch_length * self.settings.get("epochs", DEFAULT_CFG.epochs)
+        """Training iterations, from the annotation file; as if the batch were one image where
+        Ultralytics chooses it."""
+        epoch = self._epoch_length or self._num_images
+        return epoch * self.settings.get("epochs", DEFAULT_CFG.epochs)
 
     @property
-    def _epoch_length(self) -> int:
-        images = len(json.loads(self.training_annotations.read_text())["images"])
-        # A fraction stands for a share of the GPU's memory: as many images as fit.
+    def _epoch_length(self) -> int | None:
+        """In iterations; None where Ultralytics chooses the batch by the GPU's memory."""
         batch = self.settings.get("batch", DEFAULT_CFG.batch)
-        return -(-images // batch) if batch >= 1 else images
+        return -(-self._num_images // batch) if batch >= 1 else None
+
+    @property
+    def _num_images(self) -> int:
+        return len(json.loads(self.training_annotations.read_text())["images"])
 
     @property
     def checkpoint(self) -> str:
@@ -92,6 +99,7 @@ class YOLORecipe:
         run differ from those of an uninterrupted one.
         """
         checkpoint, detections = Path(self.checkpoint), self.work_dir / DETECTIONS
+        epoch = self._epoch_length
         if not record.is_started:
             # Left by another run.
             checkpoint.unlink(missing_ok=True)
@@ -111,7 +119,7 @@ class YOLORecipe:
             training_seconds=record.training_seconds,
             checkpoint=self.checkpoint,
             scores=evaluate_detections(self.annotations, detections).as_dict(),
-            iterations=self._epoch_length * len(record.epoch_seconds),
+            iterations=epoch and epoch * len(record.epoch_seconds),
             annotations=str(self.annotations),
             images=str(self.images),
             initial_weights=record.initial_weights,
@@ -207,13 +215,13 @@ def detect(
         batch: Images at a time.
 
     Raises:
-        ValueError: Other class names than the annotations'.
+        InputError: Other class names than the annotations'.
     """
     truth = json.loads(Path(annotations).read_text())
     categories = sorted(truth["categories"], key=lambda each: each["id"])
     expected, found = [str(each["name"]) for each in categories], list(model.names.values())
     if expected != found:
-        raise ValueError(f"{annotations} holds the classes {expected}, the detector {found}")
+        raise InputError(f"{annotations} holds the classes {expected}, the detector {found}")
     boxes = []
     for start in range(0, len(truth["images"]), batch):
         part = truth["images"][start : start + batch]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,14 @@ from mmkd.evaluation.coco_files import (
     read_annotations,
     read_detections,
 )
-from mmkd.evaluation.comparison import Comparison, Role, Run, compare_runs, find_roles
+from mmkd.evaluation.comparison import (
+    Comparison,
+    Role,
+    Run,
+    compare_runs,
+    find_roles,
+    workers_for,
+)
 from mmkd.evaluation.detection_errors import ERROR_TYPES
 from mmkd.evaluation.gallery import select_disagreements
 from mmkd.evaluation.input_error import InputError
@@ -57,6 +64,10 @@ NO_ANNOTATIONS = (
     "The work dirs name no annotation file that is there, so their detections were not evaluated: "
     "name one by --annotations."
 )
+NO_READABLE_DETECTIONS = (
+    "No detection file in the work dirs can be read with the annotation file; the notes say why."
+)
+NO_CURVES = "The logs of these work dirs hold no losses, scores or learning rates."
 # Detections below this score are left out of the gallery.
 _MIN_SCORE = 0.3
 
@@ -74,7 +85,9 @@ def write_report(
     category_ids: CategoryIds = "auto",
     resamples: int = 1000,
     seed: int = 0,
-    workers: int = 1,
+    workers: int | None = None,
+    progress: bool = False,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Path:
     """Writes the report of one run, or of several side by side, as a self-contained HTML file.
 
@@ -93,19 +106,27 @@ def write_report(
         category_ids: See :func:`mmkd.evaluation.coco_files.read_detections`.
         resamples: Of the bootstrap; 0 leaves the intervals out.
         seed: Of the bootstrap.
-        workers: Processes; the page is the same with any number.
+        workers: Processes; by default as many as there are cores, or one for small files. The page
+            is the same with any number.
+        progress: Show bars on the terminal's error stream.
+        tell: Called with what the page lacks and why.
 
     Returns:
         The file.
 
     Raises:
-        InputError: No work dirs or one twice, a file that cannot be read, work dirs on different
-            annotation files, a baseline or teacher that is none of the runs, or ``out`` is
-            something else than a report.
+        InputError: No work dirs, one twice, or two that would be one seed of the same run; a named
+            file that cannot be read, work dirs on different annotation files, a baseline or teacher
+            that is none of the runs, or ``out`` is something else than a report.
     """
-    _check_out(out)
+    check_out(out)
     runs, roles = _with_roles(_read_runs(work_dirs, names or {}), baseline, teacher)
     inputs = _read_inputs(runs, roles, annotations, images, detections or {}, category_ids)
+    for run in runs:
+        for note in run.notes:
+            tell(f"{run.path}: {note}")
+    if inputs.unevaluated:
+        tell(inputs.unevaluated)
     comparison = None
     if inputs.annotations is not None and inputs.detections:
         scored = [
@@ -117,11 +138,13 @@ def write_report(
         comparison = compare_runs(
             inputs.annotations,
             scored,
-            baseline=by_role.get("baseline"),
-            teacher=by_role.get("teacher"),
+            # Not the default: who has no detections leaves the role to nobody.
+            baseline=by_role.get("baseline", ""),
+            teacher=by_role.get("teacher", ""),
             resamples=resamples,
             seed=seed,
-            workers=workers,
+            workers=workers or workers_for(sum(len(run.detections) for run in scored)),
+            progress=progress,
         )
     page = _render(inputs, comparison)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -133,9 +156,17 @@ def write_report(
     return out
 
 
-def _check_out(out: Path) -> None:
+def check_out(out: Path) -> None:
+    """Makes sure that a report can be written there, and replaces nothing else.
+
+    Raises:
+        InputError: It cannot.
+    """
     if out.is_dir():
         raise InputError(f"{out}: expected the name of a file to write, found a folder")
+    nearest = next(each for each in out.absolute().parents if each.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{out}: expected a file in a folder, but {nearest} is a file")
     if out.exists():
         with out.open("rb") as stream:
             start = stream.read(2000).decode(errors="replace")
@@ -154,7 +185,7 @@ class _Inputs:
         images: Folder of the images.
         detections: By work dir.
         notes: What the reader should know about the files.
-        missing: What is not there and how to get it, by section of the page.
+        unevaluated: Why nothing was evaluated, and how to have it.
     """
 
     runs: list[WorkDir]
@@ -163,7 +194,7 @@ class _Inputs:
     images: Path | None
     detections: dict[Path, Detections]
     notes: list[str] = field(default_factory=list)
-    missing: dict[str, str] = field(default_factory=dict)
+    unevaluated: str = ""
 
     @property
     def groups(self) -> dict[str, list[WorkDir]]:
@@ -185,21 +216,32 @@ def _read_inputs(
     if images is not None and not images.is_dir():
         raise InputError(f"{images}: expected the folder of the images, found no folder")
     notes = [(note, run) for run in runs for note in run.notes]
-    missing: dict[str, str] = {}
-    if not any(run.curves for run in runs):
-        missing["curves"] = "The logs of these work dirs hold no losses, scores or learning rates."
     files = _detection_files(runs, detections)
+    named = {work_dir.resolve() for work_dir in detections}
     truth_file = annotations or _common_annotations(runs)
     if not files or truth_file is None:
-        missing["evaluation"] = NO_ANNOTATIONS if files else NO_DETECTIONS
-        return _Inputs(runs, roles, None, None, {}, _by_text(notes, len(runs)), missing)
+        reason = NO_ANNOTATIONS if files else NO_DETECTIONS
+        return _Inputs(runs, roles, None, None, {}, _by_text(notes, len(runs)), reason)
     truth = read_annotations(truth_file)
-    found = {path: read_detections(file, truth, category_ids) for path, file in files.items()}
-    unscored = "no detection file, so it is not among the evaluated runs"
+    found: dict[Path, Detections] = {}
+    error: InputError | None = None
     for run in runs:
-        notes.append((found[run.path].convention if run.path in found else unscored, run))
+        note = "no detection file, so it is not among the evaluated runs"
+        if run.path in files:
+            try:
+                found[run.path] = read_detections(files[run.path], truth, category_ids)
+                note = found[run.path].convention
+            except InputError as each:
+                if run.path.resolve() in named:
+                    raise
+                error, note = each, f"not among the evaluated runs. {each}"
+        notes.append((note, run))
+    # Whoever names the annotation file wants an evaluation.
+    if error is not None and not found and annotations is not None:
+        raise error
+    reason = "" if found else NO_READABLE_DETECTIONS
     images = images or next((run.images for run in runs if run.images is not None), None)
-    return _Inputs(runs, roles, truth, images, found, _by_text(notes, len(runs)), missing)
+    return _Inputs(runs, roles, truth, images, found, _by_text(notes, len(runs)), reason)
 
 
 def _read_runs(work_dirs: Sequence[Path], names: Mapping[Path, str]) -> list[WorkDir]:
@@ -209,8 +251,21 @@ def _read_runs(work_dirs: Sequence[Path], names: Mapping[Path, str]) -> list[Wor
     twice = next((path for path in work_dirs if paths.count(path.resolve()) > 1), None)
     if twice is not None:
         raise InputError(f"{twice}: the same work dir was given twice")
-    runs = [(path, read_work_dir(path)) for path in work_dirs]
-    return [replace(run, name=names.get(path, run.name)) for path, run in runs]
+    runs: list[WorkDir] = []
+    first: dict[tuple[str, int | None], Path] = {}
+    for path in work_dirs:
+        run = read_work_dir(path)
+        run = replace(run, name=names.get(path, run.name))
+        other = first.setdefault((run.name, run.seed), path)
+        # Whoever names both alike knows what is pooled.
+        if other != path and not {other, path} <= names.keys():
+            seed = "of unknown seeds" if run.seed is None else f"of seed {run.seed}"
+            raise InputError(
+                f"{other} and {path} are both {run.name!r} and {seed}, so they would be taken for "
+                f"seeds of one run: name them, as NAME={other} and OTHER={path}"
+            )
+        runs.append(run)
+    return runs
 
 
 def _with_roles(
@@ -317,7 +372,8 @@ def _render(inputs: _Inputs, comparison: Comparison | None) -> str:
         has_seeds=any(len(runs) > 1 for runs in groups.values()),
         work_dirs=[(_title(run), run.path) for run in inputs.runs],
         notes=inputs.notes,
-        missing=inputs.missing,
+        unevaluated=inputs.unevaluated,
+        no_curves=NO_CURVES,
         comparison=comparison,
         figures={chart.key: chart.as_json() for chart in everything},
         plotly=get_plotlyjs(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,9 +116,13 @@ def _picture(
     contents = {"truth": image.truth, **image.detections}
     size, photo, reason = _extent(contents.values()), None, "the images’ folder is not known"
     if images is not None:
-        file = images / image.file_name
+        file = Path(os.path.abspath(images / image.file_name))
         try:
-            size, photo = _photo(file)
+            # What the annotation file names is embedded only where it lies in the images' folder.
+            if file.is_relative_to(os.path.abspath(images)):
+                size, photo = _photo(file)
+            else:
+                reason = f"{image.file_name} lies outside {images}"
         except FileNotFoundError:
             reason = f"{file} is not there"
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -239,20 +239,24 @@ def _text(value: Any) -> str:
 
 def environment_table(groups: Mapping[str, Sequence[WorkDir]]) -> Table | None:
     """What the runs were made on; where they differ, by run."""
-    found = {
-        name: {key: text for run in runs for key, text in run.environment.items()}
-        for name, runs in groups.items()
-    }
+    found = {name: _side_by_side(run.environment for run in runs) for name, runs in groups.items()}
     return _by_run("environment", "Environment", found)
 
 
 def teacher_table(groups: Mapping[str, Sequence[WorkDir]]) -> Table | None:
     """Which teacher the distilled runs had."""
-    found = {
-        name: {key: text for run in runs for key, text in run.teacher.items()}
-        for name, runs in groups.items()
-    }
+    found = {name: _side_by_side(run.teacher for run in runs) for name, runs in groups.items()}
     return _by_run("teacher", "Teacher", found)
+
+
+def _side_by_side(seeds: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """What seeds have in common once, and each of what they differ in."""
+    known = [entries for entries in seeds if entries]
+    keys = dict.fromkeys(key for entries in known for key in entries)
+    return {
+        key: "; ".join(dict.fromkeys(entries.get(key, _NOTHING) for entries in known))
+        for key in keys
+    }
 
 
 def _by_run(key: str, caption: str, found: Mapping[str, Mapping[str, str]]) -> Table | None:

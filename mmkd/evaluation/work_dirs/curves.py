@@ -7,13 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["TASK_LOSS", "Curve", "CurveBuilder", "Group", "Step", "number"]
+__all__ = ["MAP_CURVES", "TASK_LOSS", "Curve", "CurveBuilder", "Group", "Step", "number"]
 
 Group = Literal["task loss", "distillation", "ratio", "learning rate", "score", "dynamics"]
 Step = Literal["iteration", "epoch"]
 
 # The sum of the training's own losses, without distillation: comparable among runs.
 TASK_LOSS = "task_loss"
+# COCO's mAP, as MMDetection and Ultralytics name it.
+MAP_CURVES = ("coco/bbox_mAP", "metrics/mAP50-95(B)")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mmkd.evaluation.input_error import InputError
-from mmkd.evaluation.runs import DETECTIONS, RESULT
+from mmkd.evaluation.run_files import DETECTIONS, RESULT
 from mmkd.evaluation.work_dirs.curves import Curve
 from mmkd.evaluation.work_dirs.mmengine_logs import Session, read_sessions
 from mmkd.evaluation.work_dirs.ultralytics_logs import (
@@ -22,6 +22,9 @@ from mmkd.evaluation.work_dirs.ultralytics_logs import (
 
 __all__ = ["WorkDir", "read_work_dir"]
 
+_SEED = re.compile(r"_seed(\d+)$")
+_SPLITS = ("val", "test")
+
 
 @dataclass(frozen=True, eq=False)
 class WorkDir:
@@ -32,15 +35,16 @@ class WorkDir:
         framework: Whose trainer made it; None where it was scored and not trained.
         name: Of the run in tables: where a recipe of mmkd's made it, the recipe's; otherwise the
             folder's, less ``_seed<k>``.
-        seed: Of the run.
+        seed: Of the run: from its settings, else as a recipe or the folder's ``_seed<k>`` tells.
         settings: The config by dotted keys, with plain values.
         environment: Versions and device.
         teacher: What identifies it (config, checkpoint, its SHA-256); empty where there is none.
         curves: What was logged by step. ``task_loss`` is the sum of the training's losses without
             distillation.
         detections: Detection file on the validation images, in COCO's result format.
-        annotations: COCO annotation file of these images.
-        images: Their folder.
+        annotations: COCO annotation file of these images; None also where the config names two
+            and does not tell which.
+        images: Their folder, likewise.
         parameters: Of the network as it is deployed.
         step_seconds: Time of a training iteration.
         checkpoint: The last weights.
@@ -79,7 +83,10 @@ def read_work_dir(path: str | Path) -> WorkDir:
     Raises:
         InputError: No folder, one without such logs, or one that cannot be read.
     """
-    folder = Path(path).expanduser()
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError as error:  # There is no such user.
+        raise InputError(f"{path}: expected the work dir of a training: {error}") from error
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise InputError(f"{path}: expected the work dir of a training, found {found}")
@@ -108,20 +115,19 @@ def _read_mmengine(folder: Path, sessions: list[Session]) -> WorkDir:
         curves.go_on_with(session.curves())
     notes = [note for session in sessions for note in session.notes]
     detections = _detections(folder, notes)
-    is_ours = detections is not None and detections.name == DETECTIONS
-    split = "val" if is_ours or detections is None else "test"
+    annotations, images = _data(folder, last.settings, detections, notes)
     return WorkDir(
         path=folder,
         framework="mmengine",
         name=result.name,
-        seed=_integer(last.settings.get("randomness.seed")),
+        seed=result.seed(last.settings.get("randomness.seed")),
         settings=last.settings,
         environment=result.environment or last.environment,
         teacher={k: v for session in sessions for k, v in session.teacher.items()},
         curves=curves.curves(),
         detections=detections,
-        annotations=result.annotations or _annotations(last.settings, split),
-        images=result.images or _images(last.settings, split),
+        annotations=result.annotations or annotations,
+        images=result.images or images,
         parameters=result.parameters,
         step_seconds=last.step_seconds or result.step_seconds,
         checkpoint=_mmengine_checkpoint(folder),
@@ -186,7 +192,7 @@ def _read_ultralytics(folder: Path) -> WorkDir:
         path=folder,
         framework="ultralytics",
         name=result.name,
-        seed=_integer(settings.get("seed")),
+        seed=result.seed(settings.get("seed")),
         settings=settings,
         environment=result.environment or environment,
         teacher=teacher,
@@ -222,7 +228,13 @@ class _Result:
         if isinstance(name, str) and name:
             return name
         folder = self._folder.resolve().name
-        return re.sub(r"_seed\d+$", "", folder) or folder
+        return _SEED.sub("", folder) or folder
+
+    def seed(self, setting: Any) -> int | None:
+        """The trainer's own setting comes first."""
+        folder = _SEED.search(self._folder.resolve().name)
+        candidates = (setting, self._values.get("seed"), int(folder[1]) if folder else None)
+        return next((s for each in candidates if (s := _integer(each)) is not None), None)
 
     @property
     def parameters(self) -> int | None:
@@ -241,27 +253,30 @@ class _Result:
 
     @property
     def checkpoint(self) -> Path | None:
-        return _existing(self._values.get("checkpoint"))
+        return _existing(self._folder, self._values.get("checkpoint"))
 
     @property
     def annotations(self) -> Path | None:
-        return _existing(self._values.get("annotations"))
+        return _existing(self._folder, self._values.get("annotations"))
 
     @property
     def images(self) -> Path | None:
-        return _existing(self._values.get("images"))
+        return _existing(self._folder, self._values.get("images"))
 
 
 def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _existing(*parts: Any) -> Path | None:
+def _existing(folder: Path, *parts: Any) -> Path | None:
+    """What a run's files name, if it is there. A path that is not absolute counts from where the
+    training was started, which may not be the current folder, but is often one above the run's."""
     if not all(isinstance(part, str) for part in parts):
         return None
     try:
         path = Path(*parts)
-        return path if path.exists() else None
+        places = (Path(), *folder.resolve().parents)
+        return next((each / path for each in places if (each / path).exists()), None)
     except (ValueError, OSError):  # No name of a file: a NUL byte, or too long.
         return None
 
@@ -278,21 +293,55 @@ def _detections(folder: Path, notes: list[str]) -> Path | None:
     return next((file for file in (*others, ultralytics) if file.is_file()), None)
 
 
-def _annotations(settings: Mapping[str, Any], split: str) -> Path | None:
-    found = (settings.get(f"{prefix}.ann_file") for prefix in _evaluators(settings, split))
-    return next((path for each in found if (path := _existing(each))), None)
+def _data(
+    folder: Path, settings: Mapping[str, Any], detections: Path | None, notes: list[str]
+) -> tuple[Path | None, Path | None]:
+    """Annotation file and images' folder of what the detections were made on."""
+    splits = _splits(settings, detections)
+    files = {file for split in splits for file in _evaluator(settings, split, "ann_file")[:1]}
+    if len(files) > 1:
+        notes.append(
+            "the config does not tell whether the detections are of its validation or of its test "
+            f"data, so none of {', '.join(sorted(files))} is taken: name the right annotation file "
+            "by --annotations"
+        )
+        return None, None
+    images = (_images(folder, settings, split) for split in splits)
+    found = _existing(folder, *files) if files else None
+    if files and found is None:
+        notes.append(
+            f"its annotation file {files.pop()} is neither in the current folder nor in one above "
+            "the run's: name it by --annotations"
+        )
+    return found, next((each for each in images if each), None)
 
 
-def _evaluators(settings: Mapping[str, Any], split: str) -> Iterator[str]:
-    """Keys of the evaluator, or of each where there are several; those of the split first."""
-    for each in dict.fromkeys((split, "val", "test")):
-        yield from (f"{each}_evaluator", f"{each}_evaluator.0", f"{each}_evaluator.1")
+def _splits(settings: Mapping[str, Any], detections: Path | None) -> Sequence[str]:
+    """Of which data the detections are; of several, they may be of either."""
+    if detections is None:
+        return ["val"]
+    written = [
+        split
+        for split in _SPLITS
+        for prefix in _evaluator(settings, split, "outfile_prefix")
+        if f"{Path(prefix).name}.bbox.json" == detections.name
+    ]
+    return written or (["val"] if detections.name == DETECTIONS else _SPLITS)
 
 
-def _images(settings: Mapping[str, Any], split: str) -> Path | None:
+def _evaluator(settings: Mapping[str, Any], split: str, key: str) -> list[str]:
+    """A setting of the split's evaluator, or of each where there are several."""
+    evaluator = f"{split}_evaluator"
+    found = (
+        settings.get(f"{each}.{key}") for each in (evaluator, f"{evaluator}.0", f"{evaluator}.1")
+    )
+    return [value for value in found if isinstance(value, str)]
+
+
+def _images(folder: Path, settings: Mapping[str, Any], split: str) -> Path | None:
     dataset = f"{split}_dataloader.dataset"
     prefix = settings.get(f"{dataset}.data_prefix.img")
-    return _existing(settings.get(f"{dataset}.data_root") or "", prefix)
+    return _existing(folder, settings.get(f"{dataset}.data_root") or "", prefix)
 
 
 def _mmengine_checkpoint(folder: Path) -> Path | None:
@@ -300,7 +349,7 @@ def _mmengine_checkpoint(folder: Path) -> Path | None:
     if pointer.is_file():
         # By its name alone: the folder may have been moved since.
         name = Path(pointer.read_text("utf-8", errors="replace").strip()).name
-        found = _existing(str(folder), name)
+        found = _existing(folder, str(folder), name)
         if found is not None and found.is_file():
             return found
     files = [*folder.glob("epoch_*.pth"), *folder.glob("iter_*.pth")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,19 @@ def test_other_classes(trained: Any, digits: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"'zero'.*detector \['0'"):
         detect_with(trained.last, read_annotations(file), digits / "val", tmp_path / "found.json")
+    assert not (tmp_path / "found.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "half"])
+def test_a_damaged_image(content: bytes | str, trained: Any, digits: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(digits / "val", images)
+    annotations = read_annotations(digits / "annotations/val.json")
+    damaged = images / annotations.file_names[2]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=rf"{damaged.name} cannot be read as an image: replace it"):
+        detect_with(trained.last, annotations, images, tmp_path / "found.json")
     assert not (tmp_path / "found.json").exists()
 
 

@@ -202,6 +202,19 @@ def test_weights_to_start_from_count_by_their_content(pair: YOLOPair, tmp_path: 
     assert isinstance(started, YOLORecipe)
 
 
+@pytest.mark.parametrize("batch", [-1, 0.7])
+def test_where_ultralytics_chooses_the_batch_no_iterations_are_known(
+    batch: float, pair: YOLOPair, tmp_path: Path
+) -> None:
+    """On a CPU, it then takes 16 images."""
+    recipe = pair.recipe(False, 1, tmp_path / "run")
+    recipe = replace(recipe, settings={**recipe.settings, "batch": batch, "epochs": 1})
+    assert recipe.iterations == 16
+    result = train_and_evaluate(recipe, "plain")
+    assert result.iterations is None
+    assert result.training_seconds > 0
+
+
 # Annotations ------------------------------------------------------------------------------
 
 
@@ -244,6 +257,11 @@ def test_annotations_are_those_from_which_the_labels_were_made(tmp_path: Path) -
         (dict(terms=dict(backbone=dict(wait=3))), "wait"),
         (dict(data="nowhere.yaml"), "the train split cannot be read"),
         ("model: [", "cannot be read as a config"),
+        (dict(epoch=1), r"config\.yaml: 'epoch' is not a valid YOLO argument.*epochs"),
+        (dict(epochs="many"), r"config\.yaml: 'epochs=many' is of invalid type str"),
+        (dict(momentum=7), r"config\.yaml: 'momentum=7' is an invalid value"),
+        (dict(single_cls=True), "expected training on all classes .* found single_cls=True"),
+        (dict(classes=0), "expected training on all classes .* found classes=0"),
     ],
 )
 def test_what_cannot_be_compared(pair: YOLOPair, change: Any, message: str, tmp_path: Path) -> None:
@@ -252,6 +270,14 @@ def test_what_cannot_be_compared(pair: YOLOPair, change: Any, message: str, tmp_
     config.write_text(text)
     with pytest.raises(InputError, match=message):
         YOLOPair.read(config, [], tmp_path / "annotations")
+    assert not (tmp_path / "annotations").exists()
+
+
+def test_training_that_compares_all_classes_may_say_so(pair: YOLOPair, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({**pair.settings, "single_cls": False, "classes": None}))
+    read = YOLOPair.read(config, [], tmp_path / "annotations")
+    assert read.settings["single_cls"] is False
 
 
 def test_files_that_are_missing(pair: YOLOPair, tmp_path: Path) -> None:

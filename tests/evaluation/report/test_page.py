@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_inputs import (
@@ -19,12 +20,14 @@ from report_inputs import (
     ultralytics_work_dir,
 )
 
+from mmkd.evaluation import comparison
 from mmkd.evaluation.coco import evaluate
 from mmkd.evaluation.coco_files import read_annotations, read_detections
 from mmkd.evaluation.input_error import InputError
+from mmkd.evaluation.report import page as page_module
 from mmkd.evaluation.report import write_report
 from mmkd.evaluation.report.charts import MAX_POINTS, curve_charts, run_styles
-from mmkd.evaluation.report.tables import setting_table
+from mmkd.evaluation.report.tables import environment_table, setting_table, teacher_table
 from mmkd.evaluation.work_dirs import Curve, WorkDir, read_work_dir
 
 
@@ -378,6 +381,179 @@ def test_bad_input(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no logs"):
         write_report([tmp_path], out)
     assert not out.exists()
+
+
+def test_runs_that_would_be_the_same_seed(inputs: Inputs, tmp_path: Path) -> None:
+    """Ultralytics calls every run's folder 'train'."""
+    one, other = (tmp_path / project / "train" for project in ("p1", "p2"))
+    for folder in (one, other):
+        ultralytics_work_dir(folder, detections({}))
+        (folder / "args.yaml").write_text("seed: 0\n")
+    out = tmp_path / "r.html"
+    with pytest.raises(InputError, match=r"both 'train' and of seed 0, .* NAME=") as caught:
+        write_report([one, other], out)
+    assert str(one) in str(caught.value) and str(other) in str(caught.value)
+    with pytest.raises(InputError, match="both 'train'"):
+        write_report([one, other], out, names={one: "train"})
+    for folder in (one, other):
+        (folder / "args.yaml").unlink()
+    with pytest.raises(InputError, match="both 'train' and of unknown seeds"):
+        write_report([one, other], out)
+    assert not out.exists()
+    apart = Page(write_report([one, other], out, names={other: "longer"}))
+    assert apart.column("runs", "role") == {"train": "run", "longer": "run"}
+    alike = Page(write_report([one, other], out, names={one: "a", other: "a"}))
+    assert list(alike.column("runs", "role")) == ["a"]
+
+
+def test_seeds_by_their_folders(tmp_path: Path) -> None:
+    runs = [ultralytics_work_dir(tmp_path / f"run_seed{seed}", []) for seed in (0, 1)]
+    for run in runs:
+        (run / "args.yaml").unlink()
+    page = Page(write_report(runs, tmp_path / "r.html"))
+    assert page.column("runs", "seeds") == {"run": "0, 1"}
+
+
+def test_headline_is_about_map_whatever_is_logged_first(tmp_path: Path) -> None:
+    run = ultralytics_work_dir(tmp_path / "run_seed0", [])
+    (run / "results.csv").write_text(
+        "epoch,metrics/precision(B),metrics/accuracy_top1,metrics/mAP50-95(B)\n1,0.9,0.8,0.7\n"
+    )
+    page = Page(write_report([run], tmp_path / "r.html"))
+    assert page.title == "run ends at metrics/mAP50-95(B) 70 (one seed)."
+    (run / "results.csv").write_text("epoch,metrics/x,metrics/accuracy_top1\n1,0.9,0.8\n")
+    page = Page(write_report([run], tmp_path / "r.html"))
+    assert page.title == "run ends at metrics/accuracy_top1 80 (one seed)."
+    (run / "results.csv").write_text("epoch,metrics/x,metrics/y\n1,0.9,0.8\n")
+    page = Page(write_report([run], tmp_path / "r.html"))
+    assert page.title == "run ends at metrics/x 90 (one seed)."
+
+
+def test_logs_of_dynamics_alone(tmp_path: Path) -> None:
+    run = mmengine_work_dir(tmp_path / "run_seed0")
+    line = {"dynamics/gradient_cosine": 0.5, "iter": 1, "step": 1}
+    [scalars] = run.glob("*/vis_data/scalars.json")
+    scalars.write_text(json.dumps(line) + "\n")
+    page = Page(write_report([run], tmp_path / "r.html"))
+    assert "hold no losses, scores or learning rates" in page.text
+    assert page.figures["dynamics-0"]["data"][0]["y"] == [0.5]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(50_000, 1), (20, 7)])
+def test_small_files_are_evaluated_in_one_process(
+    inputs: Inputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    expected: int,
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def compare(*given: Any, **options: Any) -> comparison.Comparison:
+        asked.update(options)
+        return comparison.compare_runs(*given, **options | dict(workers=1))
+
+    monkeypatch.setattr(comparison, "_FEW", limit)
+    monkeypatch.setattr(comparison, "cpu_count", lambda: 7)
+    monkeypatch.setattr(page_module, "compare_runs", compare)
+    # Of two runs, neither of which has more than 20 detections.
+    write_report(inputs.plain, tmp_path / "r.html", resamples=0)
+    assert (asked["workers"], asked["progress"]) == (expected, False)
+    write_report(inputs.plain, tmp_path / "r.html", resamples=0, workers=3, progress=True)
+    assert (asked["workers"], asked["progress"]) == (3, True)
+
+
+@pytest.mark.parametrize("content", ['[{"image_id": 1, "cat', "", "{}", "[[[", "[1]"])
+def test_damaged_detections_of_a_killed_run(inputs: Inputs, tmp_path: Path, content: str) -> None:
+    killed = run_on(inputs.annotations, tmp_path)
+    file = killed / "detections.bbox.json"
+    file.write_text(content)
+    out = tmp_path / "r.html"
+    page = Page(write_report([inputs.plain[0], killed], out, resamples=0))
+    assert f"other, seed 0: not among the evaluated runs. {file}: " in page.text
+    assert page.tables["table-scores"][0] == ["metric", "plain"]
+    # Its curves are shown all the same, and those of a run alone too.
+    assert page.column("runs", "seeds") == {"plain": "0", "other": "0"}
+    alone = Page(write_report([killed], out))
+    assert "can be read with the annotation file; the notes say why" in alone.text
+    assert alone.title == "other ends at coco/bbox_mAP 40 (one seed)."
+    # What is named is an error.
+    with pytest.raises(InputError, match=re.escape(f"{file}: ")):
+        write_report([inputs.plain[0], killed], out, detections={killed: file})
+    with pytest.raises(InputError, match=re.escape(f"{file}: ")):
+        write_report([killed], out, annotations=inputs.annotations)
+
+
+def test_photos_outside_the_images_folder_are_not_embedded(inputs: Inputs, tmp_path: Path) -> None:
+    images = tmp_path / "photos"
+    (images / "sub").mkdir(parents=True)
+    for photo, place in [("0", tmp_path), ("1", tmp_path), ("2", images / "sub"), ("3", images)]:
+        shutil.copy(inputs.images / f"photo_{photo}.png", place)
+    truth = json.loads(inputs.annotations.read_text())
+    for index, name in enumerate(
+        ["../photo_0.png", f"{tmp_path}/photo_1.png", "sub/photo_2.png", f"{images}/photo_3.png"]
+    ):
+        truth["images"][index]["file_name"] = name
+    # A folder whose name begins alike is another one.
+    (tmp_path / "photos2").mkdir()
+    shutil.copy(inputs.images / "photo_4.png", tmp_path / "photos2")
+    truth["images"][4]["file_name"] = "../photos2/photo_4.png"
+    annotations = tmp_path / "truth.json"
+    annotations.write_text(json.dumps(truth))
+    page = Page(
+        write_report(
+            inputs.plain[:1],
+            tmp_path / "r.html",
+            annotations=annotations,
+            images=images,
+            resamples=0,
+        )
+    )
+    for name in ("../photo_0.png", f"{tmp_path}/photo_1.png", "../photos2/photo_4.png"):
+        assert f"No photo: {name} lies outside {images}." in page.text
+    assert len(page.attributes("image", "href")) == 2
+
+
+def test_baseline_without_detections(inputs: Inputs, tmp_path: Path) -> None:
+    """No other run takes its place, though one has the default's name; likewise the teacher."""
+    runs = [
+        mmengine_work_dir(tmp_path / "a_seed0"),
+        mmengine_work_dir(tmp_path / "b_seed0"),
+        *inputs.plain[:1],
+        inputs.teacher,
+    ]
+    page = Page(write_report(runs, tmp_path / "r.html", baseline="a", teacher="b", resamples=50))
+    assert page.tables["table-scores"][0] == ["metric", "plain", "teacher"]
+    assert page.column("runs", "role") == {
+        "a": "baseline", "plain": "run", "teacher": "run", "b": "teacher"
+    }  # fmt: skip
+    assert page.title.startswith("teacher reaches 100.0 mAP (one seed); plain ")
+    assert "a, seed 0; b, seed 0: no detection file" in page.text
+
+
+def test_seeds_of_different_machines(tmp_path: Path) -> None:
+    run = curves_of()
+    seeds = [
+        replace(run, environment=dict(GPU="A100", Python="3.11"), teacher=dict(sha256="aa")),
+        replace(run, environment=dict(Python="3.11"), teacher=dict(sha256="bb")),
+        replace(run, environment=dict(GPU="A100", Python="3.12"), teacher=dict(sha256="aa")),
+        replace(run, environment={}, teacher={}),
+    ]
+    environment, teacher = environment_table({"plain": seeds}), teacher_table({"plain": seeds})
+    assert environment is not None and teacher is not None
+    assert [[cell.text for cell in row] for row in environment.rows] == [
+        ["GPU", "A100; –"],
+        ["Python", "3.11; 3.12"],
+    ]
+    assert [[cell.text for cell in row] for row in teacher.rows] == [["sha256", "aa; bb"]]
+
+
+def test_the_best_of_several_is_said_to_be_chosen(inputs: Inputs, tmp_path: Path) -> None:
+    runs = [*inputs.plain[:1], inputs.distilled, inputs.teacher]
+    names = {inputs.teacher: "other"}
+    page = Page(write_report(runs, tmp_path / "r.html", names=names, resamples=50))
+    assert page.title.startswith("Of 2 runs, other does best: chosen by this score, it adds ")
+    assert " over images, not adjusted for the choice, one seed)" in page.title
 
 
 def test_interval_that_holds_zero_is_said(inputs: Inputs, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 # The toy models and detectors of the engine's tests.
-sys.path.append(str(Path(__file__).parents[1] / "engine"))
+sys.path.append(str(Path(__file__).parents[2] / "engine"))
 from detector import TEACHER_CONFIG, detector_config, write_detector_teacher
 from toy import VALIDATION, distill, toy_config, train
 from toy import write_teacher as write_toy_teacher
@@ -381,6 +381,8 @@ def test_ultralytics_own_distillation(tmp_path: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none: expected the work dir .* found nothing"):
         read_work_dir(tmp_path / "none")
+    with pytest.raises(InputError, match=r"~no such user/run: expected the work dir"):
+        read_work_dir("~no such user/run")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="found a file"):
         read_work_dir(tmp_path / "file")
@@ -469,6 +471,69 @@ def test_several_detection_files(tmp_path: Path) -> None:
     work = read_work_dir(tmp_path)
     assert work.detections is None
     assert any("a.bbox.json, b.bbox.json" in note for note in work.notes)
+
+
+def evaluated(folder: Path, written: str, **prefixes: str) -> WorkDir:
+    """A work dir whose validation and test data differ, with detections."""
+    config = ""
+    for split, images in (("val", "val_images"), ("test", "test_images")):
+        (folder / images).mkdir(parents=True)
+        (folder / f"{split}.json").touch()
+        evaluator = dict(ann_file=str(folder / f"{split}.json"))
+        if split in prefixes:
+            evaluator["outfile_prefix"] = prefixes[split]
+        loader = dict(dataset=dict(data_root=str(folder), data_prefix=dict(img=images)))
+        config += f"{split}_evaluator = {evaluator!r}\n{split}_dataloader = {loader!r}\n"
+    session(folder, STAMP, [iteration(1, 1.0)], config)
+    (folder / written).write_text("[]")
+    return read_work_dir(folder)
+
+
+@pytest.mark.parametrize(
+    ("written", "prefixes", "split"),
+    [
+        ("val.bbox.json", dict(val="work/val"), "val"),
+        ("val.bbox.json", dict(val="work/val", test="work/test"), "val"),
+        ("found.bbox.json", dict(val="work/val", test="work/found"), "test"),
+        ("detections.bbox.json", {}, "val"),
+        ("detections.bbox.json", dict(test="work/detections"), "test"),
+    ],
+)
+def test_annotations_are_of_the_split_that_wrote_the_detections(
+    tmp_path: Path, written: str, prefixes: dict[str, str], split: str
+) -> None:
+    work = evaluated(tmp_path / "run", written, **prefixes)
+    assert work.annotations == tmp_path / f"run/{split}.json"
+    assert work.images == tmp_path / f"run/{split}_images"
+    assert work.notes == []
+
+
+@pytest.mark.parametrize("prefixes", [{}, dict(val="work/val"), dict(val="a/of", test="b/of")])
+def test_no_split_is_guessed(tmp_path: Path, prefixes: dict[str, str]) -> None:
+    work = evaluated(tmp_path / "run", "of.bbox.json", **prefixes)
+    assert (work.annotations, work.images) == (None, None)
+    [note] = work.notes
+    assert "val.json is taken: name the right annotation file by --annotations" in note
+
+
+def test_split_of_detections_does_not_matter_where_both_name_one_file(tmp_path: Path) -> None:
+    (tmp_path / "all.json").touch()
+    evaluator = dict(ann_file=str(tmp_path / "all.json"))
+    config = f"val_evaluator = {evaluator!r}\ntest_evaluator = [{evaluator!r}, dict(type='A')]\n"
+    session(tmp_path, STAMP, [iteration(1, 1.0)], config)
+    (tmp_path / "found.bbox.json").write_text("[]")
+    assert read_work_dir(tmp_path).annotations == tmp_path / "all.json"
+
+
+def test_seed(tmp_path: Path) -> None:
+    """As the trainer set it, else as a recipe noted it, else from the folder's name."""
+    folder = tmp_path / "run_seed7"
+    file = session(folder, STAMP, [iteration(1, 1.0)], "randomness = dict(seed=None)\n")
+    assert read_work_dir(folder).seed == 7
+    (folder / "result.json").write_text(json.dumps(dict(result=dict(name="run", seed=6))))
+    assert read_work_dir(folder).seed == 6
+    (file.parent / "config.py").write_text("randomness = dict(seed=0)\n")
+    assert read_work_dir(folder).seed == 0
 
 
 def test_a_log_cut_at_every_place(tmp_path: Path) -> None:
