@@ -1,7 +1,7 @@
 """Takes the pictures of a report that the README shows, with the system's Chromium.
 
-    mmkd demo --seeds 3
-    python docs/screenshots.py work_dirs/demo/report.html
+mmkd demo --seeds 3
+python docs/screenshots.py work_dirs/demo/report.html
 """
 
 from __future__ import annotations
