@@ -254,7 +254,8 @@ def _side_by_side(seeds: Iterable[Mapping[str, str]]) -> dict[str, str]:
     known = [entries for entries in seeds if entries]
     keys = dict.fromkeys(key for entries in known for key in entries)
     return {
-        key: "; ".join(dict.fromkeys(entries.get(key, _NOTHING) for entries in known))
+        # Commands come in Markdown's quotes.
+        key: "; ".join(dict.fromkeys(entries.get(key, _NOTHING).strip("`") for entries in known))
         for key in keys
     }
 
