@@ -114,7 +114,8 @@ def _picture(
     key: str, image: GalleryImage, indices: Mapping[str, int], images: Path | None
 ) -> Picture:
     contents = {"truth": image.truth, **image.detections}
-    size, photo, reason = _extent(contents.values()), None, "the images’ folder is not known: name it by --images"
+    size, photo = _extent(contents.values()), None
+    reason = "the images’ folder is not known: name it by --images"
     if images is not None:
         file = Path(os.path.abspath(images / image.file_name))
         try:
