@@ -205,7 +205,7 @@ def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
     if (hook := distill_hook(runner)) is None:
         return
     (teacher,) = hook.teachers.values()
-    assert "as the student sees it" in teacher.describe()
+    assert "as the student sees it" in teacher.introduction
     if frozen:
         assert torch.equal(after["head.fc.weight"], teacher.model.head.fc.weight)
 

@@ -126,7 +126,7 @@ def _picture(
                 reason = f"{image.file_name} lies outside {images}"
         except FileNotFoundError:
             reason = f"{file} is not there"
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except Exception:  # The formats' readers raise anything.
             reason = f"{file} is no image that can be read"
     panels = [_panel(title, boxes, indices, size) for title, boxes in contents.items()]
     note = "" if photo else f"No photo: {reason}."

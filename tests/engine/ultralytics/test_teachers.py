@@ -33,8 +33,8 @@ from yolo_toy import (
     yolov5,
 )
 
+from mmkd.engine import frozen_teacher
 from mmkd.engine.frozen_teacher import FrozenTeacher
-from mmkd.engine.ultralytics import teacher as adapter
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, YOLOTeacher, backbone_outputs
 from mmkd.terms import Term
 
@@ -275,7 +275,7 @@ def test_the_file_that_is_named_is_the_one_that_is_loaded(
     write_teacher(definition, seed=2).rename(tmp_path / "yolov5mu.pt")
     digest = hashlib.sha256((tmp_path / "yolov5m.pt").read_bytes()).hexdigest()
     logged: list[str] = []
-    monkeypatch.setattr(adapter, "print_log", lambda text, **kwargs: logged.append(text))
+    monkeypatch.setattr(frozen_teacher, "print_log", lambda text, **kwargs: logged.append(text))
     monkeypatch.chdir(tmp_path)
     teacher = built("yolov5m.pt")
     expected = own_output(read_checkpoint(tmp_path / "yolov5m.pt")["model"].float(), TAP, images())

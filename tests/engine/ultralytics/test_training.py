@@ -481,7 +481,9 @@ def test_early_stopping_of_a_users_own_trainer(toy: YOLOToy) -> None:
     weights = contents["best"]["model"].state_dict()
     assert differences(weights, contents["epoch0"]["ema"].state_dict()) == []
     assert differences(weights, contents["epoch1"]["ema"].state_dict())
-    assert all(b"mmkd" not in file.read_bytes() for file in files.values())
+    # Ultralytics writes down the folder of the repository in which it runs, of whatever name.
+    own = str(Path(__file__).parents[3]).encode()
+    assert all(b"mmkd" not in file.read_bytes().replace(own, b"") for file in files.values())
 
 
 def test_a_time_limit(toy: YOLOToy, monkeypatch: pytest.MonkeyPatch) -> None:
