@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from typer.testing import CliRunner
 
 # The toy detectors of the engine's tests.
 sys.path.append(str(Path(__file__).parents[1] / "engine"))
 from detector import STUDENT_CONFIG, TEACHER_CONFIG, detector_config, write_detector_teacher
 from toy import train
 
+from mmkd.cli import app
 from mmkd.data import make_digits
+from mmkd.evaluation import evaluate_detections
 from mmkd.evaluation.coco_files import read_annotations
 from mmkd.evaluation.detect import Detected, detect_with
 from mmkd.evaluation.input_error import InputError
@@ -258,3 +261,20 @@ def test_without_ultralytics(
     monkeypatch.setitem(sys.modules, "mmkd.engine.ultralytics.detection", None)
     with pytest.raises(InputError, match=r"pip install 'mmkd\[yolo\]'"):
         detect(run, digits, tmp_path / "found.json", checkpoint=tmp_path / "last.pt")
+
+
+def test_eval_runs_a_checkpoint_once(
+    run: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, json_file = digits / "annotations/val.json", tmp_path / "out.json"
+    arguments = ["eval", str(truth), f"student={run / 'epoch_1.pth'}", "--force"]
+    arguments += ["--images", str(digits / "val"), "--out", str(tmp_path), "--json", str(json_file)]
+    first = CliRunner().invoke(app, arguments)
+    assert first.exit_code == 0, first.output
+    student = json.loads(json_file.read_text())["runs"]["student"]
+    expected = evaluate_detections(truth, run / "val.bbox.json")
+    assert student["metrics"]["mAP"]["mean"] == expected.mAP
+    assert student["parameters"] > 0
+    monkeypatch.setattr("mmkd.evaluation.command.detect_with", None)
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert json.loads(json_file.read_text())["runs"]["student"] == student
