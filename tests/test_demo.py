@@ -37,7 +37,7 @@ def results(out: Path) -> list[RunResult]:
 
 
 def test_three_detectors_on_one_data_set(results: list[RunResult]) -> None:
-    assert [result.name for result in results] == ["teacher", "plain", "distilled"]
+    assert [result.name for result in results] == ["plain", "distilled", "teacher"]
     teacher, plain, distilled = results
     assert teacher.parameters > 2 * plain.parameters
     assert plain.parameters == distilled.parameters
@@ -66,7 +66,7 @@ def test_pictures_and_tables(results: list[RunResult], out: Path) -> None:
     for name in ("detections.png", "curves.png", "gap.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     written = json.loads((out / "results.json").read_text())
-    assert [run["name"] for run in written["runs"]] == ["teacher", "plain", "distilled"]
+    assert [run["name"] for run in written["runs"]] == ["plain", "distilled", "teacher"]
     scores = written["comparison"]["runs"]["distilled"]["metrics"]["mAP"]
     assert scores["values"] == [results[2].scores["mAP"]]
     gain = results[2].scores["mAP"] - results[1].scores["mAP"]
