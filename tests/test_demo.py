@@ -37,7 +37,7 @@ def results(out: Path) -> list[RunResult]:
 
 
 def test_three_detectors_on_one_data_set(results: list[RunResult]) -> None:
-    assert [result.name for result in results] == ["plain", "distilled", "teacher"]
+    assert [result.name for result in results] == ["teacher", "plain", "distilled"]
     teacher, plain, distilled = results
     assert teacher.parameters > 2 * plain.parameters
     assert plain.parameters == distilled.parameters
