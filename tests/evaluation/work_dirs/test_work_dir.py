@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def resumed(digits: Path) -> tuple[Path, Recorder, dict[str, str]]:
         config.work_dir = str(digits / "runs/student_seed0")
         config.val_evaluator.outfile_prefix = str(digits / "runs/student_seed0/val")
         train(config, recorder)
+        # MMEngine names a session's folder by the second.
+        time.sleep(1.1)
     return digits / "runs/student_seed0", recorder, teacher
 
 
