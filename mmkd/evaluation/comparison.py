@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Literal
 
@@ -207,9 +207,8 @@ def compare_runs(
     names = list(dict.fromkeys(run.name for run in runs))
     baseline, teacher = find_roles(names, baseline, teacher)
     settings = settings or CocoSettings()
-    with _progress() if progress else nullcontext() as bars:
-        track = _Track(bars)
-        advance = track.task("evaluating", sum(len(run.detections) for run in runs))
+    with _bars(progress) as bars:
+        evaluating = bars.add_task("evaluating", total=sum(len(run.detections) for run in runs))
         evaluations, errors = [], []
         for run in runs:
             found = run.detections
@@ -218,7 +217,7 @@ def compare_runs(
             )
             limit = settings.max_detections[-1]
             errors.append(break_down_errors(annotations, found, max_detections=limit))
-            advance(len(found))
+            bars.advance(evaluating, len(found))
         samples = None
         resamples = resamples if baseline is not None and len(names) > 1 else 0
         if resamples:
@@ -228,7 +227,7 @@ def compare_runs(
                 resamples,
                 seed,
                 workers=workers,
-                advance=track.task(f"{resamples} resamples", total),
+                advance=partial(bars.advance, bars.add_task(f"{resamples} resamples", total=total)),
             )
     members = {name: [i for i, run in enumerate(runs) if run.name == name] for name in names}
     pooled = {name: _Pooled.of(evaluations, samples, indices) for name, indices in members.items()}
@@ -293,7 +292,7 @@ def _mean_known(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _progress() -> Progress:
+def _bars(shown: bool) -> Progress:
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -303,21 +302,8 @@ def _progress() -> Progress:
         console=console,
         transient=True,
         # In a file they would leave empty lines.
-        disable=not console.is_terminal,
+        disable=not (shown and console.is_terminal),
     )
-
-
-class _Track:
-    """Bars, or none."""
-
-    def __init__(self, bars: Progress | None) -> None:
-        self._bars = bars
-
-    def task(self, description: str, total: int) -> Callable[[int], None]:
-        if self._bars is None:
-            return lambda number: None
-        bars, task = self._bars, self._bars.add_task(description, total=total)
-        return lambda number: bars.advance(task, number)
 
 
 Part = Literal["metrics", "classes"]
