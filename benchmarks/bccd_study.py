@@ -16,8 +16,8 @@ from mmengine.config import Config
 from study import report, score_table
 
 from mmkd.configs import config_file
-from mmkd.evaluation.mm_runs import MMRecipe
-from mmkd.evaluation.runs import Job, run_all
+from mmkd.runs.mmengine.recipes import MMRecipe
+from mmkd.runs.runs import Job, run_all
 
 CONFIGS = {
     "plain": "faster-rcnn_r18-w8_bccd.py",

@@ -15,8 +15,8 @@ from mmengine.config import Config
 from study import accuracy_table, report
 
 from mmkd.configs import config_file
-from mmkd.evaluation.mm_classification import ClassificationRecipe
-from mmkd.evaluation.runs import Job, run_all
+from mmkd.runs.mmengine.classification import ClassificationRecipe
+from mmkd.runs.runs import Job, run_all
 
 CONFIGS = {
     "plain": "resnet8-w4_digits.py",

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from mmkd.evaluation import paired_runs
-from mmkd.evaluation.environment import describe_environment
-from mmkd.evaluation.paired_runs import compare_results
-from mmkd.evaluation.runs import RunResult, spread
-from mmkd.evaluation.tables import conclusions
+from mmkd.report.text_tables import conclusions
+from mmkd.runs.environment import describe_environment
+from mmkd.runs.paired import compare_results
+from mmkd.runs.runs import RunResult, spread
 
 
 def score_table(results: Sequence[RunResult]) -> list[str]:

@@ -77,7 +77,7 @@ def demo(
     import torch
 
     from mmkd.demo import run_demo
-    from mmkd.evaluation.input_error import InputError
+    from mmkd.errors import InputError
 
     # Networks this small gain little from a second thread, and lose much on a busy machine.
     torch.set_num_threads(1)
@@ -154,8 +154,7 @@ def evaluate(
 
     ``mmkd eval val.json plain=a.json distilled=b.json teacher=c.json``
     """
-    from mmkd.evaluation.coco import CocoSettings
-    from mmkd.evaluation.command import (
+    from mmkd.commands.evaluation import (
         EvalOutputs,
         Requests,
         evaluate_files,
@@ -164,6 +163,7 @@ def evaluate(
         parse_pairs,
         parse_runs,
     )
+    from mmkd.evaluation.coco import CocoSettings
 
     with _user_errors("eval"):
         settings: dict[str, Any] = {}
@@ -224,8 +224,8 @@ def report(
     seed: BootstrapSeed = 0,
 ) -> None:
     """Write one HTML page on a run, or on several side by side."""
-    from mmkd.evaluation.command import parse_pairs, split_name
-    from mmkd.evaluation.report import write_report
+    from mmkd.commands.evaluation import parse_pairs, split_name
+    from mmkd.report import write_report
 
     with _user_errors("report"):
         named = [split_name(each) for each in work_dirs]
@@ -269,7 +269,7 @@ def compare(
 
     A comparison that was stopped goes on when it is called again.
     """
-    from mmkd.evaluation.paired_runs import compare_config
+    from mmkd.runs.paired import compare_config
 
     try:
         with _user_errors("compare"):
@@ -383,7 +383,7 @@ def _stopped(error: Exception, command: str = "yolo train") -> typer.Exit:
 @contextmanager
 def _user_errors(command: str) -> Iterator[None]:
     """Ends with the message alone where the input is at fault."""
-    from mmkd.evaluation.input_error import InputError
+    from mmkd.errors import InputError
 
     try:
         yield

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
-from mmkd.evaluation.figures import LABELS, draw_curves, draw_detections, draw_gap
-from mmkd.evaluation.mm_runs import MMRecipe
-from mmkd.evaluation.paired_runs import check_out, write_results
-from mmkd.evaluation.runs import Job, Recipe, RunResult, run_all
+from mmkd.report.figures import LABELS, draw_curves, draw_detections, draw_gap
+from mmkd.runs.mmengine.recipes import MMRecipe
+from mmkd.runs.paired import check_out, write_results
+from mmkd.runs.runs import Job, Recipe, RunResult, run_all
 
 __all__ = ["digits_config", "run_demo"]
 
@@ -97,8 +97,8 @@ def _faster_rcnn_recipe(role: str, seed: int, data: Path, out: Path) -> Recipe:
 
 
 def _yolov5_recipe(role: str, seed: int, data: Path, out: Path) -> Recipe:
-    from mmkd.engine.ultralytics.recipe import YOLORecipe
     from mmkd.engine.ultralytics.train import read_settings
+    from mmkd.runs.ultralytics.recipe import YOLORecipe
 
     settings = read_settings(config_file(CONFIGS["yolov5"][role]))
     settings |= dict(data=str((data / "data.yaml").resolve()), seed=seed)

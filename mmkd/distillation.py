@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distiller import FeatureDistiller
+from mmkd.engine.step_clock import StepClock
 from mmkd.features import FeatureTaps, channels_of, find_module, select
-from mmkd.step_clock import StepClock
 from mmkd.terms import Term, naming
 
 __all__ = ["Distillation", "FeatureSource", "Measured"]

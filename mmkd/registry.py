@@ -34,7 +34,7 @@ DATASETS = Registry(
     "dataset",
     parent=MMENGINE_DATASETS,
     scope="mmkd",
-    locations=["mmkd.data.handwritten_digits", "mmkd.data.seeded_subset"],
+    locations=["mmkd.data.mmengine.handwritten_digits", "mmkd.data.mmengine.seeded_subset"],
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd", locations=["mmkd.engine"])
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before torch is imported, and for the processes that tests start: tests run side by side, and the
 # bits of two runs are compared.
 os.environ["OMP_NUM_THREADS"] = "1"
+# The helpers are importable here by pytest's setting, and so they are there.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 import numpy as np
 import pytest

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from mmkd import demo
 from mmkd.cli import app
 from mmkd.configs import config_file
+from mmkd.errors import InputError
 from mmkd.evaluation import evaluate_detections
-from mmkd.evaluation.input_error import InputError
-from mmkd.evaluation.mm_runs import MMRecipe
-from mmkd.evaluation.runs import RunResult, stored_result
-from mmkd.evaluation.work_dirs import read_work_dir
+from mmkd.runs.mmengine.recipes import MMRecipe
+from mmkd.runs.runs import RunResult, stored_result
+from mmkd.work_dirs import read_work_dir
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def results(out: Path) -> list[RunResult]:
         patch.setattr(demo, "NUM_VAL", 4)
         first = demo.run_demo(out)
         # Everything is finished: the second call must not train again.
-        patch.setattr("mmkd.evaluation.mm_runs.Runner.from_cfg", None)
+        patch.setattr("mmkd.runs.mmengine.recipes.Runner.from_cfg", None)
         assert demo.run_demo(out) == first
     return first
 

@@ -1,6 +1,6 @@
 """Adapters, one file per trainer. They hold no mathematics."""
 
-from mmkd.engine.alignment_hook import ClassifierAlignmentHook
-from mmkd.engine.distill_hook import DistillHook
+from mmkd.engine.mmengine.alignment_hook import ClassifierAlignmentHook
+from mmkd.engine.mmengine.distill_hook import DistillHook
 
 __all__ = ["ClassifierAlignmentHook", "DistillHook"]

@@ -161,6 +161,6 @@ def _parse(where: str, settings: Mapping[str, Any]) -> TeacherSettings:
         return YOLOTeacher(where, settings["yolo"])
     if "module" in settings:
         return ModuleTeacher.parse(where, settings)
-    from mmkd.engine.mm_teacher import MMTeacher
+    from mmkd.engine.mmengine.teacher import MMTeacher
 
     return MMTeacher.parse(where, settings)

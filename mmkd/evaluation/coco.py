@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmkd.errors import InputError
 from mmkd.evaluation.coco_files import (
     Annotations,
     Detections,
     read_annotations,
     read_detections,
 )
-from mmkd.evaluation.input_error import InputError
 
 __all__ = [
     "COCO_AREAS",

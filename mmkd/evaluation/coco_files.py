@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmkd.errors import InputError
 from mmkd.evaluation.coco_ids import CategoryIds, find_categories, find_images, repeat_names
-from mmkd.evaluation.input_error import InputError
 from mmkd.evaluation.json_records import Records, listed, read_json, shown
 
 __all__ = ["Annotations", "CategoryIds", "Detections", "read_annotations", "read_detections"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkd.evaluation.input_error import InputError
+from mmkd.errors import InputError
 from mmkd.evaluation.json_records import listed, shown
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmkd.errors import InputError
 from mmkd.evaluation.bootstrap import Bootstrap, bootstrap
 from mmkd.evaluation.coco import Backend, CocoSettings, Evaluation, evaluate
 from mmkd.evaluation.coco_files import Annotations, Detections
 from mmkd.evaluation.detection_errors import ERROR_TYPES, break_down_errors
-from mmkd.evaluation.input_error import InputError
 
 __all__ = [
     "Comparison",

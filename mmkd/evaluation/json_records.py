@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkd.evaluation.input_error import InputError
+from mmkd.errors import InputError
 
 __all__ = ["Records", "listed", "read_json", "shown"]
 

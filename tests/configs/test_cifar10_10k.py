@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_scale import ROOT, read
 
-from mmkd.evaluation.mm_classification import ClassificationRecipe
-from mmkd.evaluation.runs import Trained, TrainingRecord
-from mmkd.evaluation.work_dirs import TASK_LOSS, read_work_dir
+from helpers.small_scale import ROOT, read
+from mmkd.runs.mmengine.classification import ClassificationRecipe
+from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = ROOT / "configs/classification/cifar10_10k"
 TEACHER, STUDENT = "resnet14_cifar10-10k", "resnet8_cifar10-10k"

@@ -18,8 +18,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
-from small_scale import read
-from small_scale_classification import (
+from torch import Tensor, nn
+
+from helpers.small_scale import read
+from helpers.small_scale_classification import (
     CONFIGS,
     IMAGES,
     SHIPPED,
@@ -28,8 +30,6 @@ from small_scale_classification import (
     one_step,
     teacher_config,
 )
-from torch import Tensor, nn
-
 from mmkd import DistillHook
 from mmkd.distiller import FeatureDistiller
 from mmkd.features import FeatureTaps, channels_of, select

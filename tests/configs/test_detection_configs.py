@@ -10,7 +10,9 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from small_scale import (
+from torch import Tensor
+
+from helpers.small_scale import (
     CONFIGS,
     SHIPPED,
     backbone_outputs,
@@ -21,8 +23,6 @@ from small_scale import (
     read,
     write_shrunk_teacher,
 )
-from torch import Tensor
-
 from mmkd import DistillHook
 
 every_config = pytest.mark.parametrize(

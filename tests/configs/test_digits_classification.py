@@ -9,12 +9,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from small_scale import ROOT, is_distillation, read
 
-from mmkd.data.handwritten_digits import HandwrittenDigits
-from mmkd.evaluation.mm_classification import ClassificationRecipe
-from mmkd.evaluation.runs import RunResult, TrainingRecord, train_and_evaluate
-from mmkd.evaluation.work_dirs import TASK_LOSS, read_work_dir
+from helpers.small_scale import ROOT, is_distillation, read
+from mmkd.data.mmengine.handwritten_digits import HandwrittenDigits
+from mmkd.runs.mmengine.classification import ClassificationRecipe
+from mmkd.runs.runs import RunResult, TrainingRecord, train_and_evaluate
+from mmkd.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = ROOT / "configs/classification/digits"
 STUDENTS = sorted(CONFIGS.glob("resnet8-w4_*.py"))

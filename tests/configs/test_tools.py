@@ -17,9 +17,9 @@ import mmdet
 import pytest
 import torch
 from mmengine.config import Config
-from small_scale import CONFIGS, ROOT, build
 
 import mmkd.ops
+from helpers.small_scale import CONFIGS, ROOT, build
 from mmkd.data import make_digits
 
 TOOLS = ROOT / "tools"

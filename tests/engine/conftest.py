@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from yapf.yapflib import yapf_api
 
+from helpers.toy import write_teacher
 from mmkd.data import make_digits
-
-# The shared modules beside these tests, whatever pytest's import mode.
-sys.path.append(str(Path(__file__).parent))
-from toy import write_teacher
 
 FormatCode = yapf_api.FormatCode
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers import scenes
 from mmkd.evaluation.bootstrap import bootstrap, image_weights, weighted_metrics
 from mmkd.evaluation.coco import CocoSettings, Evaluation, evaluate
 from mmkd.evaluation.coco_files import Annotations, Detections, read_annotations, read_detections

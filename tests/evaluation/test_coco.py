@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scenes
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from helpers import scenes
+from mmkd.errors import InputError
 from mmkd.evaluation import evaluate_detections
 from mmkd.evaluation.coco import IOUS, RECALLS, CocoSettings, Evaluation, evaluate
 from mmkd.evaluation.coco_files import read_annotations, read_detections
-from mmkd.evaluation.input_error import InputError
 
 BOX = [10.0, 10.0, 20.0, 20.0]
 

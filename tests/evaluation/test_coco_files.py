@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmkd.errors import InputError
 from mmkd.evaluation.coco_files import Annotations, Detections, read_annotations, read_detections
 from mmkd.evaluation.coco_ids import CategoryIds
-from mmkd.evaluation.input_error import InputError
 
 COCO_IDS = [each for each in range(1, 91) if each not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 DROP = object()

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from mmkd.errors import InputError
 from mmkd.evaluation.coco_files import Annotations, Detections, read_annotations, read_detections
-from mmkd.evaluation.input_error import InputError
 
 TRUTH: dict[str, Any] = dict(
     images=[dict(id=3, file_name="a/07.jpg"), dict(id=5, file_name="b.jpg"), dict(id=7)],

@@ -8,14 +8,14 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pytest
-import scenes
 
+from helpers import scenes
+from mmkd.errors import InputError
 from mmkd.evaluation.bootstrap import bootstrap
 from mmkd.evaluation.coco import evaluate
 from mmkd.evaluation.coco_files import Annotations, read_annotations, read_detections
 from mmkd.evaluation.comparison import Run, compare_runs
 from mmkd.evaluation.detection_errors import break_down_errors
-from mmkd.evaluation.input_error import InputError
 
 NOISE = {"plain": 0.3, "distilled": 0.2, "teacher": 0.05}
 

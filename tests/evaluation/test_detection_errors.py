@@ -7,10 +7,10 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from box_scenes import Box, Found, Truth, annotations, detections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.box_scenes import Box, Found, Truth, annotations, detections
 from mmkd.evaluation.coco import CocoSettings, evaluate
 from mmkd.evaluation.detection_errors import (
     ERROR_TYPES,

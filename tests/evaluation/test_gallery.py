@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from box_scenes import Box, Found, Truth, annotations, detections
 
+from helpers.box_scenes import Box, Found, Truth, annotations, detections
 from mmkd.evaluation.detection_errors import ERROR_TYPES, break_down_errors
 from mmkd.evaluation.gallery import GalleryBox, select_disagreements
 

@@ -21,9 +21,9 @@ from mmkd.distillation import Distillation, Measured
 from mmkd.distributed import average_gradients
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.random_state import preserved_random_state
+from mmkd.engine.step_clock import StepClock
 from mmkd.engine.ultralytics.resume import ExactResume
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, resolve_tap
-from mmkd.step_clock import StepClock
 from mmkd.terms import Term, naming
 
 if TYPE_CHECKING:

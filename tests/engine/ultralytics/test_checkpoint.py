@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy import differences
 from ultralytics import YOLO
-from yolo_toy import (
+
+import helpers
+from helpers.toy import differences
+from helpers.yolo_toy import (
     SIZE,
     YOLOToy,
     attached,
@@ -88,7 +90,7 @@ def found(
         source: Path = getattr(distilled, name)
         shutil.copytree(source.parents[1], folder / name)
         given[name] = folder / name / "weights" / source.name
-    script = Path(__file__).with_name("without_mmkd.py")
+    script = Path(helpers.__file__).with_name("without_mmkd.py")
     command = [sys.executable, script, folder, toy.data, *(f"{k}={v}" for k, v in given.items())]
     ran = subprocess.run([str(each) for each in command], capture_output=True, text=True, cwd="/")
     assert ran.returncode == 0, ran.stderr

@@ -20,9 +20,9 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
-from yolo_toy import YOLOToy, attached, plain, read_checkpoint, read_results, train
 
 import mmkd.engine.ultralytics
+from helpers.yolo_toy import YOLOToy, attached, plain, read_checkpoint, read_results, train
 from mmkd.engine.ultralytics import DistillCallback, DistillTrainer, distilling
 from mmkd.engine.ultralytics import teacher as teacher_module
 from mmkd.engine.ultralytics import version as version_module

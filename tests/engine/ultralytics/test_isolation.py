@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from yolo_toy import SIZE, YOLOToy
+from helpers.yolo_toy import SIZE, YOLOToy
 
 SCRIPT = """
 import json, socket, sys

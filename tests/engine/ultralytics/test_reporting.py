@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from ultralytics.engine import trainer as trainer_module
-from yolo_toy import TERM, YOLOToy, distil, plain, read_results
 
+from helpers.yolo_toy import TERM, YOLOToy, distil, plain, read_results
 from mmkd import step_clock
 
 TASK = ("box_loss", "cls_loss", "dfl_loss")

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy import differences
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.files import get_latest_run
-from yolo_toy import (
+
+from helpers.toy import differences
+from helpers.yolo_toy import (
     TERM,
     Callbacks,
     Stopped,
@@ -33,7 +34,6 @@ from yolo_toy import (
     stop_at,
     train,
 )
-
 from mmkd.engine.ultralytics import resume
 
 # Four batches an epoch, of which the last is smaller with 14 of the 16 images; an optimizer step

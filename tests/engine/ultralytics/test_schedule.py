@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import differences
-from yolo_toy import TERM, YOLOToy, distil, network, read_results
+
+from helpers.toy import differences
+from helpers.yolo_toy import TERM, YOLOToy, distil, network, read_results
 
 # Without a normalizer, which would make the gradients of the last layers' biases vanish.
 PLAIN = dict(normalizer=dict(type="mmkd.IdentityNormalizer"), weight=0.1)

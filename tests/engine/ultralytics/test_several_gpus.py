@@ -16,12 +16,12 @@ import cloudpickle
 import pytest
 import torch
 from torch import nn
-from two_on_cpu import TwoProcesses
 from ultralytics.engine import trainer as stock
 from ultralytics.utils import USER_CONFIG_DIR
 from ultralytics.utils.patches import torch_load, torch_save
-from yolo_toy import YOLOToy, attached, network, read_results, timeless, train, weights_of
 
+from helpers.two_on_cpu import TwoProcesses
+from helpers.yolo_toy import YOLOToy, attached, network, read_results, timeless, train, weights_of
 from mmkd.engine.ultralytics import DistillCallback, DistillTrainer
 
 

@@ -13,7 +13,8 @@ import yaml
 from torch import Tensor, nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
-from yolo_toy import (
+
+from helpers.yolo_toy import (
     Stopped,
     YOLOToy,
     attached,
@@ -22,7 +23,6 @@ from yolo_toy import (
     write_teacher,
     yolov5,
 )
-
 from mmkd.engine.ultralytics.teacher import backbone_outputs, resolve_tap
 
 MODELS = Path(ultralytics.__file__).parent / "cfg" / "models"

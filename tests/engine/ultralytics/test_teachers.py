@@ -12,12 +12,13 @@ import pytest
 import torch
 import ultralytics
 import yaml
-from detector import write_detector_teacher
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import load_checkpoint
-from yolo_toy import (
+
+from helpers.detector import write_detector_teacher
+from helpers.yolo_toy import (
     SIZE,
     TAP,
     TEACHER_CHANNELS,
@@ -32,7 +33,6 @@ from yolo_toy import (
     write_teacher,
     yolov5,
 )
-
 from mmkd.engine import frozen_teacher
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, YOLOTeacher, backbone_outputs

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 from ultralytics.cfg import get_cfg
-from yolo_toy import YOLOToy
 
+from helpers.yolo_toy import YOLOToy
 from mmkd import demo
 from mmkd.cli import app
 from mmkd.configs import config_file
 from mmkd.engine.ultralytics.train import prepare, read_settings
 from mmkd.evaluation import evaluate_detections
-from mmkd.evaluation.runs import RunResult, stored_result
-from mmkd.evaluation.work_dirs import TASK_LOSS, read_work_dir
+from mmkd.runs.runs import RunResult, stored_result
+from mmkd.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = Path(config_file("yolo/README.md")).parent
 DISTILL = str(CONFIGS / "digits/yolov5n-small_digits_distill.yaml")
@@ -113,7 +113,7 @@ def results(out: Path) -> list[RunResult]:
         patch.setattr(demo, "NUM_VAL", 4)
         patch.setattr("mmkd.engine.ultralytics.train.read_settings", short)
         first = demo.run_demo(out, framework="yolov5")
-        patch.setattr("mmkd.engine.ultralytics.recipe.prepare", None)
+        patch.setattr("mmkd.runs.ultralytics.recipe.prepare", None)
         assert demo.run_demo(out, framework="yolov5") == first
         recipe = demo._yolov5_recipe("distilled", 0, out / "data", out)
         assert stored_result(recipe) == first[2]

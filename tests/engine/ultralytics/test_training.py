@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import differences
 from ultralytics import YOLO
 from ultralytics.engine import trainer as trainer_module
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.callbacks import get_default_callbacks
-from yolo_toy import (
+
+from helpers.toy import differences
+from helpers.yolo_toy import (
     TAP,
     TERM,
     Callbacks,
@@ -37,7 +38,6 @@ from yolo_toy import (
     stop_at,
     train,
 )
-
 from mmkd.engine.ultralytics import DistillCallback, DistillTrainer
 
 

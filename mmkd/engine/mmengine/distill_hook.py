@@ -1,0 +1,347 @@
+"""Distillation in MMEngine's trainer: MMDetection, MMPretrain and their relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor, nn
+
+from mmkd.distillation import Distillation
+from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.engine.inherit import matching_modules, parse_inherit
+from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.mmengine.optimizer import add_distillers, synchronize
+from mmkd.engine.random_state import preserved_random_state, random_state, set_random_state
+from mmkd.engine.step_clock import StepClock
+from mmkd.engine.teachers import parse_teachers
+from mmkd.normalizers import BatchNormalizer
+from mmkd.registry import HOOKS
+from mmkd.terms import Term, naming, parse_terms
+
+__all__ = ["DistillHook"]
+
+CHECKPOINT_KEY = "mmkd"
+
+
+@HOOKS.register_module()
+class DistillHook(Hook):
+    """Adds distillation terms to the losses of the model that a Runner trains.
+
+    Outside training it does nothing and needs no teacher. The student's ``state_dict`` keeps
+    its keys; the projectors ride in the checkpoint under the key ``mmkd``.
+
+    Args:
+        teacher: ``dict(config=..., checkpoint=...)``: a config file (a path or
+            ``'mmdet::...'``) and its weights (``.pth`` or ``.safetensors``). Instead of
+            ``config``, ``model=dict(type=...)`` names a registered module.
+            ``allow_pickle=True`` lets the file execute code. ``dict(yolo='yolov5m.pt')`` is an
+            Ultralytics detector, ``dict(module=..., mean=..., std=..., order='rgb')`` any torch
+            module. For several teachers, a dict of such dicts by name.
+        terms: Name to settings, each of which may be left out: ``student`` and ``teacher``
+            (module paths, ``'backbone'``), ``level`` (which of several outputs, the last; a
+            list makes one term each) or ``student_level`` and ``teacher_level``, ``source``
+            (which of several teachers), ``projector``, ``normalizer``, ``loss``, ``view``,
+            ``weight``, ``student_channels``, ``teacher_channels``, ``student_extra_tokens``,
+            ``teacher_extra_tokens``, ``student_classifier``, ``teacher_classifier`` (module paths;
+            see :class:`mmkd.FeatureDistiller`; channels are measured where left out) and
+            ``schedule`` (see :class:`mmkd.terms.Schedule`). None: one default term a teacher.
+        inherit: Student module to teacher module whose weights it starts from, such as
+            ``{'head.fc': 'head.fc'}``. They are copied when a training begins, not on resume.
+        probe_size: Side in pixels of the blank image on which taps, channels and weights are
+            checked before training.
+
+    Logged: ``loss_distill_<term>`` (weighted, part of the objective), ``distill_<term>``
+    (unweighted), ``distill_ratio`` (distillation to task loss; 0 where there is no task loss),
+    ``teacher_time_share`` (of the step's time).
+
+    Raises:
+        ValueError, TypeError: An unknown key or value, on construction; a teacher, tap or
+            feature that does not fit, before training.
+        FileNotFoundError: No such checkpoint, before training.
+        RuntimeError: A term that does not fire, has no gradient, stays at 0 or is not finite,
+            in the first iterations.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(
+        self,
+        teacher: Mapping[str, Any],
+        terms: Mapping[str, Mapping[str, Any]] | None = None,
+        inherit: Mapping[str, str] | None = None,
+        probe_size: int = 128,
+    ) -> None:
+        self._settings = parse_teachers("DistillHook", teacher)
+        with naming("DistillHook terms"):
+            self.terms = parse_terms(terms, list(self._settings))
+            _check_names([term.name for term in self.terms])
+        for name in self._settings:
+            if not any(term.source == name for term in self.terms):
+                raise ValueError(f"DistillHook teacher.{name}: no term has source={name!r}")
+        self._inherit = parse_inherit("DistillHook", inherit, len(self._settings))
+        self._probe_size = probe_size
+        self._distillation: Distillation | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._is_resumed = False
+        self._inherited: dict[str, tuple[nn.Module, nn.Module]] = {}
+        self._handles: list[Any] = []
+        self._validated = False
+
+    @property
+    def teachers(self) -> dict[str, Any]:
+        """The built teachers by name; empty outside training."""
+        return self._distillation.teachers if self._distillation else {}
+
+    @property
+    def distillers(self) -> nn.ModuleDict | None:
+        """The built distillers by term; None outside training."""
+        return self._distillation.distillers if self._distillation else None
+
+    # Before training ----------------------------------------------------------------------
+
+    def before_run(self, runner: Runner) -> None:
+        """Builds teachers and projectors, and checks them, where a training begins."""
+        is_training = isinstance(runner.optim_wrapper, OptimWrapper)
+        if not is_training or self._distillation is not None:
+            return
+        if isinstance(runner.optim_wrapper, OptimWrapperDict):
+            raise ValueError("DistillHook: optim_wrapper holds several optimizers, expected one")
+        if sum(isinstance(hook, DistillHook) for hook in runner.hooks) > 1:
+            raise ValueError("DistillHook: custom_hooks holds several, expected one with all terms")
+        self._student = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        device = next(self._student.parameters()).device
+        with preserved_random_state():
+            self._distillation = self._build(device, runner.seed or 0)
+        self._match_weights(runner)
+        distillers = [self._distillation.distiller(term) for term in self.terms]
+        add_distillers(runner, distillers)
+        if runner.world_size > 1:
+            synchronize(runner, distillers)
+        self._clock = StepClock(device)
+
+    def _build(self, device: torch.device, seed: int) -> Distillation:
+        blank = torch.zeros(1, 3, self._probe_size, self._probe_size, device=device)
+        student_format = ImageFormat.of(self._student.data_preprocessor)
+        teachers: dict[str, FrozenTeacher] = {}
+        resolved: dict[str, Term] = {}
+        for name, settings in self._settings.items():
+            own = [term for term in self.terms if term.source == name]
+            teachers[name], found = settings.build(own, student_format, device, self._probe_size)
+            resolved |= {term.name: term for term in found}
+        self.terms = [resolved[term.name] for term in self.terms]
+        return Distillation(
+            "DistillHook",
+            self._student,
+            self.terms,
+            teachers,
+            lambda: self._student(blank, None, mode="tensor"),
+            seed=seed,
+        )
+
+    def _match_weights(self, runner: Runner) -> None:
+        if self._inherit:
+            [teacher] = self.teachers.values()
+            self._inherited = matching_modules("DistillHook", self._student, teacher, self._inherit)
+        for name, module in self._student.named_modules():
+            path = f"{name}.fc"
+            if getattr(module, "freeze_classifier", False) and path not in self._inherit:
+                raise ValueError(
+                    f"DistillHook inherit: the student's {path} is frozen, so it needs the weights "
+                    f"of the teacher's classifier: inherit={{{path!r}: 'head.fc'}}"
+                )
+
+    def before_train(self, runner: Runner) -> None:
+        """Attaches to the student: by now it has been copied and wrapped by whoever does."""
+        distillation = self._built
+        # Not earlier: the Runner initialises the student's weights, or loads them, in between.
+        for path, (ours, theirs) in self._inherited.items():
+            if not self._is_resumed:
+                ours.load_state_dict(theirs.state_dict())
+                runner.logger.info(f"DistillHook: {path} takes over the teacher's weights")
+        distillation.attach()
+        self._handles = [
+            self._student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
+            self._student.register_forward_hook(self._after_forward, with_kwargs=True),
+        ]
+        self._epoch_length = _iterations_per_epoch(runner)
+        for term in self.terms:
+            distiller = distillation.distiller(term)
+            if distiller.weight == 0:
+                runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
+            if distiller.view == "global" and isinstance(distiller.normalizer, BatchNormalizer):
+                _check_last_batch(runner, term)
+
+    def after_train(self, runner: Runner) -> None:
+        """Leaves the student as it was found."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._built.detach()
+
+    @property
+    def _built(self) -> Distillation:
+        assert self._distillation is not None
+        return self._distillation
+
+    # Each iteration -----------------------------------------------------------------------
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Decides which terms are on."""
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._continue_random_state(runner, runner.iter)
+        self._validated = False
+        self._clock.start_step()
+        self._built.begin(runner.iter, self._epoch_length)
+
+    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if module.training and kwargs.get("mode") == "loss":
+            self._built.arm()
+
+    def _after_forward(
+        self, module: nn.Module, args: tuple, kwargs: dict, output: Any
+    ) -> dict[str, Tensor] | None:
+        if not self._built.fired or not module.training or kwargs.get("mode") != "loss":
+            return None
+        inputs = kwargs["inputs"] if "inputs" in kwargs else args[0]
+        samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
+        losses: dict[str, Tensor] = dict(output)
+        task = _total(losses)
+        measured = self._built.measure(inputs, samples, self._clock, partial(_labels, samples))
+        for name, (distance, weighted) in measured.items():
+            losses[f"distill_{name}"] = distance.detach()
+            losses[f"loss_distill_{name}"] = weighted
+        ratio = (_total(losses).detach() - task) / task.clamp_min(1e-12)
+        losses["distill_ratio"] = ratio.where(task != 0, 0)
+        return losses
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Logs the teacher's share of the time; checks that every term has fired."""
+        self._log_what_is_off(runner)
+        self._built.check_fired(
+            f"{type(self._student).__name__} was trained without a call of its "
+            "forward(mode='loss'), which is where distillation joins"
+        )
+        if not self._built.factors:
+            return
+        self._clock.stop_step()
+        if self._clock.share is not None:
+            runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
+
+    def _log_what_is_off(self, runner: Runner) -> None:
+        """MMEngine goes on logging the last value of what is no longer reported."""
+        on = self._built.factors
+        off = [term.name for term in self.terms if term.name not in on]
+        keys = [f"{prefix}{name}" for name in off for prefix in ("loss_distill_", "distill_")]
+        if not on:
+            keys += ["distill_ratio", "teacher_time_share"]
+        for key in keys:
+            runner.message_hub.update_scalar(f"train/{key}", 0.0)
+
+    # Checkpoints --------------------------------------------------------------------------
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Adds projectors and random states under a key of their own."""
+        if self.distillers is None:
+            return
+        checkpoint[CHECKPOINT_KEY] = dict(
+            distillers={k: v.cpu() for k, v in self.distillers.state_dict().items()},
+            random_state=random_state(),
+            validated=self._validated,
+        )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Takes them back where a training is resumed."""
+        if self.distillers is None or not runner._resume:
+            return
+        if CHECKPOINT_KEY not in checkpoint:
+            raise ValueError(
+                "DistillHook: the checkpoint to resume from was written without distillation, "
+                "so it holds no projectors: start from its weights with load_from instead of "
+                "resume, or remove the hook"
+            )
+        self._is_resumed = True
+        state = checkpoint[CHECKPOINT_KEY]
+        with naming("DistillHook terms (do they match the run that is resumed?)"):
+            self.distillers.load_state_dict(state["distillers"])
+        # The checkpoint is the first process's own; the others draw from their seeds.
+        if runner.rank == 0:
+            self._resumed = state
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Notes that what is saved next has the validation's draws behind it."""
+        self._validated = True
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Continues the random states of the run that was stopped."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._continue_random_state(runner, runner.epoch)
+
+    def _continue_random_state(self, runner: Runner, done: int) -> None:
+        if self._resumed is None:
+            return
+        state, self._resumed = self._resumed, None
+        set_random_state(state["random_state"])
+        validates = (
+            runner.val_loop is not None
+            and done >= runner.val_begin
+            and done % runner.val_interval == 0
+        )
+        if validates and not state["validated"]:
+            # The validation that followed the checkpoint has drawn its data loader's seed.
+            torch.empty((), dtype=torch.int64).random_()
+
+
+def _iterations_per_epoch(runner: Runner) -> int:
+    loader = runner.train_dataloader
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    # Every process's infinite sampler counts the whole data set.
+    processes = runner.world_size if isinstance(sampler, InfiniteSampler) else 1
+    return max(1, round(len(loader) / processes))
+
+
+def _check_last_batch(runner: Runner, term: Term) -> None:
+    loader = runner.train_dataloader
+    if runner.world_size > 1 or loader.drop_last or (loader.batch_size or 1) < 2:
+        return
+    if isinstance(loader.sampler, DefaultSampler) and len(loader.sampler) % loader.batch_size == 1:
+        raise ValueError(
+            f"DistillHook {term.key}.view: 'global' takes one sample an image, and the last batch "
+            f"of an epoch holds 1 of {len(loader.sampler)} images, too few for BatchNormalizer: "
+            "set train_dataloader.drop_last=True, another batch_size, or view='dense'"
+        )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if "loss" in name:
+            raise ValueError(
+                f"{name!r} contains 'loss', so what is only logged under it would enter the "
+                "objective (MMEngine adds up every such key): choose another name"
+            )
+        if not name or "." in name or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"{name!r} cannot name a module of PyTorch's: choose another name")
+
+
+def _labels(samples: Sequence[Any] | None) -> Tensor:
+    """Of MMPretrain's data samples: class indices ``[N]``, or scores ``[N, K]`` after mixup."""
+    for name, join in (("gt_score", torch.stack), ("gt_label", torch.cat)):
+        if samples and all(hasattr(sample, name) for sample in samples):
+            return join([getattr(sample, name) for sample in samples])
+    raise ValueError("the data samples hold no gt_label, so a loss that takes labels cannot serve")
+
+
+def _total(losses: dict[str, Any]) -> Tensor:
+    """The objective, as the model's ``parse_losses`` sums it, without gradient."""
+    values = [value for key, value in losses.items() if "loss" in key]
+    flat = [each for v in values for each in (v if isinstance(v, list | tuple) else [v])]
+    return torch.stack([each.detach().float().mean() for each in flat]).sum()

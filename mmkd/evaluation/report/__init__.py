@@ -1,5 +1,0 @@
-"""One HTML page on a run, or on several side by side."""
-
-from mmkd.evaluation.report.page import write_report
-
-__all__ = ["write_report"]

@@ -1,0 +1,158 @@
+"""Pictures of a comparison: detections side by side, learning curves, the gap closed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from mmkd.work_dirs import MAP_CURVES, TASK_LOSS, read_work_dir
+
+__all__ = ["draw_curves", "draw_detections", "draw_gap"]
+
+# Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey.
+COLORS = {"plain": "#D55E00", "distilled": "#0072B2", "teacher": "#000000", "truth": "#009E73"}
+LABELS = {
+    "plain": "student, plain",
+    "distilled": "student, distilled",
+    "teacher": "teacher",
+    "truth": "ground truth",
+}
+MARKERS = {"plain": "o", "distilled": "s", "teacher": "^"}
+# As MMDetection and Ultralytics name it.
+
+
+def draw_detections(
+    annotations: str | Path,
+    images: str | Path,
+    detections: Mapping[str, str | Path],
+    out: str | Path,
+    *,
+    num_images: int = 6,
+    min_score: float = 0.3,
+) -> None:
+    """Draws the truth and each model's detections, one column an image.
+
+    Args:
+        annotations: COCO annotation file.
+        images: Folder of its images.
+        detections: Detection file by model, in the order of the rows.
+        out: Picture to write.
+        num_images: Columns: the first images of the set, so that none is chosen for its result.
+        min_score: Detections of a lower score are left out.
+    """
+    truth = json.loads(Path(annotations).read_text())
+    names = {c["id"]: c["name"] for c in truth["categories"]}
+    rows: dict[str, dict[int, list[dict]]] = {"truth": _by_image(truth["annotations"])}
+    for model, file in detections.items():
+        kept = [d for d in json.loads(Path(file).read_text()) if d["score"] >= min_score]
+        rows[model] = _by_image(kept)
+    chosen = truth["images"][:num_images]
+    figure, axes = plt.subplots(
+        len(rows),
+        len(chosen),
+        figsize=(2.1 * len(chosen) + 0.4, 2.1 * len(rows) + 0.3),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, (model, boxes) in enumerate(rows.items()):
+        for column, image in enumerate(chosen):
+            axis = axes[row][column]
+            axis.imshow(plt.imread(Path(images) / image["file_name"]))
+            axis.set(xticks=[], yticks=[])
+            _draw_boxes(axis, boxes.get(image["id"], []), names, COLORS[model])
+        axes[row][0].set_ylabel(LABELS[model], fontsize=11, color=COLORS[model])
+    figure.suptitle(f"Detections of score {min_score} and above on the first validation images")
+    _save(figure, out)
+
+
+def _by_image(entries: Sequence[dict]) -> dict[int, list[dict]]:
+    grouped: dict[int, list[dict]] = {}
+    for entry in entries:
+        grouped.setdefault(entry["image_id"], []).append(entry)
+    return grouped
+
+
+def _draw_boxes(axis: Axes, entries: Sequence[dict], names: dict[int, str], color: str) -> None:
+    for entry in entries:
+        x, y, width, height = entry["bbox"]
+        axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=2))
+        axis.text(
+            x,
+            y,
+            names[entry["category_id"]],
+            fontsize=9,
+            color="white",
+            verticalalignment="bottom",
+            bbox=dict(facecolor=color, edgecolor="none", pad=1),
+        )
+
+
+def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> None:
+    """Draws validation mAP and the student's own training loss over the epochs.
+
+    Args:
+        runs: Work dirs by model, one a seed.
+        out: Picture to write.
+
+    Raises:
+        InputError: See :func:`mmkd.work_dirs.read_work_dir`.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for model, work_dirs in runs.items():
+        for index, work_dir in enumerate(work_dirs):
+            style = dict(color=COLORS[model], label=LABELS[model] if index == 0 else None)
+            for curve in read_work_dir(work_dir).curves:
+                if curve.name in MAP_CURVES:
+                    left.plot(*zip(*curve.points, strict=True), marker=MARKERS[model], **style)
+                elif curve.name == TASK_LOSS:
+                    right.plot(*zip(*curve.points, strict=True), linewidth=1.5, **style)
+                    right.set_xlabel(curve.step)
+    left.set(xlabel="epoch", ylabel="validation mAP (0.50:0.95), %", ylim=(0, None))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set(ylabel="detection loss (without distillation)", ylim=(0, None))
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    left.legend()
+    _save(figure, out)
+
+
+def draw_gap(scores: Mapping[str, Sequence[float]], out: str | Path) -> None:
+    """Draws mAP of plain student, distilled student and teacher, and the share of the gap closed.
+
+    Args:
+        scores: mAP in percent by model, one a seed.
+        out: Picture to write.
+    """
+    means = {model: float(np.mean(values)) for model, values in scores.items()}
+    gap, gain = means["teacher"] - means["plain"], means["distilled"] - means["plain"]
+    figure, axis = plt.subplots(figsize=(8, 2.8), layout="constrained")
+    for row, (model, values) in enumerate(scores.items()):
+        axis.barh(row, means[model], color=COLORS[model], alpha=0.85)
+        if len(values) > 1:
+            axis.plot(values, [row] * len(values), "|", color="#888888", markersize=16)
+        axis.text(max(values) + 0.8, row, f"{means[model]:.1f}", va="center", fontsize=11)
+    axis.set_yticks(range(len(scores)), [LABELS[model] for model in scores])
+    axis.invert_yaxis()
+    axis.set(xlabel="mAP (0.50:0.95), %", xlim=(0, max(map(max, scores.values())) * 1.12))
+    axis.spines[["top", "right"]].set_visible(False)
+    closed = f", {gain / gap:.0%} of the gap to the teacher" if gap > 0 else ""
+    axis.set_title(f"Distillation adds {gain:+.1f} mAP{closed}", fontsize=12)
+    _save(figure, out)
+
+
+def _save(figure: Any, out: str | Path) -> None:
+    figure.savefig(out, dpi=90)
+    plt.close(figure)

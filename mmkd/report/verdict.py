@@ -1,0 +1,165 @@
+"""The report's first sentence and its key figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mmkd.evaluation.comparison import Comparison, GroupResult
+from mmkd.report.tables import signed
+from mmkd.work_dirs import MAP_CURVES, Curve, WorkDir
+
+__all__ = ["Tile", "tiles", "verdict"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key figure: what it is, its value, and what belongs to it in small print."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+def verdict(
+    comparison: Comparison | None,
+    groups: Mapping[str, Sequence[WorkDir]],
+    roles: Mapping[str, str],
+) -> str:
+    """What came out, in one sentence of plain words.
+
+    Args:
+        comparison: Of the detections, where there are any.
+        groups: Runs by name.
+        roles: By name.
+    """
+    if comparison is None:
+        return _logged_verdict(groups, roles)
+    if all(math.isnan(group.metrics["mAP"].mean) for group in comparison.groups):
+        return "The annotation file has no objects, so there is no score."
+    best = best_student(comparison)
+    if best is None or not best.differences:
+        return _ranking(comparison)
+    return _against_baseline(best, comparison)
+
+
+def best_student(comparison: Comparison) -> GroupResult | None:
+    """The run with the highest mAP that is neither baseline nor teacher."""
+    runs = [group for group in comparison.groups if group.role == "run"]
+    return max(runs, key=lambda group: group.metrics["mAP"].mean, default=None)
+
+
+def _against_baseline(best: GroupResult, comparison: Comparison) -> str:
+    change = best.differences["mAP"]
+    runs = sum(group.role == "run" for group in comparison.groups)
+    # The best of several is better on these images than on others: luck has helped to choose it.
+    is_chosen = runs > 1
+    lead = "Distillation" if best.name == "distilled" else best.name
+    if is_chosen:
+        lead = f"Of {runs} runs, {best.name} does best: chosen by this score, it"
+    text = f"{lead} adds {change.value:.1f} mAP to {comparison.baseline}"
+    if change.value < 0:
+        text = f"{lead} costs {abs(change.value):.1f} mAP against {comparison.baseline}"
+    details = _seeds(len(best.evaluations))
+    if not math.isnan(change.low):
+        interval = f"{signed(change.low)} to {signed(change.high)}"
+        unadjusted = "not adjusted for the choice, " if is_chosen else ""
+        details = f"95% interval {interval} over images, {unadjusted}{details}"
+    text += f" ({details})"
+    if best.lead_closed is not None and change.value > 0:
+        text += f", {best.lead_closed.value:.0%} of the teacher’s lead"
+    if change.low <= 0 <= change.high:
+        text += "; the interval includes 0, so this may be chance"
+    elif comparison.baseline is not None:
+        spreads = [
+            each.metrics["mAP"].spread for each in (best, comparison.group(comparison.baseline))
+        ]
+        widest = max((spread for spread in spreads if spread is not None), default=0.0)
+        if abs(change.value) < widest:
+            text += f"; seeds alone differ by as much (± {widest:.1f})"
+    return f"{text}."
+
+
+def _ranking(comparison: Comparison) -> str:
+    scored = [g for g in comparison.groups if not math.isnan(g.metrics["mAP"].mean)]
+    first, *others = sorted(scored, key=lambda group: -group.metrics["mAP"].mean)
+    text = f"{first.name} reaches {first.metrics['mAP'].mean:.1f} mAP"
+    text += f" ({_seeds(len(first.evaluations))})"
+    if others:
+        text += "; " + ", ".join(f"{g.name} {g.metrics['mAP'].mean:.1f}" for g in others)
+    return f"{text}."
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _logged_verdict(groups: Mapping[str, Sequence[WorkDir]], roles: Mapping[str, str]) -> str:
+    """From what was logged, where there are no detections: the main score's last value."""
+    curves = [c for runs in groups.values() for run in runs for c in run.curves if _is_score(c)]
+    score = min((curve.name for curve in curves), key=_rank, default=None)
+    if score is None:
+        return f"{_runs(sum(map(len, groups.values())))} without a score."
+    ends = _last_values(groups, score)
+    baseline = next((name for name, role in roles.items() if role == "baseline"), None)
+    students = {name: value for name, value in ends.items() if roles[name] == "run"}
+    name = max(students or ends, key=lambda each: ends[each])
+    text = f"{name} ends at {score} {ends[name]:.4g}"
+    if baseline in ends and name != baseline:
+        difference = ends[name] - ends[baseline]
+        text += f", {abs(difference):.3g} {'above' if difference >= 0 else 'below'} {baseline}"
+    return f"{text} ({_seeds(len(groups[name]))})."
+
+
+def _is_score(curve: Curve) -> bool:
+    return curve.group == "score" and bool(curve.points)
+
+
+def _rank(score: str) -> int:
+    """The lower, the more a score says of the whole run: mAP, then accuracy, then others."""
+    return 0 if score in MAP_CURVES else 1 if "accuracy" in score else 2
+
+
+def _last_values(groups: Mapping[str, Sequence[WorkDir]], score: str) -> dict[str, float]:
+    """The mean over seeds, by run."""
+    found = {
+        name: [c.points[-1][1] for run in runs for c in run.curves if c.name == score and c.points]
+        for name, runs in groups.items()
+    }
+    return {name: sum(values) / len(values) for name, values in found.items() if values}
+
+
+def _runs(count: int) -> str:
+    return "One run" if count == 1 else f"{count} runs"
+
+
+def tiles(comparison: Comparison | None) -> list[Tile]:
+    """The figures that most readers come for; none without an evaluation."""
+    if comparison is None:
+        return []
+    found = [_score_tile(group) for group in comparison.groups]
+    best = best_student(comparison)
+    if best is not None and best.differences:
+        change = best.differences["mAP"]
+        interval = f"{signed(change.low)} to {signed(change.high)}"
+        note = "" if math.isnan(change.low) else interval
+        found.append(Tile(f"{best.name} − {comparison.baseline}", signed(change.value), note))
+    if best is not None and best.lead_closed is not None:
+        closed = best.lead_closed
+        note = "" if math.isnan(closed.low) else f"{closed.low:.0%} to {closed.high:.0%}"
+        found.append(Tile("of the teacher’s lead", f"{closed.value:.0%}", note))
+    truth = comparison.annotations
+    found.append(
+        Tile("images", f"{len(truth.image_ids):,}", f"{int((~truth.crowd).sum()):,} objects")
+    )
+    return found
+
+
+def _score_tile(group: GroupResult) -> Tile:
+    score = group.metrics["mAP"]
+    if math.isnan(score.mean):
+        return Tile(f"{group.name}, mAP", "–", "no objects")
+    seeds = len(score.values)
+    note = f"± {score.spread:.1f} over {seeds} seeds" if score.spread is not None else "one seed"
+    return Tile(f"{group.name}, mAP", f"{score.mean:.1f}", note)

@@ -1,0 +1,185 @@
+"""A config of the MM family with a DistillHook, and the same config without it."""
+
+from __future__ import annotations
+
+import copy
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+from mmkd.engine.mmengine.distill_hook import DistillHook
+from mmkd.engine.mmengine.teacher import MMTeacher
+from mmkd.engine.teachers import TeacherSettings, parse_teachers
+from mmkd.errors import InputError
+from mmkd.runs.mmengine.classification import ClassificationRecipe
+from mmkd.runs.mmengine.recipes import MMRecipe
+
+__all__ = ["MMPair"]
+
+
+@dataclass(frozen=True)
+class MMPair:
+    """See :class:`mmkd.runs.paired.Pair`.
+
+    Args:
+        file: Of the config, for errors.
+        config: With one DistillHook.
+    """
+
+    file: Path
+    config: Config
+
+    @classmethod
+    def read(cls, file: Path, options: Sequence[str]) -> MMPair:
+        """Reads a config and ``key=value`` settings that replace its own.
+
+        Raises:
+            InputError: It cannot be compared, and why.
+            FileNotFoundError: No such config, or no such checkpoint of a teacher.
+        """
+        pair = cls(file, _read_config(file, options))
+        pair._check_hook()
+        pair._check_schedule()
+        if not pair._is_classifier:
+            pair._check_evaluation()
+        return pair
+
+    @property
+    def teachers(self) -> dict[str, TeacherSettings]:
+        """By name."""
+        return parse_teachers("DistillHook", self._hook.teacher)
+
+    @property
+    def scored_on(self) -> tuple[Path, Path] | None:
+        """Annotation file and images; None for a classifier."""
+        if self._is_classifier:
+            return None
+        where = MMRecipe(self.config).scored_on()
+        return Path(where["annotations"]), Path(where["images"])
+
+    def recipe(
+        self, is_distilled: bool, seed: int, work_dir: Path
+    ) -> MMRecipe | ClassificationRecipe:
+        """Of one run; plain is the config without the hook, and nothing else."""
+        config = copy.deepcopy(self.config)
+        config.work_dir = str(work_dir)
+        config.randomness = {**(config.get("randomness") or {}), "seed": seed}
+        if not is_distilled:
+            config.custom_hooks = [hook for hook in config.custom_hooks if not _distils(hook)]
+        return ClassificationRecipe(config) if self._is_classifier else MMRecipe(config)
+
+    @property
+    def _hook(self) -> ConfigDict:
+        [hook] = (hook for hook in self.config.custom_hooks if _distils(hook))
+        return hook
+
+    @property
+    def _is_classifier(self) -> bool:
+        return _type_of(self.config.get("test_evaluator")) == "Accuracy"
+
+    def _check_hook(self) -> None:
+        count = sum(_distils(hook) for hook in self.config.get("custom_hooks") or [])
+        if count != 1:
+            raise InputError(
+                f"{self.file}: expected one mmkd.DistillHook in custom_hooks, found {count}. The "
+                "plain run is the same config without it"
+            )
+        try:
+            DistillHook(**{k: v for k, v in self._hook.to_dict().items() if k != "type"})
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{self.file}: {error}") from error
+        for teacher in self.teachers.values():
+            check_teacher(teacher)
+
+    def _check_schedule(self) -> None:
+        loop = self.config.get("train_cfg") or {}
+        if "max_epochs" not in loop:
+            raise InputError(
+                f"{self.file}: expected train_cfg with max_epochs, found "
+                f"{dict(loop) or 'no train_cfg'}. Only trainings by epochs can be compared"
+            )
+
+    def _check_evaluation(self) -> None:
+        evaluator = self.config.get("val_evaluator")
+        if _type_of(evaluator) != "CocoMetric":
+            raise InputError(
+                f"{self.file}: expected one CocoMetric as val_evaluator (or an Accuracy as "
+                f"test_evaluator, for a classifier), found {_type_of(evaluator) or 'none'}"
+            )
+        for name, key in (
+            ("val_evaluator", "ann_file"),
+            ("val_dataloader", "dataset"),
+            ("train_dataloader", "dataset"),
+        ):
+            if not (self.config.get(name) or {}).get(key):
+                raise InputError(f"{self.file}: {name} has no {key}, which is needed")
+        recipe = MMRecipe(self.config)
+        try:
+            files = [recipe.training_annotations, recipe.annotations]
+        except AttributeError as error:
+            raise InputError(
+                f"{self.file}: expected a COCO data set with ann_file in train_dataloader: {error}"
+            ) from error
+        for file in files:
+            if not file.is_file():
+                raise InputError(f"{self.file}: there is no annotation file {file}")
+
+
+def check_teacher(teacher: TeacherSettings) -> None:
+    """Looks for its file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        InputError: It cannot be a teacher's.
+    """
+    if isinstance(teacher, MMTeacher):
+        # An address is read when the training begins.
+        if "://" not in teacher.checkpoint and not Path(teacher.checkpoint).is_file():
+            raise FileNotFoundError(
+                f"{teacher.where}.checkpoint: no such file: {teacher.checkpoint}. Train the "
+                "teacher first, or name another file"
+            )
+    elif hasattr(teacher, "check"):
+        try:
+            teacher.check()
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+
+def _distils(hook: Any) -> bool:
+    return isinstance(hook, Mapping) and _type_of(hook) == "DistillHook"
+
+
+def _type_of(settings: Any) -> str:
+    """The last part of a type's name; empty where there is not one."""
+    if not isinstance(settings, Mapping) or not settings.get("type"):
+        return ""
+    kind = settings["type"]
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+
+
+def _read_config(file: Path, options: Sequence[str]) -> Config:
+    if not file.is_file():
+        raise FileNotFoundError(f"no config {file}")
+    # argparse takes what begins with a dash for an option of its own.
+    wrong = [
+        option
+        for option in options
+        if option.startswith(("-", "=")) or not option.partition("=")[2]
+    ]
+    if wrong:
+        raise InputError(f"expected key=value, got {wrong[0]!r}")
+    parser = ArgumentParser()
+    parser.add_argument("--options", nargs="+", action=DictAction, default={})
+    try:
+        config = Config.fromfile(file)
+        if options:
+            config.merge_from_dict(parser.parse_args(["--options", *options]).options)
+    # A config is a program: anything can go wrong in it.
+    except Exception as error:
+        raise InputError(f"{file} cannot be read as a config: {error}") from error
+    return config

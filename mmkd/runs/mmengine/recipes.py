@@ -1,0 +1,234 @@
+"""Recipes of the MM family: a config for its Runner."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmkd.engine.random_state import random_state, set_random_state
+from mmkd.evaluation.coco import evaluate_detections
+from mmkd.runs.environment import describe_environment
+from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.work_dirs.run_files import DETECTIONS
+
+__all__ = ["ConfigRecipe", "MMRecipe"]
+
+# What differs between two runs of one config without changing what they compute.
+_IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level")
+# A checkpoint's entry from which a run goes on.
+_CHECKPOINT_KEY = "mmkd_run"
+
+
+@dataclass(frozen=True)
+class ConfigRecipe(ABC):
+    """An epoch-based config with ``work_dir`` and ``randomness.seed``.
+
+    What the tasks share; each adds ``iterations``, ``files`` and ``scores``. See
+    :class:`mmkd.runs.runs.Recipe`.
+    """
+
+    config: Config
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.config.randomness.seed
+
+    @property
+    def work_dir(self) -> Path:
+        """Where everything of the run goes."""
+        return Path(self.config.work_dir)
+
+    @property
+    def checkpoint(self) -> str:
+        """Where the run leaves its weights."""
+        return str(self.work_dir / f"epoch_{self.config.train_cfg.max_epochs}.pth")
+
+    @property
+    def teachers(self) -> list[Path]:
+        """Checkpoints that hooks name."""
+        return [
+            Path(text)
+            for hook in self.config.get("custom_hooks") or []
+            for text in _values(hook, "checkpoint")
+        ]
+
+    def content(self) -> dict[str, Any]:
+        """The config, less what only names the run."""
+        return {k: v for k, v in self.config.to_dict().items() if k not in _IRRELEVANT}
+
+    def config_to_run(self) -> Config:
+        """A copy of the config that leaves what :meth:`scores` needs."""
+        config = copy.deepcopy(self.config)
+        # Workers that live on carry random states that no checkpoint holds.
+        if config.train_dataloader.get("persistent_workers"):
+            config.train_dataloader.persistent_workers = False
+        return config
+
+    def scored_on(self) -> dict[str, str]:
+        """``annotations`` and ``images``, where there are COCO annotations."""
+        return {}
+
+    @abstractmethod
+    def scores(self, runner: Runner) -> dict[str, float]:
+        """Of the trained model, in percent."""
+
+    def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
+        """Runs the config, and scores the model of its last epoch."""
+        config = self.config_to_run()
+        config.experiment_name = f"{self.work_dir.name}_{time.time_ns()}"
+        if config.get("visualizer"):
+            config.visualizer.name = config.experiment_name
+        checkpoint = self._checkpoint_to_go_on_from(record)
+        if checkpoint is not None:
+            config.merge_from_dict(dict(resume=True, load_from=str(checkpoint)))
+        runner = Runner.from_cfg(config)
+        hook = _RunHook(on_iteration, record)
+        runner.register_hook(hook)
+        runner.train()
+        if not hook.has_trained and runner.val_loop is not None:
+            # It was interrupted after its last epoch, so the validation may be missing.
+            runner.val_loop.run()
+        return Trained(
+            parameters=sum(p.numel() for p in runner.model.parameters()),
+            training_seconds=record.training_seconds,
+            checkpoint=self.checkpoint,
+            scores=self.scores(runner),
+            iterations=runner.max_iters,
+            initial_weights=record.initial_weights,
+            environment=describe_environment(next(runner.model.parameters()).device.type),
+            **self.scored_on(),
+        )
+
+    def _checkpoint_to_go_on_from(self, record: TrainingRecord) -> Path | None:
+        pointer = self.work_dir / "last_checkpoint"
+        if not record.is_started:
+            # Whatever lies here was left by another run.
+            pointer.unlink(missing_ok=True)
+        found = find_latest_checkpoint(str(self.work_dir)) if pointer.is_file() else None
+        # By its name: the folder may have been moved.
+        checkpoint = self.work_dir / Path(found).name if found else None
+        return checkpoint if checkpoint and checkpoint.is_file() else None
+
+
+@dataclass(frozen=True)
+class MMRecipe(ConfigRecipe):
+    """A detection config with a CocoMetric for validation, which it runs at its end."""
+
+    @property
+    def annotations(self) -> Path:
+        """COCO annotations of the validation images."""
+        return Path(self.config.val_evaluator.ann_file)
+
+    @property
+    def iterations(self) -> int:
+        """Training iterations, from the annotation file; an estimate where images are left out or
+        repeated."""
+        annotations = json.loads(self.training_annotations.read_text())
+        batches = -(-len(annotations["images"]) // self.config.train_dataloader.batch_size)
+        return batches * self.config.train_cfg.max_epochs
+
+    @property
+    def training_annotations(self) -> Path:
+        """COCO annotations of the training images."""
+        dataset = self.config.train_dataloader.dataset
+        while "dataset" in dataset:
+            dataset = dataset.dataset
+        return Path(dataset.get("data_root") or "") / dataset.ann_file
+
+    def files(self) -> list[Path]:
+        """Annotations, and the teachers' checkpoints."""
+        return [self.training_annotations, self.annotations, *self.teachers]
+
+    def config_to_run(self) -> Config:
+        """Its own validation writes the detections."""
+        config = super().config_to_run()
+        prefix = str(self.work_dir / DETECTIONS).removesuffix(".bbox.json")
+        config.val_evaluator.outfile_prefix = prefix
+        return config
+
+    def scored_on(self) -> dict[str, str]:
+        """The validation's."""
+        dataset = self.config.val_dataloader.dataset
+        images = Path(dataset.get("data_root") or "", dataset.get("data_prefix", {}).get("img", ""))
+        return dict(annotations=str(self.annotations), images=str(images))
+
+    def scores(self, runner: Runner) -> dict[str, float]:
+        """Average precision of the last validation's detections, by pycocotools."""
+        return evaluate_detections(self.annotations, self.work_dir / DETECTIONS).as_dict()
+
+
+class _RunHook(Hook):
+    """Reports every iteration, keeps the record, and makes resumed runs exact.
+
+    Each checkpoint gets the random states under a key of its own, as MMEngine's leave them out.
+    """
+
+    # Before a DistillHook, which may copy weights of its teacher's into the network.
+    priority = "VERY_HIGH"
+
+    def __init__(self, on_iteration: Callable[[], None], record: TrainingRecord) -> None:
+        self._on_iteration = on_iteration
+        self._record = record
+        self._resumed: dict[str, Any] | None = None
+        self._validated = False
+        self.has_trained = False
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.epoch == 0:
+            model = runner.model
+            self._record.start(model.module if is_model_wrapper(model) else model)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._continue_random_state(runner)
+        self._validated = False
+        self.has_trained = True
+        self._record.start_epoch(runner.epoch)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self._on_iteration()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._record.end_epoch()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._validated = True
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint[_CHECKPOINT_KEY] = dict(random_state=random_state(), validated=self._validated)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._resumed = checkpoint.get(_CHECKPOINT_KEY)
+
+    def _continue_random_state(self, runner: Runner) -> None:
+        if self._resumed is None:
+            return
+        state, self._resumed = self._resumed, None
+        set_random_state(state["random_state"])
+        is_due = runner.epoch >= runner.val_begin and runner.epoch % runner.val_interval == 0
+        if runner.val_loop is not None and is_due and not state["validated"]:
+            # The validation that followed the checkpoint has drawn its data loader's seed.
+            torch.empty((), dtype=torch.int64).random_()
+
+
+def _values(settings: Any, key: str) -> Iterator[Any]:
+    """Everything that nested dicts hold under a key."""
+    if isinstance(settings, dict):
+        for name, value in settings.items():
+            if name == key:
+                yield value
+            yield from _values(value, key)

@@ -1,0 +1,1 @@
+"""What tests share: toys of each trainer, scenes of boxes, inputs of reports."""

@@ -1,0 +1,127 @@
+"""What tables, CSV and JSON hold equals the comparison."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from helpers import scenes
+from mmkd.evaluation.coco_files import read_annotations, read_detections
+from mmkd.evaluation.comparison import Comparison, Run, compare_runs
+from mmkd.report.text_tables import as_csv, as_json, conclusions, markdown_tables, rich_tables
+
+
+def compared(folder: Path, names: tuple[str, ...], resamples: int = 50) -> Comparison:
+    truth = scenes.truth_of(1, 20)
+    truth["categories"][0]["name"] = "a|b [red]"
+    annotations = read_annotations(scenes.write(folder, "truth.json", truth))
+    runs = []
+    for index, name in enumerate(names):
+        found = scenes.found_in(truth, index, noise=0.3 if name == "plain" else 0.1)
+        file = scenes.write(folder, f"{index}.json", found)
+        runs.append(Run(name, read_detections(file, annotations)))
+    return compare_runs(annotations, runs, resamples=resamples)
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    names = ("plain", "plain", "distilled", "distilled", "teacher")
+    return compared(tmp_path_factory.mktemp("tables"), names)
+
+
+def test_markdown_is_a_table_of_the_figures(comparison: Comparison) -> None:
+    text = markdown_tables(comparison)
+    rows = [[c.strip() for c in line.replace("\\|", "/").strip("|").split("|")]
+            for line in text.splitlines() if line.startswith("|")]  # fmt: skip
+    assert rows[0] == [
+        "metric", "plain", "distilled", "distilled - plain", "teacher", "teacher - plain"
+    ]  # fmt: skip
+    assert set("".join(rows[1])) <= set("-:")
+    [mean] = [row for row in rows if row[0] == "mAP"]
+    group = comparison.group("distilled")
+    score, gain = group.metrics["mAP"], group.differences["mAP"]
+    assert mean[2] == f"{score.mean:.1f} ± {score.spread:.1f}"
+    assert mean[3] == f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+    assert any(row[0] == "a/b [red]" for row in rows)
+    assert all(len(row) in (6, 7) for row in rows)  # figures and classes; errors
+    [classless] = [row for row in rows if row[0] == "class 90"]
+    assert set(classless[1:]) == {"–"}
+    assert "a|b" not in markdown_tables(comparison, classes=False)
+
+
+def test_the_terminal_shows_the_same(comparison: Comparison) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    for table in rich_tables(comparison):
+        console.print(table)
+    text = console.file.getvalue()
+    gain = comparison.group("distilled").differences["AP50"]
+    assert f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" in text
+    assert "a|b [red]" in text
+    assert "2 seeds" in text and "50 resamples" in text
+    count, cost = comparison.group("plain").errors["background"]
+    assert f"{count:,.0f}" in text and f"{cost:+.1f}" in text
+
+
+def test_csv_holds_every_figure(comparison: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(comparison))))
+    figures = {(row["run"], row["kind"], row["name"]): row for row in rows}
+    for group in comparison.groups:
+        for kind, scores in (("metric", group.metrics), ("class", group.classes)):
+            for name, score in scores.items():
+                row = figures[group.name, kind, name]
+                if math.isnan(score.mean):
+                    assert row["mean"] == ""
+                    continue
+                assert float(row["mean"]) == score.mean
+        for name, difference in group.differences.items():
+            text = figures[group.name, "metric", name]["difference"]
+            assert text == ("" if math.isnan(difference.value) else repr(difference.value))
+        for kind, (count, cost) in group.errors.items():
+            assert float(figures[group.name, "error count", kind]["mean"]) == count
+            assert float(figures[group.name, "error AP50", kind]["mean"]) == cost
+
+
+def test_json_is_plain_and_complete(comparison: Comparison) -> None:
+    # allow_nan=False: other languages' readers refuse NaN.
+    stored = json.loads(json.dumps(as_json(comparison), allow_nan=False))
+    assert stored["annotations_sha256"] == comparison.annotations.digest
+    assert stored["images"] == 20 and stored["baseline"] == "plain"
+    run = stored["runs"]["distilled"]
+    group = comparison.group("distilled")
+    assert run["metrics"]["mAP"]["values"] == group.metrics["mAP"].values
+    assert run["metrics"]["mAP"]["difference"]["high"] == group.differences["mAP"].high
+    assert run["classes"]["class 90"]["mean"] is None
+    assert run["lead_closed"]["value"] == group.lead_closed.value
+    assert stored["runs"]["plain"]["metrics"]["mAP"]["difference"] is None
+    assert len(run["detections"]) == 2
+
+
+def test_conclusions_say_what_is_more_than_noise(comparison: Comparison) -> None:
+    [sentence] = conclusions(comparison)
+    gain = comparison.group("distilled").differences["mAP"]
+    assert f"distilled against plain: {gain.value:+.1f} mAP points" in sentence
+    assert f"{gain.low:+.1f} to {gain.high:+.1f}" in sentence
+    assert ("holds 0" in sentence) == (gain.low <= 0 <= gain.high)
+    assert "of the teacher's lead" in sentence
+    own, base = (comparison.group(n).metrics["mAP"].spread for n in ("distilled", "plain"))
+    assert sentence.endswith(
+        f"the seeds spread by ± {own:.1f} (distilled) and ± {base:.1f} (plain)."
+    )
+
+
+def test_one_run_alone(tmp_path: Path) -> None:
+    comparison = compared(tmp_path, ("mine",), resamples=0)
+    score = comparison.group("mine").metrics["mAP"].mean
+    assert conclusions(comparison) == [f"mine: {score:.1f} mAP."]
+    assert "resamples" not in markdown_tables(comparison)
+
+
+def test_one_seed_says_little_of_others(tmp_path: Path) -> None:
+    [sentence] = conclusions(compared(tmp_path, ("plain", "distilled")))
+    assert sentence.endswith("; other seeds may differ by more.")

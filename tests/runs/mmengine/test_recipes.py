@@ -1,0 +1,183 @@
+"""Runs of the MM family are taken up where they were interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmkd import demo
+from mmkd.data import make_digits
+from mmkd.runs.mmengine.recipes import MMRecipe
+from mmkd.runs.runs import RunResult, holds_another_run, stored_result, train_and_evaluate
+
+# 12 images make 2 iterations an epoch.
+ITERATIONS_AN_EPOCH, EPOCHS = 2, 3
+
+
+class Killed(Exception):
+    """Stands in for whatever ends a process."""
+
+
+def kill_after(iterations: int) -> Callable[[], None]:
+    seen = 0
+
+    def on_iteration() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == iterations:
+            raise Killed
+
+    return on_iteration
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_digits(tmp_path_factory.mktemp("data"), num_train=12, num_val=4, image_size=64)
+
+
+@pytest.fixture(scope="module")
+def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = demo.digits_config("teacher", 0, data, tmp_path_factory.mktemp("teacher"))
+    config.train_cfg.max_epochs = 1
+    return Path(train_and_evaluate(MMRecipe(config), "teacher").checkpoint)
+
+
+def recipe(role: str, data: Path, teacher: Path, out: Path, val_interval: int = 1) -> MMRecipe:
+    config = demo.digits_config(role, 3, data, out)
+    config.train_dataloader.batch_size = 6
+    config.train_cfg = dict(
+        type="EpochBasedTrainLoop", max_epochs=EPOCHS, val_interval=val_interval
+    )
+    config.default_hooks.checkpoint = dict(type="CheckpointHook", interval=1)
+    # It draws from numpy's generator, whose state no checkpoint of MMEngine's holds.
+    config.train_dataloader.dataset.pipeline.insert(2, dict(type="RandomFlip", prob=0.5))
+    if role == "distilled":
+        config.custom_hooks[0].teacher.checkpoint = str(teacher)
+    return MMRecipe(config)
+
+
+def weights(result: RunResult) -> dict[str, torch.Tensor]:
+    return torch.load(result.checkpoint, weights_only=False)["state_dict"]
+
+
+def assert_same_outcome(one: RunResult, other: RunResult) -> None:
+    assert one.scores == other.scores
+    assert one.initial_weights == other.initial_weights
+    assert one.detections.read_text() == other.detections.read_text()
+    left, right = weights(one), weights(other)
+    assert list(left) == list(right)
+    assert [key for key in left if not torch.equal(left[key], right[key])] == []
+
+
+@pytest.fixture(scope="module")
+def whole(
+    data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int], RunResult]:
+    """Runs that were not interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def run(role: str, val_interval: int = 1) -> RunResult:
+        made = recipe(role, data, teacher, out / str(val_interval), val_interval)
+        return train_and_evaluate(made, role)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("role", "val_interval", "iterations"),
+    [("plain", 1, 3), ("plain", 2, 5), ("distilled", 1, 5)],
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    role: str,
+    val_interval: int,
+    iterations: int,
+    data: Path,
+    teacher: Path,
+    whole: Callable[[str, int], RunResult],
+    tmp_path: Path,
+) -> None:
+    killed = recipe(role, data, teacher, tmp_path, val_interval)
+    with pytest.raises(Killed):
+        train_and_evaluate(killed, role, kill_after(iterations))
+    assert stored_result(killed) is None
+    seen: list[int] = []
+    resumed = train_and_evaluate(killed, role, lambda: seen.append(1))
+    done = iterations // ITERATIONS_AN_EPOCH
+    assert len(seen) == (EPOCHS - done) * ITERATIONS_AN_EPOCH
+    assert_same_outcome(resumed, whole(role, val_interval))
+
+
+def test_the_times_of_all_parts_add_up(data: Path, teacher: Path, tmp_path: Path) -> None:
+    killed = recipe("plain", data, teacher, tmp_path)
+    with pytest.raises(Killed):
+        train_and_evaluate(killed, "plain", kill_after(5))
+    file = killed.work_dir / "started.json"
+    started = json.loads(file.read_text())
+    assert len(started["epoch_seconds"]) == 2
+    started["epoch_seconds"] = [1000.0, 2000.0]
+    file.write_text(json.dumps(started))
+    seconds = train_and_evaluate(killed, "plain").training_seconds
+    last = json.loads(file.read_text())["epoch_seconds"][2]
+    assert 0 < last < 60
+    assert seconds == 3000 + last
+
+
+def test_killed_between_its_last_epoch_and_its_score(
+    data: Path,
+    teacher: Path,
+    whole: Callable[[str, int], RunResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed = recipe("plain", data, teacher, tmp_path)
+
+    def kill(self: MMRecipe, runner: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(MMRecipe, "scores", kill)
+        train_and_evaluate(killed, "plain")
+    (killed.work_dir / "detections.bbox.json").unlink()
+    # Nothing is trained any more.
+    resumed = train_and_evaluate(killed, "plain", kill_after(1))
+    assert_same_outcome(resumed, whole("plain", 1))
+
+
+def test_a_run_with_other_settings_begins_again(data: Path, teacher: Path, tmp_path: Path) -> None:
+    first = recipe("plain", data, teacher, tmp_path)
+    with pytest.raises(Killed):
+        train_and_evaluate(first, "plain", kill_after(3))
+    assert not holds_another_run(first)
+    other = recipe("plain", data, teacher, tmp_path)
+    other.config.optim_wrapper.optimizer.lr *= 2
+    assert holds_another_run(other)
+    # Killed before a checkpoint of its own, it must not take the first one's either.
+    with pytest.raises(Killed):
+        train_and_evaluate(other, "plain", kill_after(1))
+    result = train_and_evaluate(other, "plain")
+    alone = recipe("plain", data, teacher, tmp_path / "alone")
+    alone.config.optim_wrapper.optimizer.lr *= 2
+    assert_same_outcome(result, train_and_evaluate(alone, "plain"))
+
+
+def test_what_is_known_of_a_run(data: Path, whole: Callable[[str, int], RunResult]) -> None:
+    plain, distilled = whole("plain", 1), whole("distilled", 1)
+    assert plain.initial_weights == distilled.initial_weights
+    assert plain.annotations == str(data / "annotations/val.json")
+    assert plain.images == str(data / "val")
+    assert plain.iterations == EPOCHS * ITERATIONS_AN_EPOCH
+    assert plain.environment["torch"] == torch.__version__
+
+
+def test_workers_do_not_live_on(data: Path, teacher: Path, tmp_path: Path) -> None:
+    one = recipe("plain", data, teacher, tmp_path)
+    one.config.train_dataloader.merge(Config(dict(num_workers=2, persistent_workers=True)))
+    assert one.config_to_run().train_dataloader.persistent_workers is False
+    assert one.config.train_dataloader.persistent_workers is True

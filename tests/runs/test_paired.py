@@ -1,0 +1,372 @@
+"""A config with and without its distillation, from the config to the report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmkd import demo
+from mmkd.configs import config_file
+from mmkd.data import make_digits
+from mmkd.errors import InputError
+from mmkd.runs.mmengine.pair import MMPair
+from mmkd.runs.mmengine.recipes import MMRecipe
+from mmkd.runs.paired import (
+    check_same_start,
+    compare_config,
+    compare_results,
+    score_table,
+)
+from mmkd.runs.runs import RunResult, train_and_evaluate
+
+SEEDS = (3, 5)
+FEW = dict(resamples=20)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a digits set, a trained teacher and a config that distils it."""
+    folder = tmp_path_factory.mktemp("compare")
+    data = make_digits(folder / "data", num_train=8, num_val=4, image_size=64)
+    teacher = demo.digits_config("teacher", 0, data, folder)
+    teacher.train_cfg.max_epochs = 1
+    checkpoint = train_and_evaluate(MMRecipe(teacher), "teacher").checkpoint
+    config = demo.digits_config("distilled", 0, data, folder)
+    config.train_cfg.max_epochs = 1
+    config.custom_hooks[0].teacher.checkpoint = checkpoint
+    config.custom_hooks.append(dict(type="EmptyCacheHook"))
+    config.dump(folder / "distill.py")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(folder: Path) -> Path:
+    """A comparison."""
+    out = folder / "out"
+    options = ["custom_hooks.0.terms.backbone.weight=2.5"]
+    report = compare_config(folder / "distill.py", SEEDS, out, options=options, **FEW)
+    assert report == out / "report.html"
+    return out
+
+
+def results_of(out: Path) -> list[dict[str, Any]]:
+    return json.loads((out / "results.json").read_text())["runs"]
+
+
+def config_of(run: dict[str, Any]) -> Config:
+    [file] = Path(run["work_dir"]).glob("*.py")
+    return Config.fromfile(file)
+
+
+def test_pairs_differ_in_the_hook_alone(out: Path) -> None:
+    runs = results_of(out)
+    assert [(run["name"], run["seed"]) for run in runs] == [
+        *(("plain", seed) for seed in SEEDS),
+        *(("distilled", seed) for seed in SEEDS),
+        ("teacher", 0),
+    ]
+    for seed in SEEDS:
+        plain, distilled = (
+            next(run for run in runs if (run["name"], run["seed"]) == (name, seed))
+            for name in ("plain", "distilled")
+        )
+        assert plain["initial_weights"] == distilled["initial_weights"]
+        without, with_hook = config_of(plain), config_of(distilled)
+        [hook] = [hook for hook in with_hook.custom_hooks if hook not in without.custom_hooks]
+        assert hook.type == "mmkd.DistillHook"
+        assert hook.terms.backbone.weight == 2.5
+        assert with_hook.randomness.seed == seed
+        own = ("custom_hooks", "work_dir", "experiment_name", "visualizer", "val_evaluator")
+        left, right = (
+            {k: v for k, v in config.to_dict().items() if k not in own}
+            for config in (without, with_hook)
+        )
+        assert left == right
+        ends = [
+            torch.load(run["checkpoint"], weights_only=False)["state_dict"]
+            for run in (plain, distilled)
+        ]
+        assert not all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    starts = {run["initial_weights"] for run in runs if run["name"] == "plain"}
+    assert len(starts) == len(SEEDS)
+
+
+def test_tables_and_report(out: Path, folder: Path) -> None:
+    text = (out / "results.md").read_text()
+    assert text.startswith("# distill, seeds 3, 5\n")
+    assert "began from the same weights" in text
+    assert "distilled against plain" in text
+    written = json.loads((out / "results.json").read_text())
+    runs = written["runs"]
+    for name in ("plain", "distilled"):
+        scores = [run["scores"]["mAP"] for run in runs if run["name"] == name]
+        assert written["comparison"]["runs"][name]["metrics"]["mAP"]["values"] == scores
+    assert runs[-1]["scores"] != runs[0]["scores"]
+    assert runs[-1]["checkpoint"] == str(next(folder.glob("teacher/*.pth")))
+    page = (out / "report.html").read_text()
+    assert all(run["work_dir"] in page for run in runs if run["name"] != "teacher")
+
+
+def test_finished_runs_are_kept(
+    out: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = results_of(out)
+    # Nothing is trained or tested again.
+    monkeypatch.setattr("mmkd.runs.mmengine.recipes.Runner.from_cfg", None)
+    options = ["custom_hooks.0.terms.backbone.weight=2.5"]
+    compare_config(folder / "distill.py", SEEDS, out, options=options, **FEW)
+    assert results_of(out) == before
+    assert "mAP over plain" in capsys.readouterr().out
+
+
+def test_another_comparison_is_not_overwritten(out: Path, folder: Path) -> None:
+    files = {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()}
+    with pytest.raises(InputError) as error:
+        compare_config(folder / "distill.py", [*SEEDS, 7], out, options=["train_cfg.max_epochs=2"])
+    message = str(error.value)
+    assert all(str(out / f"{name}_seed3") in message for name in ("plain", "distilled"))
+    assert "choose another --out" in message
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()} == files
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("distilled_seed0/epoch_1.pth", "distilled_seed0 holds files of something else"),
+        ("plain_seed0/last_checkpoint", "plain_seed0 holds files of something else"),
+        ("plain_seed0/result.json", r"result\.json: expected what a run of mmkd's notes there"),
+        ("teacher/detections.bbox.json", "teacher holds files of something else"),
+        ("results.md", r"results\.md: not of a comparison of mmkd's"),
+        ("results.json", r"results\.json: not of a comparison of mmkd's"),
+        ("report.html", r"report\.html exists and is no report of mmkd's"),
+    ],
+)
+def test_files_of_something_else_are_not_overwritten(
+    name: str, message: str, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(InputError, match=message):
+        compare_config(folder / "distill.py", [0], tmp_path / "out", **FEW)
+    assert [each for each in (tmp_path / "out").rglob("*") if each.is_file()] == [file]
+    assert file.read_text() == "mine"
+
+
+def test_a_folder_that_was_moved(out: Path, folder: Path, tmp_path: Path) -> None:
+    """A run's folder is among its settings: it could be told from another run only there."""
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    options = ["custom_hooks.0.terms.backbone.weight=2.5"]
+    with pytest.raises(InputError, match=r"another folder and moved here since.*move it back"):
+        compare_config(folder / "distill.py", SEEDS, moved, options=options, **FEW)
+
+
+def test_a_teacher_of_other_classes_is_not_scored(folder: Path, tmp_path: Path) -> None:
+    config = Config.fromfile(folder / "distill.py")
+    truth = json.loads((folder / "data/annotations/val.json").read_text())
+    for category in truth["categories"]:
+        category["name"] = f"digit {category['name']}"
+    annotations = tmp_path / "val.json"
+    annotations.write_text(json.dumps(truth))
+    classes = tuple(category["name"] for category in truth["categories"])
+    config.val_dataloader.dataset.ann_file = str(annotations)
+    config.val_dataloader.dataset.metainfo = dict(classes=classes)
+    config.val_evaluator.ann_file = str(annotations)
+    config.dump(tmp_path / "distill.py")
+    compare_config(tmp_path / "distill.py", [0], tmp_path / "out", **FEW)
+    assert [run["name"] for run in results_of(tmp_path / "out")] == ["plain", "distilled"]
+    assert "The teacher was not scored: " in (tmp_path / "out/results.md").read_text()
+
+
+def test_classifiers(tmp_path: Path) -> None:
+    from mmkd.runs.mmengine.classification import ClassificationRecipe
+
+    def config(name: str) -> Config:
+        read = Config.fromfile(config_file(f"classification/digits/{name}.py"))
+        read.train_cfg.max_epochs = 1
+        return read
+
+    teacher = config("resnet8_digits")
+    teacher.merge_from_dict(dict(work_dir=str(tmp_path / "teacher"), randomness=dict(seed=0)))
+    checkpoint = train_and_evaluate(ClassificationRecipe(teacher), "teacher").checkpoint
+    options = [f"custom_hooks.0.teacher.checkpoint={checkpoint}", "train_cfg.max_epochs=1"]
+    file = config_file("classification/digits/resnet8-w4_kd_digits.py")
+    report = compare_config(file, [0], tmp_path / "out", options=options)
+    assert report.is_file()
+    plain, distilled = results_of(tmp_path / "out")
+    assert plain["initial_weights"] == distilled["initial_weights"]
+    gain = distilled["scores"]["top1"] - plain["scores"]["top1"]
+    assert f"| {gain:+.1f} |" in (tmp_path / "out/results.md").read_text()
+
+
+# Bad input --------------------------------------------------------------------------------
+
+
+def change(folder: Path, file: Path, **changes: Any) -> Path:
+    config = Config.fromfile(folder / "distill.py")
+    hooks = changes.pop("hooks", None)
+    if hooks is not None:
+        config.custom_hooks = [config.custom_hooks[index] for index in hooks]
+    config.merge_from_dict(changes)
+    config.dump(file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(hooks=[]), r"expected one mmkd\.DistillHook in custom_hooks, found 0"),
+        (dict(hooks=[0, 0]), r"expected one mmkd\.DistillHook in custom_hooks, found 2"),
+        ({"custom_hooks.0.terms.backbone.wait": 3}, "wait"),
+        (
+            dict(train_cfg=dict(_delete_=True, type="IterBasedTrainLoop", max_iters=9)),
+            "expected train_cfg with max_epochs, found .*IterBased",
+        ),
+        (
+            dict(val_evaluator=dict(_delete_=True, type="VOCMetric")),
+            "expected one CocoMetric as val_evaluator .* found VOCMetric",
+        ),
+        (dict(val_evaluator=None), "expected one CocoMetric as val_evaluator .* found none"),
+        ({"val_evaluator.ann_file": None}, "val_evaluator has no ann_file"),
+        ({"val_evaluator.ann_file": "none.json"}, r"there is no annotation file none\.json"),
+        ({"train_dataloader.dataset.ann_file": "none.json"}, r"no annotation file .*none\.json"),
+    ],
+)
+def test_configs_that_cannot_be_compared(
+    changes: dict[str, Any], message: str, folder: Path, tmp_path: Path
+) -> None:
+    file = change(folder, tmp_path / "changed.py", **changes)
+    with pytest.raises(InputError, match=message):
+        compare_config(file, [0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_missing(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config .*none\.py"):
+        compare_config(tmp_path / "none.py", [0], tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"no config .*none\.yaml"):
+        compare_config(tmp_path / "none.yaml", [0], tmp_path / "out")
+    teacher = ["custom_hooks.0.teacher.checkpoint=none.pth"]
+    with pytest.raises(FileNotFoundError, match=r"checkpoint: no such file: none\.pth"):
+        compare_config(folder / "distill.py", [0], tmp_path / "out", options=teacher)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["x = ", "raise RuntimeError", "_base_ = 'none.py'"])
+def test_files_that_are_no_configs(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text(text)
+    with pytest.raises(InputError, match=r"config\.py cannot be read as a config"):
+        compare_config(tmp_path / "config.py", [0], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(seeds=[]), r"seeds: expected at least one, each once, got \[\]"),
+        (dict(seeds=[1, 2, 1]), r"each once, got \[1, 2, 1\]"),
+        (dict(seeds=[0], workers=0), "workers: expected 1 or more, got 0"),
+        (dict(seeds=[0], options=["train_cfg.max_epochs"]), "expected key=value, got"),
+        (dict(seeds=[0], options=["--foo=1"]), "expected key=value, got '--foo=1'"),
+        (dict(seeds=[0], options=["=1"]), "expected key=value, got '=1'"),
+        (dict(seeds=[0], options=["custom_hooks.7.terms=3"]), "cannot be read as a config"),
+    ],
+)
+def test_options_that_make_no_sense(
+    settings: dict[str, Any], message: str, folder: Path, tmp_path: Path
+) -> None:
+    seeds: Sequence[int] = settings.pop("seeds")
+    with pytest.raises(InputError, match=message):
+        compare_config(folder / "distill.py", seeds, tmp_path / "out", **settings)
+
+
+# Parts ------------------------------------------------------------------------------------
+
+
+def result(name: str, seed: int = 0, **settings: Any) -> RunResult:
+    return RunResult(
+        name=name,
+        seed=seed,
+        scores=settings.pop("scores", {"top1": 50.0}),
+        parameters=1_500_000,
+        training_seconds=settings.pop("seconds", 10.0),
+        checkpoint="w.pth",
+        work_dir=name,
+        **settings,
+    )
+
+
+def test_different_starts_are_an_error() -> None:
+    pair = [result("plain", initial_weights="aa"), result("distilled", initial_weights="aa")]
+    other = [result("plain", 1, initial_weights="bb"), result("distilled", 1, initial_weights="bb")]
+    teacher = result("teacher", initial_weights="cc")
+    check_same_start([teacher, *pair, *other])
+    with pytest.raises(InputError, match=r"seed 1: .*plain from bb, distilled from dd"):
+        check_same_start([*pair, other[0], replace(other[1], initial_weights="dd")])
+
+
+def test_table_without_boxes() -> None:
+    runs = [
+        result("plain", 0, scores={"top1": 50.0}),
+        result("plain", 1, scores={"top1": 52.0}),
+        result("distilled", 0, scores={"top1": 54.0}),
+        result("teacher", 0, scores={"top1": 60.0}, seconds=0.0),
+    ]
+    assert compare_results(runs) is None
+    assert score_table(runs) == [
+        "| run | seeds | top1 | top1 over plain | parameters | training, s |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| plain | 2 | 51.0 ± 1.4 |  | 1.50 M | 10.0 ± 0.0 |",
+        "| distilled | 1 | 54.0 | +3.0 | 1.50 M | 10.0 |",
+        "| teacher | 1 | 60.0 | +9.0 | 1.50 M |  |",
+    ]
+
+
+def test_table_with_boxes(tmp_path: Path) -> None:
+    """By hand: of four objects on four images, plain finds one, distilled two, the teacher all."""
+    truth = dict(
+        images=[dict(id=i, file_name=f"{i}.png", width=50, height=50) for i in range(4)],
+        categories=[dict(id=1, name="thing")],
+        annotations=[
+            dict(id=i + 1, image_id=i, category_id=1, bbox=[5, 5, 20, 20], area=400, iscrowd=0)
+            for i in range(4)
+        ],
+    )
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    runs = []
+    for name, found in (("plain", 1), ("distilled", 2), ("teacher", 4)):
+        (tmp_path / name).mkdir()
+        boxes = [
+            dict(image_id=i, category_id=1, bbox=[5, 5, 20, 20], score=0.9) for i in range(found)
+        ]
+        (tmp_path / name / "detections.bbox.json").write_text(json.dumps(boxes))
+        # COCO's 101 recalls from 0 to 1, of which found / 4 are reached with precision 1.
+        score = 100 * (25 * found + 1) / 101
+        run = result(name, scores={"mAP": score}, annotations=str(tmp_path / "truth.json"))
+        runs.append(replace(run, work_dir=str(tmp_path / name), iterations=5))
+    comparison = compare_results(runs, resamples=0)
+    assert comparison is not None
+    assert comparison.group("distilled").metrics["mAP"].mean == pytest.approx(100 * 51 / 101)
+    assert comparison.group("distilled").step_seconds == 2.0
+    assert score_table(runs, comparison)[2:] == [
+        "| plain | 1 | 25.7 |  |  | 1.50 M | 10.0 |",
+        "| distilled | 1 | 50.5 | +24.8 | 33% | 1.50 M | 10.0 |",
+        "| teacher | 1 | 100.0 | +74.3 |  | 1.50 M | 10.0 |",
+    ]
+    shutil.copy(tmp_path / "truth.json", tmp_path / "other.json")
+    with pytest.raises(InputError, match="scored on the same annotation file"):
+        compare_results([runs[0], replace(runs[1], annotations=str(tmp_path / "other.json"))])
+
+
+def test_the_pair_is_read_with_its_options(folder: Path) -> None:
+    pair = MMPair.read(folder / "distill.py", ["train_cfg.max_epochs=4", "auto_scale_lr.enable=1"])
+    assert pair.recipe(True, 9, folder / "x").config.train_cfg.max_epochs == 4
+    assert pair.scored_on == (folder / "data/annotations/val.json", folder / "data/val")
