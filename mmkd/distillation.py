@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mmkd.distiller import FeatureDistiller
-from mmkd.engine.step_clock import StepClock
+from mmkd.distiller import Distiller
+from mmkd.distributed import average_after_backward, broadcast
+from mmkd.errors import InputError, TermError, naming
 from mmkd.features import FeatureTaps, channels_of, find_module, select
-from mmkd.terms import Term, naming
+from mmkd.registry import find_class
+from mmkd.targets import Targets
+from mmkd.terms import Tap, Term
 
 __all__ = ["Distillation", "FeatureSource", "Measured"]
 
@@ -25,11 +30,13 @@ _ROUNDING = 1e-9
 class FeatureSource(Protocol):
     """A teacher, as a distillation sees it."""
 
+    introduction: str
+
     @property
     def probed(self) -> Mapping[str, Any]:
         """The tapped outputs for one blank image."""
 
-    def features(self, inputs: Tensor, context: Any) -> Mapping[str, Any]:
+    def features(self, inputs: Tensor, context: Any = None) -> Mapping[str, Any]:
         """The tapped outputs for the student's batch."""
 
     def module(self, path: str) -> nn.Module:
@@ -78,6 +85,7 @@ class Distillation:
         self._taps: FeatureTaps | None = None
         self.factors: dict[str, float] = {}
         self.fired = False
+        self._averaging: list[Any] = []
         self._checked: Counter[str] = Counter()
         self._nonzero: set[str] = set()
         self.distillers = self._build(self._probe(probe), seed)
@@ -86,10 +94,10 @@ class Distillation:
         """The student's tapped outputs for a blank image; its mode is put back exactly."""
         for term in self.terms:
             with naming(f"{self.owner} {term.key}.student"):
-                find_module(self._student, term.student)
+                for tap in term.student:
+                    find_module(self._student, tap.path)
         modes = {module: module.training for module in self._student.modules()}
-        paths = [term.student for term in self.terms]
-        taps = FeatureTaps(self._student, paths, stop_when_complete=True)
+        taps = FeatureTaps(self._student, self._paths(), stop_when_complete=True)
         try:
             self._student.eval()
             with naming(f"{self.owner} student"), torch.no_grad(), taps.recording():
@@ -101,22 +109,44 @@ class Distillation:
             for module, mode in modes.items():
                 module.training = mode
 
+    def _paths(self) -> list[str]:
+        return [tap.path for term in self.terms for tap in term.student]
+
     def _build(self, student: Mapping[str, Any], seed: int) -> nn.ModuleDict:
         distillers = {}
         for index, term in enumerate(self.terms):
             where = f"{self.owner} {term.key}"
             with naming(f"{where}.student"):
-                found = select(student[term.student], term.student_level)
+                ours = _selected(student, term.student)
             with naming(f"{where}.teacher"):
-                target = select(self.teachers[term.source].probed[term.teacher], term.teacher_level)
+                theirs = _selected(self.teachers[term.source].probed, term.teacher)
             with naming(where):
-                channels = dict(
-                    student_channels=channels_of(found), teacher_channels=channels_of(target)
-                )
-                distillers[term.name] = FeatureDistiller(
-                    **{**channels, **self._classifiers(term), **term.parts}, seed=seed + index
-                )
+                distillers[term.name] = self._built(term, ours, theirs, seed + index)
         return nn.ModuleDict(distillers).to(next(self._student.parameters()).device)
+
+    def _built(
+        self, term: Term, ours: Sequence[Tensor], theirs: Sequence[Tensor], seed: int
+    ) -> Distiller:
+        cls = find_class(term.type)
+        if not issubclass(cls, Distiller):
+            raise InputError(f"type must be a mmkd.distiller.Distiller, got {cls.__name__}")
+        classifiers = self._classifiers(term)
+        channels = [[channels_of(each) for each in side] for side in (ours, theirs)]
+        inferred: dict[str, Any] = dict(
+            student_channels=channels[0] if term.takes_several else channels[0][0],
+            teacher_channels=channels[1] if term.takes_several else channels[1][0],
+            seed=seed,
+            **classifiers,
+        )
+        taken = signature(cls).parameters
+        for name in classifiers:
+            if name not in taken:
+                raise InputError(f"{name} is given, but {cls.__name__} takes none")
+        distiller = cls(**{**{k: v for k, v in inferred.items() if k in taken}, **term.parts})
+        if distiller.takes.several_levels != term.takes_several:
+            key = "levels=[...], all at once" if distiller.takes.several_levels else "level"
+            raise InputError(f"{cls.__name__} takes {key}")
+        return distiller
 
     def _classifiers(self, term: Term) -> dict[str, nn.Module]:
         found = {}
@@ -130,14 +160,38 @@ class Distillation:
                 )
         return found
 
-    def distiller(self, term: Term) -> FeatureDistiller:
+    def distiller(self, term: Term) -> Distiller:
         """The distiller of a term."""
         return self.distillers[term.name]  # type: ignore[return-value]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the student."""
+        return list(self.distillers.parameters())
+
+    def synchronize(self) -> None:
+        """Does for the distillers what DistributedDataParallel does for the student, which it
+        wrapped before they existed: the first process's values, and averaged gradients."""
+        broadcast(self.distillers)
+        self._averaging = average_after_backward(self.parameters)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Of the distillers, on the CPU."""
+        return {name: value.cpu() for name, value in self.distillers.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Puts back what :meth:`state_dict` returned.
+
+        Raises:
+            RuntimeError: It is of other terms.
+        """
+        with naming(f"{self.owner} terms (do they match the run that is resumed?)"):
+            self.distillers.load_state_dict(state)
 
     def attach(self) -> None:
         """Taps the student. Until :meth:`detach` it must be neither copied nor pickled."""
         self.detach()
-        self._taps = FeatureTaps(self._student, [term.student for term in self.terms])
+        self._taps = FeatureTaps(self._student, self._paths())
 
     def detach(self) -> None:
         """Leaves the student as it was found."""
@@ -174,24 +228,22 @@ class Distillation:
             RuntimeError: With ``reason``, a term did not fire.
         """
         if self.factors and not self.fired:
-            raise RuntimeError(
-                f"{self.owner}: the terms {list(self.factors)} did not fire: {reason}"
-            )
+            raise TermError(f"{self.owner}: the terms {list(self.factors)} did not fire: {reason}")
 
     def measure(
         self,
         inputs: Tensor,
         context: Any = None,
-        clock: StepClock | None = None,
-        labels: Callable[[], Tensor] | None = None,
+        targets: Targets | None = None,
+        timing: Callable[[], AbstractContextManager] = nullcontext,
     ) -> dict[str, Measured]:
         """Every term that is on, after the student's forward pass.
 
         Args:
             inputs: The student's batch, ``[N, 3, H, W]``.
             context: Passed on to the teachers (data samples, for instance).
-            clock: Told when the teachers begin and end.
-            labels: Gives the images' labels, ``[N]`` or ``[N, K]``; asked by losses that take them.
+            targets: What the images show; looked at by terms that take them.
+            timing: Its context lasts as long as the teachers run.
 
         Raises:
             RuntimeError: A tapped module did not run; in a term's first iterations also: it has
@@ -201,47 +253,36 @@ class Distillation:
         with naming(f"{self.owner} student"):
             student = self._taps.take()
         terms = [term for term in self.terms if term.name in self.factors]
-        if clock:
-            clock.start_teacher()
-        teacher = {
-            source: self.teachers[source].features(inputs, context)
-            for source in dict.fromkeys(term.source for term in terms)
-        }
-        if clock:
-            clock.stop_teacher()
+        with timing():
+            teacher = {
+                source: self.teachers[source].features(inputs, context)
+                for source in dict.fromkeys(term.source for term in terms)
+            }
         measured = {}
         for term in terms:
             with naming(f"{self.owner} {term.key}"):
-                distance = self._distance(term, student, teacher[term.source], labels)
+                distance = self._distance(term, student, teacher[term.source], targets)
             factor = self.factors[term.name] * self.distiller(term).weight
             measured[term.name] = Measured(distance, factor * distance)
         return measured
 
     def _distance(
-        self,
-        term: Term,
-        student: Mapping,
-        teacher: Mapping,
-        labels: Callable[[], Tensor] | None,
+        self, term: Term, student: Mapping, teacher: Mapping, targets: Targets | None
     ) -> Tensor:
+        ours = _selected(student, term.student)
+        theirs = _selected(teacher, term.teacher)
+        is_checked = self._checked[term.name] < CHECKED_ITERATIONS
+        if is_checked:
+            self._checked[term.name] += 1
+            _check_features(term, ours, theirs)
         distiller = self.distiller(term)
-        of_labels = labels() if labels is not None and distiller.takes_labels else None
-        ours = select(student[term.student], term.student_level)
-        theirs = select(teacher[term.teacher], term.teacher_level)
-        if self._checked[term.name] == CHECKED_ITERATIONS:
-            return distiller.distance(ours, theirs, of_labels)
-        self._checked[term.name] += 1
-        if not ours.requires_grad:
-            raise RuntimeError(
-                f"the student's feature {term.student!r} has no gradient, so nothing would be "
-                "learned: is that module frozen (frozen_stages, freeze, requires_grad)?"
-            )
-        if not torch.isfinite(theirs).all():
-            raise RuntimeError(
-                f"the teacher's feature {term.teacher!r} holds NaN or infinite values: check "
-                "its checkpoint, and its precision if this is mixed-precision training"
-            )
-        distance = distiller.distance(ours, theirs, of_labels)
+        pair: tuple[Any, Any] = (ours, theirs) if term.takes_several else (ours[0], theirs[0])
+        distance = distiller.distance(*pair, targets if distiller.takes.targets else None)
+        if is_checked:
+            self._check_distance(term, distance)
+        return distance
+
+    def _check_distance(self, term: Term, distance: Tensor) -> None:
         if not torch.isfinite(distance):
             raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
         if distance.abs() > _ROUNDING:
@@ -251,4 +292,22 @@ class Distillation:
                 f"the distance stayed at 0 for {CHECKED_ITERATIONS} iterations: do student and "
                 "teacher share the tapped weights?"
             )
-        return distance
+
+
+def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
+    return [select(outputs[tap.path], tap.level) for tap in taps]
+
+
+def _check_features(term: Term, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
+    for tap, feature in zip(term.student, ours, strict=True):
+        if not feature.requires_grad:
+            raise RuntimeError(
+                f"the student's feature {tap.path!r} has no gradient, so nothing would be "
+                "learned: is that module frozen (frozen_stages, freeze, requires_grad)?"
+            )
+    for tap, feature in zip(term.teacher, theirs, strict=True):
+        if not torch.isfinite(feature).all():
+            raise RuntimeError(
+                f"the teacher's feature {tap.path!r} holds NaN or infinite values: check "
+                "its checkpoint, and its precision if this is mixed-precision training"
+            )

@@ -1,71 +1,127 @@
-"""One distillation term: a pair of features to a weighted scalar."""
+"""One distillation term: a student's and a teacher's features to a weighted scalar."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmkd.features import VIEWS, channels_of, pair_as_samples, without_extra_tokens
+from mmkd.features import (
+    VIEWS,
+    as_samples,
+    channels_of,
+    pair_as_maps,
+    pair_as_samples,
+    without_extra_tokens,
+)
+from mmkd.losses.base import Loss, Takes
+from mmkd.normalizers import Normalizer
+from mmkd.numerics import at_least_float32
+from mmkd.projectors.base import Projector
 from mmkd.registry import MODELS, build_part
+from mmkd.targets import Targets
 
-__all__ = ["FeatureDistiller"]
+__all__ = ["Distiller", "FeatureDistiller"]
 
 Part = nn.Module | Mapping[str, Any]
+Channels = int | Sequence[int] | None
+Feature = Tensor | Sequence[Tensor]
 
 _LOSS = dict(type="mmkd.LogSumLoss")
-_OF_FEATURES = dict(
-    projector=dict(type="mmkd.LinearProjector"), normalizer=dict(type="mmkd.BatchNormalizer")
-)
-# Logits share their meaning, class by class: they are compared as they are.
-_OF_LOGITS = dict(
-    projector=dict(type="mmkd.IdentityProjector"), normalizer=dict(type="mmkd.IdentityNormalizer")
-)
+_LINEAR = dict(type="mmkd.LinearProjector")
+_NONE = dict(type="mmkd.IdentityProjector")
+_BATCH = dict(type="mmkd.BatchNormalizer")
+_AS_IT_IS = dict(type="mmkd.IdentityNormalizer")
+
+
+class Distiller(nn.Module):
+    """What a term of its own type is: any module that compares a student with a teacher.
+
+    A term names it as its ``type`` where a method is more than projector, normalizer and loss. All
+    parameters are trained, and everything in the ``state_dict`` rides in the checkpoints. Its
+    constructor is given what it takes of ``student_channels`` and ``teacher_channels`` (a list with
+    several levels), ``student_classifier`` and ``teacher_classifier`` (where the term names them),
+    ``seed``, and the term's other settings.
+
+    Args:
+        weight: Factor of the distance, 0 or more.
+
+    Attributes:
+        takes: What :meth:`distance` is given; the form is for the distiller's own use.
+
+    Raises:
+        ValueError: A negative weight.
+    """
+
+    takes: Takes = Takes()
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if not weight >= 0:
+            raise ValueError(f"weight must be 0 or more, got {weight}")
+        self.weight = weight
+
+    def distance(self, student: Any, teacher: Any, targets: Targets | None = None) -> Tensor:
+        """The term without its weight.
+
+        Args:
+            student, teacher: Features ``[N, C]``, ``[N, C, H, W]`` or ``[N, L, C]``; lists of
+                them where ``takes.several_levels``. The teacher's carry no gradient.
+            targets: Where ``takes.targets``.
+        """
+        raise NotImplementedError
+
+    def forward(self, student: Any, teacher: Any, targets: Targets | None = None) -> Tensor:
+        return self.weight * self.distance(student, teacher, targets)
 
 
 @MODELS.register_module()
-class FeatureDistiller(nn.Module):
+class FeatureDistiller(Distiller):
     """``weight * loss(normalize(project(s)), normalize(t))`` of a student and a teacher feature.
 
     The parts left out are Miles & Mikolajczyk's recipe: a linear projector, BatchNorm without
-    affine parameters, LogSum with alpha 4; with a loss on logits, neither projector nor normalizer.
-    Normalizer and loss run outside autocast, in float32 at least; the teacher's side is detached
-    here and nowhere else.
+    affine parameters, LogSum with alpha 4. A loss on logits has neither projector nor normalizer by
+    default; one on maps no normalizer, and a projector (a 1x1 convolution) only where the widths
+    differ. Normalizer and loss run outside autocast, in float32 at least; the teacher's side is
+    detached here and nowhere else.
 
     Args:
-        student_channels: C_s. May be left out where every part is already built.
+        student_channels: C_s. May be left out where every part is already built. A list, one entry
+            a level, for a loss that takes several levels; each then has a projector of its own.
         teacher_channels: C_t, likewise.
         projector: A module or its config; None for the default.
         normalizer: A module or its config; None for the default. It serves both sides.
         loss: A module or its config; None for the default.
-        view: ``'dense'`` (every location a sample) or ``'global'`` (pooled).
+        view: ``'dense'`` (every location a sample), ``'global'`` (pooled) or ``'map'`` (maps on a
+            common grid); None for that which the loss takes, dense for samples and logits.
         weight: Factor of the result, 0 or more.
         student_extra_tokens, teacher_extra_tokens: Leading tokens of ``[N, L, C]`` that stand for
             no patch (class, distillation); left out.
         student_classifier, teacher_classifier: For a loss that looks through one.
         seed: Of the projector's initial weights. The global random state is never used.
 
-    Shapes: features ``[N, C]``, ``[N, C, H, W]`` or ``[N, L, C]`` of N images, and labels where the
-    loss takes them, to a scalar.
+    Shapes: features ``[N, C]``, ``[N, C, H, W]`` or ``[N, L, C]`` of N images (lists of them for a
+    loss that takes several levels), and targets where the loss takes them, to a scalar.
 
     Raises:
-        ValueError: An unknown view, a negative weight, channels or a classifier missing for a part
-            that is to be built, a classifier that the loss does not take; features of other
-            channels, ranks or batch sizes; labels missing for a loss that takes them.
+        ValueError: An unknown view, or one that the loss does not take, a negative weight, channels
+            or a classifier missing for a part that is to be built, a classifier that the loss does
+            not take; features of other channels, ranks or batch sizes; targets missing for a loss
+            that takes them.
         TypeError: A part that is neither a module nor a config.
     """
 
     def __init__(
         self,
-        student_channels: int | None = None,
-        teacher_channels: int | None = None,
+        student_channels: Channels = None,
+        teacher_channels: Channels = None,
         projector: Part | None = None,
         normalizer: Part | None = None,
         loss: Part | None = None,
-        view: str = "dense",
+        view: str | None = None,
         weight: float = 1.0,
         *,
         student_extra_tokens: int = 0,
@@ -74,11 +130,7 @@ class FeatureDistiller(nn.Module):
         teacher_classifier: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if view not in VIEWS:
-            raise ValueError(f"view must be one of {VIEWS}, got {view!r}")
-        if not weight >= 0:
-            raise ValueError(f"weight must be 0 or more, got {weight}")
+        super().__init__(weight)
         for name, count in (
             ("student_extra_tokens", student_extra_tokens),
             ("teacher_extra_tokens", teacher_extra_tokens),
@@ -87,76 +139,143 @@ class FeatureDistiller(nn.Module):
                 raise ValueError(f"{name} must be an integer, 0 or more, got {count!r}")
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
-        self.view = view
-        self.weight = weight
         self.student_extra_tokens = student_extra_tokens
         self.teacher_extra_tokens = teacher_extra_tokens
-        classifiers = dict(
-            student_classifier=student_classifier, teacher_classifier=teacher_classifier
+        self.loss = _built_loss(
+            loss,
+            teacher_channels,
+            student_classifier=student_classifier,
+            teacher_classifier=teacher_classifier,
         )
-        self.loss = build_part(
-            loss if loss is not None else _LOSS, num_channels=teacher_channels, **classifiers
-        )
-        given = [name for name, classifier in classifiers.items() if classifier is not None]
-        if given and isinstance(loss, nn.Module):
-            raise ValueError(
-                f"{', '.join(given)} is given beside a loss that is built already: "
-                "give it to the loss, or the loss as a config"
-            )
-        taken = inspect.signature(type(self.loss)).parameters
-        for name in given:
-            if name not in taken:
-                raise ValueError(f"{name} is given, but {type(self.loss).__name__} takes none")
-        defaults = _OF_LOGITS if getattr(self.loss, "takes_logits", False) else _OF_FEATURES
-        self.projector = build_part(
-            projector if projector is not None else defaults["projector"],
-            in_channels=student_channels,
-            out_channels=teacher_channels,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        self.takes = self.loss.takes if isinstance(self.loss, Loss) else Takes()
+        self.view = _checked_view(view, self.loss, self.takes)
+        self._check_levels(student_channels, teacher_channels)
+        self.projector = self._built_projector(projector, seed)
+        default = _BATCH if self.takes.form == "samples" else _AS_IT_IS
         self.normalizer = build_part(
-            normalizer if normalizer is not None else defaults["normalizer"],
-            num_channels=teacher_channels,
+            normalizer if normalizer is not None else default, num_channels=teacher_channels
         )
 
-    @property
-    def takes_labels(self) -> bool:
-        """Whether :meth:`distance` needs the images' labels."""
-        return getattr(self.loss, "takes_labels", False)
+    def _check_levels(self, *channels: Channels) -> None:
+        is_list = [isinstance(each, Sequence) for each in channels]
+        if any(is_list) != self.takes.several_levels or len(set(is_list)) > 1:
+            expected = "levels=[...], all at once" if self.takes.several_levels else "level=..."
+            raise ValueError(
+                f"{type(self.loss).__name__} takes "
+                f"{'several levels' if self.takes.several_levels else 'one level'}, got channels "
+                f"{channels[0]} and {channels[1]}: in a term, give {expected}"
+            )
 
-    def forward(
-        self, student_feature: Tensor, teacher_feature: Tensor, labels: Tensor | None = None
-    ) -> Tensor:
-        return self.weight * self.distance(student_feature, teacher_feature, labels)
+    def _built_projector(self, projector: Part | None, seed: int) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        if not self.takes.several_levels:
+            return self._one_projector(
+                projector, self.student_channels, self.teacher_channels, generator
+            )
+        if isinstance(projector, nn.Module):
+            raise ValueError("with several levels, give the projector's config: each has its own")
+        channels = zip(
+            self._levels(self.student_channels), self._levels(self.teacher_channels), strict=True
+        )
+        return nn.ModuleList(self._one_projector(projector, *each, generator) for each in channels)
+
+    def _one_projector(
+        self, projector: Part | None, ours: Channels, theirs: Channels, generator: torch.Generator
+    ) -> nn.Module:
+        needs_none = self.takes.form == "logits" or (self.takes.form == "maps" and ours == theirs)
+        return build_part(
+            projector if projector is not None else (_NONE if needs_none else _LINEAR),
+            in_channels=ours,
+            out_channels=theirs,
+            generator=generator,
+        )
 
     def distance(
-        self, student_feature: Tensor, teacher_feature: Tensor, labels: Tensor | None = None
+        self, student: Feature, teacher: Feature, targets: Targets | None = None
     ) -> Tensor:
-        """The term without its weight; ``labels`` are ``[N]`` or ``[N, K]``, one a sample."""
-        teacher_feature = teacher_feature.detach()
-        for side, feature, channels in (
-            ("student", student_feature, self.student_channels),
-            ("teacher", teacher_feature, self.teacher_channels),
+        """The term without its weight. See :meth:`Distiller.distance`."""
+        if self.takes.targets and targets is None:
+            raise ValueError(
+                f"{type(self.loss).__name__} needs what the images show (targets), got none"
+            )
+        levels = zip(
+            self._levels(self.projector),
+            self._levels(student),
+            self._levels(teacher),
+            self._levels(self.student_channels),
+            self._levels(self.teacher_channels),
+            strict=True,
+        )
+        pairs = [self._paired(*level) for level in levels]
+        with torch.autocast(device_type=pairs[0][0].device.type, enabled=False):
+            sides = [[self._normalized(each) for each in side] for side in zip(*pairs, strict=True)]
+            ours, theirs = sides if self.takes.several_levels else (side[0] for side in sides)
+            if self.takes.targets:
+                return self.loss(ours, theirs, targets=targets)
+            return self.loss(ours, theirs)
+
+    def _levels(self, values: Any) -> list[Any]:
+        return list(values) if self.takes.several_levels else [values]
+
+    def _paired(
+        self, projector: nn.Module, student: Tensor, teacher: Tensor, *channels: Channels
+    ) -> tuple[Tensor, Tensor]:
+        """Both sides of one level, projected, in the view."""
+        teacher = teacher.detach()
+        for side, feature, expected in zip(
+            ("student", "teacher"), (student, teacher), channels, strict=True
         ):
-            if channels is not None and channels_of(feature) != channels:
+            if expected is not None and channels_of(feature) != expected:
                 raise ValueError(
-                    f"expected a {side} feature of {channels} channels, "
+                    f"expected a {side} feature of {expected} channels, "
                     f"got shape {tuple(feature.shape)}"
                 )
-        student_feature = without_extra_tokens(student_feature, self.student_extra_tokens)
-        teacher_feature = without_extra_tokens(teacher_feature, self.teacher_extra_tokens)
-        if getattr(self.projector, "takes_maps", False):
-            projected = self.projector(student_feature)
-            student, teacher = pair_as_samples(projected, teacher_feature, self.view)
-        else:
-            student, teacher = pair_as_samples(student_feature, teacher_feature, self.view)
-            student = self.projector(student)
-        if self.takes_labels and (labels is None or len(labels) != len(student)):
-            raise ValueError(
-                f"{type(self.loss).__name__} needs a label for each of {len(student)} samples, got "
-                f"{'none' if labels is None else len(labels)}: use it on a classifier, with "
-                "view='global'"
-            )
-        with torch.autocast(device_type=student.device.type, enabled=False):
-            pair = self.normalizer(student), self.normalizer(teacher)
-            return self.loss(*pair, labels=labels) if self.takes_labels else self.loss(*pair)
+        student = without_extra_tokens(student, self.student_extra_tokens)
+        teacher = without_extra_tokens(teacher, self.teacher_extra_tokens)
+        if isinstance(projector, Projector) and projector.takes_maps:
+            return self._viewed(projector(student), teacher)
+        student, teacher = self._viewed(student, teacher)
+        return projector(student), teacher
+
+    def _viewed(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        if self.view == "map":
+            return pair_as_maps(student, teacher)
+        return pair_as_samples(student, teacher, self.view)
+
+    def _normalized(self, feature: Tensor) -> Tensor:
+        takes_maps = isinstance(self.normalizer, Normalizer) and self.normalizer.takes_maps
+        if feature.ndim < 4 or takes_maps:
+            return self.normalizer(feature)
+        n, _, height, width = feature.shape
+        samples = self.normalizer(as_samples(at_least_float32(feature)))
+        return samples.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _built_loss(loss: Part | None, num_channels: Channels, **classifiers: Any) -> nn.Module:
+    given = [name for name, classifier in classifiers.items() if classifier is not None]
+    if given and isinstance(loss, nn.Module):
+        raise ValueError(
+            f"{', '.join(given)} is given beside a loss that is built already: "
+            "give it to the loss, or the loss as a config"
+        )
+    built = build_part(
+        loss if loss is not None else _LOSS, num_channels=num_channels, **classifiers
+    )
+    taken = inspect.signature(type(built)).parameters
+    for name in given:
+        if name not in taken:
+            raise ValueError(f"{name} is given, but {type(built).__name__} takes none")
+    return built
+
+
+def _checked_view(view: str | None, loss: nn.Module, takes: Takes) -> str:
+    if view is None:
+        return "map" if takes.form == "maps" else "dense"
+    if view not in VIEWS:
+        raise ValueError(f"view must be one of {VIEWS}, got {view!r}")
+    if (view == "map") != (takes.form == "maps"):
+        raise ValueError(
+            f"{type(loss).__name__} compares {takes.form}, so that view={view!r} does not fit: "
+            f"{'leave it out' if takes.form == 'maps' else 'use dense or global'}"
+        )
+    return view

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-__all__ = ["all_reduce_sum", "average_gradients", "is_synchronized"]
+__all__ = [
+    "all_reduce_sum",
+    "average_after_backward",
+    "average_gradients",
+    "broadcast",
+    "is_synchronized",
+]
 
 
 def is_synchronized(sync: bool | None) -> bool:
@@ -60,3 +66,40 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for gradient in gradients:
         gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
         offset += gradient.numel()
+
+
+def broadcast(module: nn.Module) -> None:
+    """Gives every process the first one's parameters and buffers."""
+    for value in module.state_dict().values():
+        dist.broadcast(value, src=0)
+
+
+def average_after_backward(parameters: Sequence[nn.Parameter]) -> list[Any]:
+    """Averages these parameters' gradients over all processes at the end of each backward pass.
+
+    What DistributedDataParallel does for a model, for parameters that it does not know. By the end
+    of a backward pass its own reductions are all launched, so this one is in the same place on
+    every process, before clipping and before the optimizer's step. Averaging gradients that are
+    accumulated again changes nothing in what was averaged before.
+
+    Args:
+        parameters: The same on every process; all or none of them get a gradient in a pass.
+
+    Returns:
+        Handles, whose ``remove`` ends it.
+    """
+    queued = False
+
+    def average() -> None:
+        nonlocal queued
+        queued = False
+        average_gradients(parameters)
+
+    def queue(parameter: nn.Parameter) -> None:
+        nonlocal queued
+        if not queued:
+            queued = True
+            # As DistributedDataParallel itself learns of the end of a backward pass.
+            torch.autograd.Variable._execution_engine.queue_callback(average)
+
+    return [each.register_post_accumulate_grad_hook(queue) for each in parameters]

@@ -1,9 +1,94 @@
-"""What is wrong with a file or an option that a user gave."""
+"""What a user did wrong: errors that carry the setting they come from."""
 
 from __future__ import annotations
 
-__all__ = ["InputError"]
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+__all__ = [
+    "InputError",
+    "InputTypeError",
+    "MissingFileError",
+    "SettingError",
+    "TermError",
+    "check_keys",
+    "naming",
+]
 
 
-class InputError(ValueError):
-    """Says which file or option, what was expected, what was found, and what to do."""
+class SettingError(Exception):
+    """Something that a user can mend.
+
+    Args:
+        message: What was expected, what was found, what to do.
+        setting: Path of the setting, such as ``'DistillHook terms.backbone.view'``; None where it
+            is no setting (a file, for instance).
+    """
+
+    def __init__(self, message: str = "", *, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+class InputError(SettingError, ValueError):
+    """A value or a file that cannot be used."""
+
+
+class InputTypeError(InputError, TypeError):
+    """A value of another type than was expected."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A file that is not there."""
+
+
+class TermError(SettingError, RuntimeError):
+    """A term that does not work in the training at hand."""
+
+
+_KINDS = {
+    FileNotFoundError: MissingFileError,
+    TypeError: InputTypeError,
+    ValueError: InputError,
+    RuntimeError: TermError,
+}
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Names the setting in errors of the user's making; one that names a setting already is left
+    as it is.
+
+    Args:
+        setting: Owner and key: ``'DistillHook terms.backbone'``.
+
+    Raises:
+        InputError, TermError: For a ValueError, TypeError, FileNotFoundError or RuntimeError.
+    """
+    try:
+        yield
+    except tuple(_KINDS) as error:
+        if isinstance(error, SettingError) and error.setting is not None:
+            raise
+        kind = next(own for base, own in _KINDS.items() if isinstance(error, base))
+        raise kind(f"{setting}: {error}", setting=setting) from error
+
+
+def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises unless every key is known.
+
+    Args:
+        where: The setting that holds them.
+        given, known: Keys.
+
+    Raises:
+        InputError: An unknown key, with the closest one that is known.
+    """
+    known = list(known)
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            message = f"{where} has no key {key!r}{hint}; it takes {', '.join(known)}"
+            raise InputError(message, setting=where)

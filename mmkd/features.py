@@ -18,14 +18,16 @@ from torch.nn.functional import adaptive_avg_pool2d
 __all__ = [
     "VIEWS",
     "FeatureTaps",
+    "as_samples",
     "channels_of",
     "find_module",
+    "pair_as_maps",
     "pair_as_samples",
     "select",
     "without_extra_tokens",
 ]
 
-VIEWS = ("dense", "global")
+VIEWS = ("dense", "global", "map")
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module:
@@ -218,10 +220,20 @@ def _pooled(feature: Tensor) -> Tensor:
     return feature.mean(dim=1) if feature.ndim == 3 else feature
 
 
-def _locations(feature: Tensor) -> Tensor:
+def as_samples(feature: Tensor) -> Tensor:
+    """Every location as a sample: ``[N, C, H, W]`` or ``[N, L, C]`` to ``[M, C]``."""
     if feature.ndim == 4:
         feature = feature.permute(0, 2, 3, 1)
     return feature.reshape(-1, feature.shape[-1])
+
+
+def _check_pair(student: Tensor, teacher: Tensor) -> None:
+    for feature in (student, teacher):
+        _checked(feature)
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"the student's feature holds {len(student)} images, the teacher's {len(teacher)}"
+        )
 
 
 def pair_as_samples(student: Tensor, teacher: Tensor, view: str) -> tuple[Tensor, Tensor]:
@@ -238,13 +250,9 @@ def pair_as_samples(student: Tensor, teacher: Tensor, view: str) -> tuple[Tensor
         ValueError: An unknown view, a feature of another rank, different N, or a dense view
             of a vector beside a map.
     """
-    if view not in VIEWS:
-        raise ValueError(f"view must be one of {VIEWS}, got {view!r}")
-    student, teacher = _checked(student), _checked(teacher)
-    if len(student) != len(teacher):
-        raise ValueError(
-            f"the student's feature holds {len(student)} images, the teacher's {len(teacher)}"
-        )
+    if view not in ("dense", "global"):
+        raise ValueError(f"view must be 'dense' or 'global', got {view!r}")
+    _check_pair(student, teacher)
     if view == "global":
         return _pooled(student), _pooled(teacher)
     if (student.ndim == 2) != (teacher.ndim == 2):
@@ -253,12 +261,31 @@ def pair_as_samples(student: Tensor, teacher: Tensor, view: str) -> tuple[Tensor
             "use view='global' where one side is a vector"
         )
     if student.shape[1:-1] != teacher.shape[1:-1] or student.ndim == 4:
-        student, teacher = (_as_map(f) if f.ndim == 3 else f for f in (student, teacher))
-        size = (
-            min(student.shape[2], teacher.shape[2]),
-            min(student.shape[3], teacher.shape[3]),
+        student, teacher = pair_as_maps(student, teacher)
+    return as_samples(student), as_samples(teacher)
+
+
+def pair_as_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """A pair of features as maps on a common grid, ``[N, C_s, h, w]`` and ``[N, C_t, h, w]``.
+
+    On each axis the coarser grid wins, and the other side is average-pooled to it.
+
+    Args:
+        student: ``[N, C_s, H, W]`` or ``[N, L, C_s]``.
+        teacher: The same for C_t; the grids may differ.
+
+    Raises:
+        ValueError: A vector, tokens that form no square grid, or different N.
+    """
+    _check_pair(student, teacher)
+    if student.ndim == 2 or teacher.ndim == 2:
+        raise ValueError(
+            f"view='map' pairs maps, got {tuple(student.shape)} and {tuple(teacher.shape)}: tap a "
+            "module that returns [N, C, H, W]"
         )
-        student, teacher = (
-            f if f.shape[2:] == size else adaptive_avg_pool2d(f, size) for f in (student, teacher)
-        )
-    return _locations(student), _locations(teacher)
+    student, teacher = (_as_map(f) if f.ndim == 3 else f for f in (student, teacher))
+    size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
+    student, teacher = (
+        f if f.shape[2:] == size else adaptive_avg_pool2d(f, size) for f in (student, teacher)
+    )
+    return student, teacher

@@ -1,10 +1,8 @@
-"""Normalizers: both sides of a distance on one scale.
-
-Each takes samples ``[M, C]`` of either side and returns the same shape, in float32 at least;
-none has parameters. The same module serves student and teacher: no state passes between them.
-"""
+"""Normalizers: both sides of a distance on one scale."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +18,21 @@ __all__ = [
     "IdentityNormalizer",
     "L2Normalizer",
     "LayerNormalizer",
+    "Normalizer",
 ]
+
+
+class Normalizer(nn.Module):
+    """Samples ``[M, C]`` of either side to the same shape, in float32 at least.
+
+    None has parameters. One module serves student and teacher: no state passes between them.
+
+    Attributes:
+        takes_maps: Whether it takes maps ``[N, C, H, W]`` as well; others are given their locations
+            as samples.
+    """
+
+    takes_maps: ClassVar[bool] = False
 
 
 def _samples(x: Tensor, num_channels: int | None = None) -> Tensor:
@@ -31,7 +43,7 @@ def _samples(x: Tensor, num_channels: int | None = None) -> Tensor:
 
 
 @MODELS.register_module()
-class BatchNormalizer(nn.Module):
+class BatchNormalizer(Normalizer):
     """``(x - mean) / sqrt(var + eps)`` per channel over the batch, without affine parameters.
 
     Mean and (biased) variance are always the batch's own: the scale of Miles & Mikolajczyk,
@@ -77,7 +89,7 @@ class BatchNormalizer(nn.Module):
 
 
 @MODELS.register_module()
-class L2Normalizer(nn.Module):
+class L2Normalizer(Normalizer):
     """``x / |x|_2`` per sample; a zero sample stays zero.
 
     Shapes: ``[M, C] -> [M, C]``.
@@ -91,7 +103,7 @@ class L2Normalizer(nn.Module):
 
 
 @MODELS.register_module()
-class GroupNormalizer(nn.Module):
+class GroupNormalizer(Normalizer):
     """Mean 0 and variance 1 over each of ``num_groups`` groups of channels, per sample.
 
     Args:
@@ -118,7 +130,7 @@ class GroupNormalizer(nn.Module):
 
 
 @MODELS.register_module()
-class LayerNormalizer(nn.Module):
+class LayerNormalizer(Normalizer):
     """Mean 0 and variance 1 over the channels of each sample.
 
     Args:
@@ -140,14 +152,13 @@ class LayerNormalizer(nn.Module):
 
 
 @MODELS.register_module()
-class IdentityNormalizer(nn.Module):
-    """The samples as they are, in float32 at least.
+class IdentityNormalizer(Normalizer):
+    """The feature as it is, in float32 at least.
 
-    Shapes: ``[M, C] -> [M, C]``.
-
-    Raises:
-        ValueError: The input is not of rank 2.
+    Shapes: any to the same.
     """
 
+    takes_maps = True
+
     def forward(self, x: Tensor) -> Tensor:
-        return _samples(x)
+        return at_least_float32(x)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["at_least_float32", "check_pair", "unit_vectors"]
+__all__ = [
+    "at_least_float32",
+    "check_logits",
+    "check_maps",
+    "check_pair",
+    "check_samples",
+    "check_temperature",
+    "unit_vectors",
+]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -22,6 +32,33 @@ def check_pair(student: Tensor, teacher: Tensor) -> None:
         )
     if student.numel() == 0:
         raise ValueError(f"nothing to compare: the features are empty, {tuple(student.shape)}")
+
+
+def check_samples(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError unless both sides are samples ``[M, C]`` of the same shape."""
+    _check_rank(student, teacher, 2, "samples [M, C]")
+
+
+def check_logits(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError unless both sides are logits ``[N, K]`` of the same shape."""
+    _check_rank(student, teacher, 2, "logits [N, K]")
+
+
+def check_maps(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError unless both sides are maps ``[N, C, H, W]`` of the same shape."""
+    _check_rank(student, teacher, 4, "maps [N, C, H, W]")
+
+
+def _check_rank(student: Tensor, teacher: Tensor, rank: int, form: str) -> None:
+    check_pair(student, teacher)
+    if student.ndim != rank:
+        raise ValueError(f"expected {form}, got {tuple(student.shape)}")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError unless it is above 0 and finite."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
 
 
 def unit_vectors(x: Tensor) -> Tensor:

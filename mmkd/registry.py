@@ -16,7 +16,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 from torch import nn
 
-__all__ = ["DATASETS", "HOOKS", "MODELS", "build_part"]
+__all__ = ["DATASETS", "HOOKS", "MODELS", "build_part", "find_class"]
 
 MODELS = Registry(
     "model",
@@ -39,6 +39,27 @@ DATASETS = Registry(
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd", locations=["mmkd.engine"])
 
 
+def find_class(kind: str | type) -> type:
+    """The class that a config names as its ``type``.
+
+    Raises:
+        ValueError: None is registered under that name.
+    """
+    if not isinstance(kind, str):
+        return kind
+    try:
+        found = MODELS.get(kind)
+    # MMEngine's answer to an unknown name, in newer and older releases.
+    except RuntimeError:
+        found = None
+    if found is None:
+        raise ValueError(
+            f"no class is registered under {kind!r}; the project's own start 'mmkd.', and those of "
+            "a file of yours are known once it is imported (custom_imports)"
+        )
+    return found
+
+
 def build_part(part: nn.Module | Mapping[str, Any], **inferred: Any) -> nn.Module:
     """Builds a projector, normalizer or loss from its config.
 
@@ -58,9 +79,7 @@ def build_part(part: nn.Module | Mapping[str, Any], **inferred: Any) -> nn.Modul
     if "type" not in part:
         raise ValueError(f"a config dict needs the key 'type', got {dict(part)!r}")
     kind = part["type"]
-    cls = MODELS.get(kind) if isinstance(kind, str) else kind
-    if cls is None:
-        raise ValueError(f"no class is registered under {kind!r}; the project's own start 'mmkd.'")
+    cls = find_class(kind)
     taken = inspect.signature(cls).parameters
     arguments = {k: v for k, v in inferred.items() if k in taken and k not in part}
     missing = [k for k, v in arguments.items() if v is None and taken[k].default is inspect._empty]

@@ -1,46 +1,17 @@
-"""The configuration of distillation terms, shared by every trainer's adapter."""
+"""The ``terms`` setting: which features are compared, how, and when."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["Schedule", "Term", "check_keys", "naming", "parse_terms"]
+from mmkd.errors import InputError, InputTypeError, check_keys, naming
+from mmkd.registry import find_class
 
-
-@contextmanager
-def naming(where: str) -> Iterator[None]:
-    """Prefixes errors of the user's making with the setting they come from.
-
-    Args:
-        where: Owner and key: ``'DistillHook terms.backbone'``. An error that names a setting of
-            the same owner already is left as it is.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError, FileNotFoundError) as error:
-        if str(error).startswith(where.partition(" ")[0]):
-            raise
-        kind = next(
-            k
-            for k in (FileNotFoundError, TypeError, ValueError, RuntimeError)
-            if isinstance(error, k)
-        )
-        raise kind(f"{where}: {error}") from error
-
-
-def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError for a key that is not known, with the closest one that is."""
-    known = list(known)
-    for key in given:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ValueError(f"{where} has no key {key!r}{hint}; it takes {', '.join(known)}")
+__all__ = ["Schedule", "Tap", "Term", "parse_terms"]
 
 
 @dataclass(frozen=True)
@@ -78,18 +49,40 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Tap:
+    """Where a feature comes from: a module by its path, and which of its outputs."""
+
+    path: str
+    level: int | str = -1
+
+    def __str__(self) -> str:
+        return f"{self.path}[{self.level}]"
+
+
+@dataclass(frozen=True)
 class Term:
-    """What one term compares, and when; ``parts`` are FeatureDistiller's own arguments."""
+    """What one term compares, and when.
+
+    Args:
+        name: In logs.
+        source: The teacher's name.
+        student, teacher: Where the features come from, one tap a level, in the same order.
+        takes_several: Whether the levels are compared all at once (``levels``).
+        student_classifier, teacher_classifier: Paths, for a loss that looks through one.
+        schedule: When it is on.
+        type: Of its distiller.
+        parts: The distiller's own arguments.
+    """
 
     name: str
     source: str
-    student: str = "backbone"
-    teacher: str = "backbone"
-    student_level: int | str = -1
-    teacher_level: int | str = -1
+    student: tuple[Tap, ...] = (Tap("backbone"),)
+    teacher: tuple[Tap, ...] = (Tap("backbone"),)
+    takes_several: bool = False
     student_classifier: str | None = None
     teacher_classifier: str | None = None
     schedule: Schedule = field(default_factory=Schedule)
+    type: str = "mmkd.FeatureDistiller"
     parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -102,93 +95,149 @@ class Term:
         return dataclasses.replace(self, **changes)
 
 
-_PART_KEYS = (
-    "projector",
-    "normalizer",
-    "loss",
-    "view",
-    "weight",
-    "student_channels",
-    "teacher_channels",
-    "student_extra_tokens",
-    "teacher_extra_tokens",
-)
+_SIDES = ("student", "teacher")
 _TERM_KEYS = (
+    "type",
     "source",
-    "student",
-    "teacher",
+    *_SIDES,
     "level",
     "student_level",
     "teacher_level",
+    "levels",
+    "student_levels",
+    "teacher_levels",
     "student_classifier",
     "teacher_classifier",
     "schedule",
-    *_PART_KEYS,
 )
 
 
 def parse_terms(
-    terms: Mapping[str, Mapping[str, Any]] | None, sources: Sequence[str]
+    terms: Mapping[str, Mapping[str, Any]] | None, sources: Sequence[str], owner: str = ""
 ) -> list[Term]:
     """Reads the ``terms`` setting.
 
     Args:
         terms: Name to settings. None: one default term per teacher. A ``level`` that is a list
-            makes one term, with a projector of its own, per entry.
+            makes one term, with a projector of its own, per entry; ``levels`` makes one term of
+            them all, for a loss or distiller that takes several at once.
         sources: The teachers' names.
+        owner: Whose setting it is (``'DistillHook'``), for errors.
 
     Raises:
-        ValueError: No terms, an unknown key, two terms of one name, or a teacher that is not
-            named.
+        ValueError: No terms, an unknown key or type, two terms of one name, or a teacher that is
+            not named.
         TypeError: Something other than a dict.
     """
     if terms is None:
         single = len(sources) == 1
         terms = {("backbone" if single else name): dict(source=name) for name in sources}
+    where = f"{owner} terms".strip()
     if not isinstance(terms, Mapping):
-        raise TypeError(f"terms must be a dict of name=dict(...), got {terms!r}")
+        raise InputTypeError(
+            f"{where} must be a dict of name=dict(...), got {terms!r}", setting=where
+        )
     if not terms:
-        raise ValueError("terms is empty: leave it out for the default term")
-    parsed = [term for name, settings in terms.items() for term in _parse(name, settings, sources)]
+        raise InputError(f"{where} is empty: leave it out for the default term", setting=where)
+    parsed = [
+        term
+        for name, settings in terms.items()
+        for term in _parse(f"{where}.{name}", name, settings, sources)
+    ]
     names = [term.name for term in parsed]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"two terms are called {name!r}: rename one, or drop a repeated level")
+            raise InputError(
+                f"{where}: two terms are called {name!r}: rename one, or drop a repeated level",
+                setting=where,
+            )
     return parsed
 
 
-def _parse(name: str, settings: Mapping[str, Any], sources: Sequence[str]) -> list[Term]:
-    where = f"terms.{name}"
+def _parse(
+    where: str, name: str, settings: Mapping[str, Any], sources: Sequence[str]
+) -> list[Term]:
     if not isinstance(settings, Mapping):
-        raise TypeError(f"{where} must be a dict, got {settings!r}")
-    check_keys(where, settings, _TERM_KEYS)
+        raise InputTypeError(f"{where} must be a dict, got {settings!r}", setting=where)
+    kind = settings.get("type", Term.type)
+    with naming(f"{where}.type"):
+        arguments = _arguments(kind)
+    own = [key for key in arguments if key not in _TERM_KEYS]
+    check_keys(where, settings, [*_TERM_KEYS, *own])
     source = settings.get("source", sources[0] if len(sources) == 1 else None)
     if source not in sources:
-        raise ValueError(
-            f"{where}.source must name a teacher, one of {list(sources)}, got {source!r}"
+        raise InputError(
+            f"{where}.source must name a teacher, one of {list(sources)}, got {source!r}",
+            setting=f"{where}.source",
         )
-    begin_and_end = dict(settings.get("schedule") or {})
-    check_keys(f"{where}.schedule", begin_and_end, [f.name for f in fields(Schedule)])
-    try:
-        schedule = Schedule(**begin_and_end)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}.schedule: {error}") from error
+    shared: dict[str, Any] = dict(
+        source=source,
+        student_classifier=settings.get("student_classifier"),
+        teacher_classifier=settings.get("teacher_classifier"),
+        schedule=_schedule(f"{where}.schedule", settings.get("schedule")),
+        type=kind,
+        parts={key: settings[key] for key in own if key in settings},
+    )
+    several = _several(where, settings)
+    if several is not None:
+        ours, theirs = (
+            tuple(Tap(settings.get(side, "backbone"), level) for level in levels)
+            for side, levels in zip(_SIDES, several, strict=True)
+        )
+        return [Term(name=name, student=ours, teacher=theirs, takes_several=True, **shared)]
     level = settings.get("level", -1)
     levels = list(level) if isinstance(level, list | tuple) else [level]
     if not levels:
-        raise ValueError(f"{where}.level is empty")
+        raise InputError(f"{where}.level is empty", setting=f"{where}.level")
     return [
         Term(
             name=name if len(levels) == 1 else f"{name}_{each}",
-            source=source,
-            student=settings.get("student", "backbone"),
-            teacher=settings.get("teacher", "backbone"),
-            student_level=settings.get("student_level", each),
-            teacher_level=settings.get("teacher_level", each),
-            student_classifier=settings.get("student_classifier"),
-            teacher_classifier=settings.get("teacher_classifier"),
-            schedule=schedule,
-            parts={key: settings[key] for key in _PART_KEYS if key in settings},
+            student=(_tap(settings, "student", each),),
+            teacher=(_tap(settings, "teacher", each),),
+            **shared,
         )
         for each in levels
     ]
+
+
+def _tap(settings: Mapping[str, Any], side: str, level: int | str) -> Tap:
+    return Tap(settings.get(side, "backbone"), settings.get(f"{side}_level", level))
+
+
+def _arguments(kind: str) -> list[str]:
+    """What a distiller type takes of a term; the rest is given by the training."""
+    given = ("seed", "student_classifier", "teacher_classifier")
+    return [name for name in inspect.signature(find_class(kind)).parameters if name not in given]
+
+
+def _schedule(where: str, settings: Any) -> Schedule:
+    begin_and_end = dict(settings or {})
+    check_keys(where, begin_and_end, [f.name for f in fields(Schedule)])
+    with naming(where):
+        return Schedule(**begin_and_end)
+
+
+def _several(where: str, settings: Mapping[str, Any]) -> list[list[int | str]] | None:
+    """The levels of either side of a term that takes several at once; None for one level."""
+    if not any(key in settings for key in ("levels", "student_levels", "teacher_levels")):
+        return None
+    single = [key for key in ("level", "student_level", "teacher_level") if key in settings]
+    if single:
+        raise InputError(
+            f"{where}: {single[0]} (a term each) and levels (one term of all) exclude each other",
+            setting=where,
+        )
+    found = [settings.get(f"{side}_levels", settings.get("levels")) for side in _SIDES]
+    for levels in found:
+        if not isinstance(levels, list | tuple) or not levels:
+            raise InputError(
+                f"{where}.levels must be a list of levels, got {levels!r}",
+                setting=f"{where}.levels",
+            )
+    if len(found[0]) != len(found[1]):
+        raise InputError(
+            f"{where}: student_levels and teacher_levels are compared in pairs, got {found[0]} and "
+            f"{found[1]}",
+            setting=where,
+        )
+    return [list(levels) for levels in found]

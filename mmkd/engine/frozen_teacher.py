@@ -1,33 +1,64 @@
-"""A teacher beside a student: it takes the student's batches, and is checked before training."""
+"""A teacher beside a student: frozen, checked before training, and run no further than needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmkd.engine.input_conversion import ImageFormat, InputConversion, image_sizes
-from mmkd.features import find_module
-from mmkd.teacher import LoadReport, Teacher, modules_that_run
-from mmkd.terms import naming
+from mmkd.checkpoint import LoadReport
+from mmkd.engine.input_conversion import InputConversion, image_sizes
+from mmkd.errors import naming
+from mmkd.features import FeatureTaps, find_module
+from mmkd.terms import Term
 
-__all__ = ["FrozenTeacher"]
+__all__ = ["FrozenTeacher", "modules_that_run", "taps_of"]
+
+Forward = Callable[[nn.Module, Tensor, Any], Any]
+
+
+@contextmanager
+def modules_that_run(model: nn.Module) -> Iterator[set[str]]:
+    """Yields a set that fills with the names of the modules entered while it lasts."""
+    ran: set[str] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda m, args, name=name: ran.add(name))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        yield ran
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def taps_of(where: str, terms: Sequence[Term]) -> list[tuple[str, str]]:
+    """The teacher's taps of terms: the setting that names each, and the module's path.
+
+    Args:
+        where: The teacher's own setting, whose owner the terms share.
+    """
+    owner = where.partition(" ")[0]
+    return [(f"{owner} {term.key}.teacher", tap.path) for term in terms for tap in term.teacher]
 
 
 class FrozenTeacher:
     """A frozen model that takes images as the student's trainer prepared them.
 
+    Its features are computed without gradients, and the forward pass ends at the deepest tap: what
+    comes after it never runs.
+
     Args:
         where: The setting that errors name.
-        model: Any module.
-        taps: The modules to tap, by the setting that names each.
-        student_format: Of the images that will come.
-        teacher_format: Of the images that ``model`` takes.
-        device: Where to run.
-        probe_size: Side in pixels of the blank image on which it is tried.
+        model: Any module. It is put into eval mode and its parameters out of training's reach.
+        taps: The modules to tap, as :func:`taps_of` gives them.
+        conversion: From the student's images to those that ``model`` takes.
+        blank: ``[1, 3, H, W]`` in the student's format, on the device where to run; it is tried on
+            it.
         forward: How to run ``model``; called as ``forward(model, inputs, context)``.
         dtype: In which to run; None: float32, or as the autocast around it says.
 
@@ -40,29 +71,30 @@ class FrozenTeacher:
         self,
         where: str,
         model: nn.Module,
-        taps: Mapping[str, str],
-        student_format: ImageFormat,
-        teacher_format: ImageFormat,
+        taps: Sequence[tuple[str, str]],
+        conversion: InputConversion,
+        blank: Tensor,
         *,
-        device: torch.device,
-        probe_size: int,
-        forward: Callable[[nn.Module, Tensor, Any], Any] | None = None,
+        forward: Forward | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        for key, path in taps.items():
-            with naming(key):
+        for setting, path in taps:
+            with naming(setting):
                 find_module(model, path)
-        self.model = model.to(device, dtype)
+        self.model = model.to(blank.device, dtype)
+        # Not chained: MMDetection's backbones return None from train() and eval().
+        self.model.eval()
+        self.model.requires_grad_(False)
+        self._where = where
         self._dtype = dtype
-        self._teacher = Teacher(model, taps.values(), forward)
-        self._convert = InputConversion(student_format, teacher_format)
-        blank = torch.zeros(1, 3, probe_size, probe_size, device=device)
+        self._convert = conversion
+        self._forward = forward or (lambda model, inputs, context: model(inputs))
+        self._taps = FeatureTaps(model, (path for _, path in taps), stop_when_complete=True)
         with modules_that_run(model) as ran, naming(where):
             self.probed = self.features(blank)
         self.ran = ran
         self.loaded: LoadReport | None = None
         self.introduction = ""
-        self._where = where
 
     def module(self, path: str) -> nn.Module:
         """A module of the teacher's, to be used beside its features.
@@ -77,7 +109,7 @@ class FrozenTeacher:
         return module
 
     def introduce(self, origin: str) -> None:
-        """Logs what a user wants to know about it, and keeps it as :attr:`introduction`.
+        """Makes :attr:`introduction`, which tells a user what they want to know about it.
 
         Args:
             origin: What the network is and where it comes from.
@@ -88,19 +120,27 @@ class FrozenTeacher:
             f"input {'as the student sees it' if self._convert.is_identity else 'converted'}; "
             f"runs {len(self.ran)} of {total} modules"
         )
-        print_log(self.introduction, logger="current")
 
+    @torch.no_grad()
     def features(self, inputs: Tensor, context: Any = None) -> dict[str, Any]:
         """Tapped outputs for a batch in the student's format.
 
         Args:
             inputs: ``[N, 3, H, W]``.
-            context: Data samples of the batch, where the trainer has them; they tell which part
-                of each image is padding.
+            context: Data samples of the batch, or its images' sizes, where the trainer has them;
+                they tell which part of each image is padding.
+
+        Raises:
+            RuntimeError: A tapped module did not run, or ran more than once.
         """
         sizes = None if self._convert.is_identity else image_sizes(context)
         images = self._convert(inputs, sizes)
         if self._dtype is None:
-            return self._teacher.features(images, context)
+            return self._run(images, context)
         with torch.autocast(inputs.device.type, enabled=False):
-            return self._teacher.features(images.to(self._dtype), context)
+            return self._run(images.to(self._dtype), context)
+
+    def _run(self, images: Tensor, context: Any) -> dict[str, Any]:
+        with self._taps.recording():
+            self._forward(self.model, images, context)
+        return self._taps.take()

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmkd.distillation import FeatureSource
+from mmkd.errors import InputError, InputTypeError, naming
 from mmkd.features import find_module
-from mmkd.terms import naming
 
 __all__ = ["matching_modules", "parse_inherit"]
 
@@ -31,12 +31,12 @@ def parse_inherit(owner: str, inherit: Any, sources: int) -> dict[str, str]:
     if not isinstance(inherit, Mapping) or not all(
         isinstance(path, str) for pair in inherit.items() for path in pair
     ):
-        raise TypeError(
+        raise InputTypeError(
             f"{owner} inherit: expected a dict of student module to teacher module, such as "
             f"{{'head.fc': 'head.fc'}}, got {inherit!r}"
         )
     if sources > 1:
-        raise ValueError(f"{owner} inherit: weights come from one teacher, and {sources} are given")
+        raise InputError(f"{owner} inherit: weights come from one teacher, and {sources} are given")
     return dict(inherit)
 
 

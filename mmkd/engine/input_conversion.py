@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ImageFormat", "InputConversion", "image_sizes"]
+from mmkd.errors import InputError
+
+__all__ = ["ImageFormat", "InputConversion", "conversion_between", "image_sizes"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,42 @@ class InputConversion:
         return converted
 
 
-def image_sizes(data_samples: Sequence[Any] | None) -> list[tuple[int, int]] | None:
-    """Unpadded sizes from MM data samples, where every sample tells its own."""
-    shapes = [getattr(sample, "img_shape", None) for sample in data_samples or ()]
+def conversion_between(
+    where: str, student: ImageFormat | None, teacher: ImageFormat | None
+) -> InputConversion:
+    """From a student's images to a teacher's.
+
+    Args:
+        where: The teacher's setting, for errors.
+        student: None where its loop has not said it.
+        teacher: None where the teacher takes the student's images as they are.
+
+    Raises:
+        InputError: The teacher takes images of its own, and the student's are unknown.
+    """
+    if teacher is None:
+        return InputConversion(ImageFormat(), ImageFormat())
+    if student is None:
+        raise InputError(
+            f"{where} takes images of its own normalisation, and that of the student's images is "
+            "not known: give images=dict(mean=..., std=..., order='rgb')",
+            setting=where,
+        )
+    return InputConversion(student, teacher)
+
+
+def image_sizes(context: Sequence[Any] | None) -> list[tuple[int, int]] | None:
+    """Height and width of each image without its padding.
+
+    Args:
+        context: MM data samples, or the sizes themselves.
+
+    Returns:
+        None unless every image's is known.
+    """
+    shapes = [
+        each if isinstance(each, tuple) else getattr(each, "img_shape", None)
+        for each in context or ()
+    ]
     sizes = [(int(shape[0]), int(shape[1])) for shape in shapes if shape is not None]
     return sizes if sizes and len(sizes) == len(shapes) else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,12 +40,11 @@ class StepClock:
         """A step begins."""
         self._marks = [self._now()]
 
-    def start_teacher(self) -> None:
-        """The teacher's part begins."""
+    @contextmanager
+    def teacher(self) -> Iterator[None]:
+        """Lasts as long as the teacher's part."""
         self._marks.append(self._now())
-
-    def stop_teacher(self) -> None:
-        """The teacher's part ends."""
+        yield
         self._marks.append(self._now())
 
     def stop_step(self) -> None:

@@ -5,40 +5,77 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mmkd.engine.frozen_teacher import FrozenTeacher
-from mmkd.engine.input_conversion import ImageFormat
-from mmkd.terms import Term, check_keys
+from mmkd.engine import torchvision_detectors
+from mmkd.engine.frozen_teacher import FrozenTeacher, taps_of
+from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.errors import InputError, InputTypeError, check_keys
+from mmkd.terms import Tap, Term
 
-__all__ = ["ModuleTeacher", "TeacherSettings", "parse_teachers", "tap_settings"]
+__all__ = [
+    "FAMILIES",
+    "ModuleTeacher",
+    "TeacherSettings",
+    "format_of",
+    "parse_images",
+    "parse_teachers",
+]
 
-_MM_KEYS = {"config", "model", "checkpoint", "allow_pickle"}
+# A family by a key that tells it: its class, imported when it is asked for.
+FAMILIES = {
+    "yolo": ("mmkd.engine.ultralytics.teacher", "YOLOTeacher"),
+    "module": (__name__, "ModuleTeacher"),
+    "config": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
+    "model": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
+    "checkpoint": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
+    "allow_pickle": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
+}
 _ORDERS = ("rgb", "bgr")
+_IMAGE_KEYS = ("mean", "std", "order")
 _NEUTRAL = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 
 
 class TeacherSettings(Protocol):
-    """Where one teacher comes from; ``build`` is all that an adapter asks of it."""
+    """Where one teacher comes from."""
+
+    @classmethod
+    def parse(cls, where: str, settings: Mapping[str, Any]) -> TeacherSettings:
+        """Reads the setting.
+
+        Args:
+            where: Its path, for errors.
+            settings: The setting.
+
+        Raises:
+            ValueError: An unknown key or value, or one that is missing.
+        """
+
+    def check(self) -> None:
+        """Raises where it is plain to see that this cannot become a teacher.
+
+        Raises:
+            ValueError: A file of another kind.
+            FileNotFoundError: Its file is missing.
+        """
 
     def build(
         self,
         terms: Sequence[Term],
-        student_format: ImageFormat,
-        device: torch.device,
-        probe_size: int,
+        student_format: ImageFormat | None,
+        blank: Tensor,
         dtype: torch.dtype | None = None,
     ) -> tuple[FrozenTeacher, list[Term]]:
         """The teacher, and its terms with taps that name its modules.
 
         Args:
             terms: Those that this teacher serves.
-            student_format: Of the images that the student's trainer prepares.
-            device: Where to run.
-            probe_size: Side in pixels of the blank image on which it is tried.
+            student_format: Of the images that the student's trainer prepares; None if unknown.
+            blank: Such an image, ``[1, 3, H, W]``, on the device where to run; it is tried on it.
             dtype: In which to run; None: float32, or as the autocast around it says.
 
         Raises:
@@ -68,64 +105,82 @@ class ModuleTeacher:
         Raises:
             ValueError: An unknown key or value.
         """
-        check_keys(where, settings, ("module", "mean", "std", "order"))
-        if not isinstance(settings["module"], nn.Module):
-            raise ValueError(f"{where}.module must be a torch module, got {settings['module']!r}")
-        order = settings.get("order", "rgb")
-        if order not in _ORDERS:
-            raise ValueError(f"{where}.order must be one of {_ORDERS}, got {order!r}")
-        if set(settings) == {"module"}:
-            return cls(where, settings["module"])
-        given = {key: settings.get(key, default) for key, default in _NEUTRAL.items()}
-        try:
-            mean, std = (tuple(map(float, value)) for value in given.values())
-        except (TypeError, ValueError):
-            mean = std = ()
-        if len(mean) != 3 or len(std) != 3 or not all(std):
-            raise ValueError(
-                f"{where}: mean and std must hold 3 values each, of 0 to 255 images, and those of "
-                f"std must not be 0, got {given}"
-            )
-        image_format = ImageFormat(mean=mean, std=std, swapped=order == "rgb")
-        return cls(where, settings["module"], image_format)
+        check_keys(where, settings, ("module", *_IMAGE_KEYS))
+        module = settings["module"]
+        if not isinstance(module, nn.Module):
+            raise InputError(f"{where}.module must be a torch module, got {module!r}")
+        images = {key: value for key, value in settings.items() if key != "module"}
+        return cls(where, module, parse_images(where, images) if images else None)
+
+    def check(self) -> None:
+        """See :class:`TeacherSettings`."""
 
     def build(
         self,
         terms: Sequence[Term],
-        student_format: ImageFormat,
-        device: torch.device,
-        probe_size: int,
+        student_format: ImageFormat | None,
+        blank: Tensor,
         dtype: torch.dtype | None = None,
     ) -> tuple[FrozenTeacher, list[Term]]:
         """See :class:`TeacherSettings`."""
         terms = [_whole_module(term, self.module) for term in terms]
-        preprocessor = getattr(self.module, "data_preprocessor", None)
-        own = ImageFormat.of(preprocessor) if preprocessor is not None else student_format
+        # The user's own stays as it is.
+        module = copy.deepcopy(self.module)
         teacher = FrozenTeacher(
             self.where,
-            # The user's own stays as it is.
-            copy.deepcopy(self.module),
-            tap_settings(self.where, terms),
-            student_format,
-            self.image_format or own,
-            device=device,
-            probe_size=probe_size,
+            module,
+            taps_of(self.where, terms),
+            conversion_between(self.where, student_format, self.image_format or format_of(module)),
+            blank,
+            forward=torchvision_detectors.forward if torchvision_detectors.is_one(module) else None,
             dtype=dtype,
         )
         teacher.introduce(f"{type(self.module).__name__}, a module from memory")
         return teacher, terms
 
 
+def parse_images(where: str, settings: Mapping[str, Any]) -> ImageFormat:
+    """Reads how images are normalised: ``dict(mean=..., std=..., order='rgb')``.
+
+    Args:
+        where: The setting's path, for errors.
+        settings: Mean and standard deviation of the three channels, of images from 0 to 255, and
+            the channels' order; each may be left out (0, 1, RGB).
+
+    Raises:
+        ValueError: An unknown key or value.
+    """
+    check_keys(where, settings, _IMAGE_KEYS)
+    order = settings.get("order", "rgb")
+    if order not in _ORDERS:
+        raise InputError(f"{where}.order must be one of {_ORDERS}, got {order!r}")
+    given = {key: settings.get(key, default) for key, default in _NEUTRAL.items()}
+    try:
+        mean, std = (tuple(map(float, value)) for value in given.values())
+    except (TypeError, ValueError):
+        mean = std = ()
+    if len(mean) != 3 or len(std) != 3 or not all(std):
+        raise InputError(
+            f"{where}: mean and std must hold 3 values each, of 0 to 255 images, and those of "
+            f"std must not be 0, got {given}"
+        )
+    return ImageFormat(mean=mean, std=std, swapped=order == "rgb")
+
+
+def format_of(model: nn.Module) -> ImageFormat | None:
+    """Of the images that a model's own preprocessing makes; None where it has none."""
+    if torchvision_detectors.is_one(model):
+        return torchvision_detectors.image_format(model)
+    preprocessor = getattr(model, "data_preprocessor", None)
+    return None if preprocessor is None else ImageFormat.of(preprocessor)
+
+
 def _whole_module(term: Term, module: nn.Module) -> Term:
     """A backbone on its own has no module of that name: it is the module."""
-    is_default = term.teacher == "backbone" and not hasattr(module, "backbone")
-    return term.replace(teacher="") if is_default else term
-
-
-def tap_settings(where: str, terms: Sequence[Term]) -> dict[str, str]:
-    """The teacher's tap of each term, by the setting that names it."""
-    owner = where.partition(" ")[0]
-    return {f"{owner} {term.key}.teacher": term.teacher for term in terms}
+    if hasattr(module, "backbone"):
+        return term
+    taps = (Tap("", tap.level) if tap.path == "backbone" else tap for tap in term.teacher)
+    return term.replace(teacher=tuple(taps))
 
 
 def parse_teachers(owner: str, teacher: Any) -> dict[str, TeacherSettings]:
@@ -141,26 +196,20 @@ def parse_teachers(owner: str, teacher: Any) -> dict[str, TeacherSettings]:
         TypeError: Not a dict of the expected form.
         ValueError: An unknown key, or one that is missing.
     """
+    where = f"{owner} teacher"
     if not isinstance(teacher, Mapping) or not teacher:
-        raise TypeError(
-            f"{owner} teacher: expected dict(config=..., checkpoint=...), dict(yolo=...) or "
-            f"dict(module=...), got {teacher!r}"
+        raise InputTypeError(
+            f"{where}: expected dict(config=..., checkpoint=...), dict(yolo=...) or "
+            f"dict(module=...), got {teacher!r}",
+            setting=where,
         )
-    known = {*_MM_KEYS, "yolo", "module"}
-    several = all(isinstance(v, Mapping) for v in teacher.values()) and not set(teacher) & known
-    if not several:
-        return {"teacher": _parse(f"{owner} teacher", teacher)}
-    return {name: _parse(f"{owner} teacher.{name}", each) for name, each in teacher.items()}
+    are_dicts = all(isinstance(v, Mapping) for v in teacher.values())
+    if not are_dicts or set(teacher) & set(FAMILIES):
+        return {"teacher": _parse(where, teacher)}
+    return {name: _parse(f"{where}.{name}", each) for name, each in teacher.items()}
 
 
 def _parse(where: str, settings: Mapping[str, Any]) -> TeacherSettings:
-    if "yolo" in settings:
-        from mmkd.engine.ultralytics.teacher import YOLOTeacher
-
-        check_keys(where, settings, ("yolo",))
-        return YOLOTeacher(where, settings["yolo"])
-    if "module" in settings:
-        return ModuleTeacher.parse(where, settings)
-    from mmkd.engine.mmengine.teacher import MMTeacher
-
-    return MMTeacher.parse(where, settings)
+    key = next((key for key in FAMILIES if key in settings), "config")
+    module, name = FAMILIES[key]
+    return getattr(import_module(module), name).parse(where, settings)

@@ -1,24 +1,15 @@
-"""Distances between student and teacher, one family a file.
+"""Distances between student and teacher, one method a file. Each is a :class:`Loss`."""
 
-Every loss is ``loss(student, teacher) -> scalar``, free of weights, computed in float32 at least.
-Those with ``takes_logits`` compare logits as they are; those with ``takes_labels`` are also given
-``labels=``.
-"""
-
-from mmkd.losses.classifier_reuse import JointClassifierLoss, SoftmaxRegressionLoss
-from mmkd.losses.direction_alignment import DirectionAlignmentLoss
-from mmkd.losses.kd import HardDistillationLoss, KDLoss
-from mmkd.losses.l2 import L2Loss, MSELoss
-from mmkd.losses.logsum import CorrelationLogSumLoss, LogSumLoss
-
-__all__ = [
-    "CorrelationLogSumLoss",
-    "DirectionAlignmentLoss",
-    "HardDistillationLoss",
-    "JointClassifierLoss",
-    "KDLoss",
-    "L2Loss",
-    "LogSumLoss",
-    "MSELoss",
-    "SoftmaxRegressionLoss",
-]
+from mmkd.losses.base import Loss as Loss
+from mmkd.losses.base import Takes as Takes
+from mmkd.losses.cwd import CWDLoss as CWDLoss
+from mmkd.losses.direction_alignment import DirectionAlignmentLoss as DirectionAlignmentLoss
+from mmkd.losses.hard_distillation import HardDistillationLoss as HardDistillationLoss
+from mmkd.losses.joint_classifier import JointClassifierLoss as JointClassifierLoss
+from mmkd.losses.kd import KDLoss as KDLoss
+from mmkd.losses.l2 import L2Loss as L2Loss
+from mmkd.losses.logsum import CorrelationLogSumLoss as CorrelationLogSumLoss
+from mmkd.losses.logsum import LogSumLoss as LogSumLoss
+from mmkd.losses.mse import MSELoss as MSELoss
+from mmkd.losses.pkd import PKDLoss as PKDLoss
+from mmkd.losses.softmax_regression import SoftmaxRegressionLoss as SoftmaxRegressionLoss

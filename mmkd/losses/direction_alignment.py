@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd.numerics import check_pair, unit_vectors
+from mmkd.losses.base import Loss
+from mmkd.numerics import check_samples, unit_vectors
 from mmkd.registry import MODELS
 
 __all__ = ["DirectionAlignmentLoss", "direction_alignment"]
@@ -22,14 +23,12 @@ def direction_alignment(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes differ, are empty or not of rank 2.
     """
-    check_pair(student, teacher)
-    if student.ndim != 2:
-        raise ValueError(f"expected samples [M, C], got {tuple(student.shape)}")
+    check_samples(student, teacher)
     return 1 - (unit_vectors(student) * unit_vectors(teacher)).sum(dim=1).mean()
 
 
 @MODELS.register_module()
-class DirectionAlignmentLoss(nn.Module):
+class DirectionAlignmentLoss(Loss):
     """:func:`direction_alignment` as a module.
 
     Shapes: ``[M, C]`` and ``[M, C]`` to a scalar.

@@ -1,13 +1,14 @@
-"""Squared distances: of FitNets and of Miles & Mikolajczyk, Eq. (1); and the mean of SimKD."""
+"""The squared distance of FitNets (Romero et al., 2015) and of Miles & Mikolajczyk, Eq. (1)."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd.numerics import at_least_float32, check_pair
+from mmkd.losses.base import Loss
+from mmkd.numerics import at_least_float32, check_samples
 from mmkd.registry import MODELS
 
-__all__ = ["L2Loss", "MSELoss", "l2", "mse"]
+__all__ = ["L2Loss", "l2"]
 
 
 def l2(student: Tensor, teacher: Tensor) -> Tensor:
@@ -25,31 +26,13 @@ def l2(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes differ, are empty or not of rank 2.
     """
-    check_pair(student, teacher)
-    if student.ndim != 2:
-        raise ValueError(f"expected samples [M, C], got {tuple(student.shape)}")
+    check_samples(student, teacher)
     difference = at_least_float32(student) - at_least_float32(teacher)
     return difference.square().sum(dim=1).mean() / 2
 
 
-def mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """``mean (s - t)^2`` over all entries, as SimKD, SRRL and IJCKD match features and logits.
-
-    Args:
-        student, teacher: Of one shape, any rank.
-
-    Returns:
-        A scalar, float32 at least.
-
-    Raises:
-        ValueError: Shapes differ or are empty.
-    """
-    check_pair(student, teacher)
-    return (at_least_float32(student) - at_least_float32(teacher)).square().mean()
-
-
 @MODELS.register_module()
-class L2Loss(nn.Module):
+class L2Loss(Loss):
     """:func:`l2` as a module.
 
     Shapes: ``[M, C]`` and ``[M, C]`` to a scalar.
@@ -60,17 +43,3 @@ class L2Loss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return l2(student, teacher)
-
-
-@MODELS.register_module()
-class MSELoss(nn.Module):
-    """:func:`mse` as a module.
-
-    Shapes: any two equal ones to a scalar.
-
-    Raises:
-        ValueError: Shapes that differ or are empty.
-    """
-
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return mse(student, teacher)

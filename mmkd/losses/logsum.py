@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributed as dist
 
 from mmkd.distributed import all_reduce_sum, is_synchronized
-from mmkd.numerics import at_least_float32, check_pair
+from mmkd.losses.base import Loss
+from mmkd.numerics import at_least_float32, check_pair, check_samples
 from mmkd.registry import MODELS
 
 __all__ = ["CorrelationLogSumLoss", "LogSumLoss", "correlation_logsum", "logsum"]
@@ -103,9 +104,7 @@ def correlation_logsum(
         ValueError: Shapes differ, are empty or not of rank 2; alpha or eps out of range.
     """
     _check(alpha, eps)
-    check_pair(student, teacher)
-    if student.ndim != 2:
-        raise ValueError(f"expected samples [M, C], got {tuple(student.shape)}")
+    check_samples(student, teacher)
     products = (at_least_float32(student) * at_least_float32(teacher)).sum(dim=0)
     count = products.new_tensor(float(len(student)))
     if is_synchronized(sync):
@@ -114,7 +113,7 @@ def correlation_logsum(
 
 
 @MODELS.register_module()
-class LogSumLoss(nn.Module):
+class LogSumLoss(Loss):
     """:func:`logsum` as a module.
 
     Args:
@@ -138,7 +137,7 @@ class LogSumLoss(nn.Module):
 
 
 @MODELS.register_module()
-class CorrelationLogSumLoss(nn.Module):
+class CorrelationLogSumLoss(Loss):
     """:func:`correlation_logsum` as a module.
 
     Args:

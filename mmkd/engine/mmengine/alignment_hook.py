@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from mmkd.analysis import classifier_distance, pearson_correlation
 from mmkd.checkpoint import read_weights
+from mmkd.errors import naming
 from mmkd.features import find_module
 from mmkd.registry import HOOKS
-from mmkd.terms import naming
 
 __all__ = ["ClassifierAlignmentHook"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,16 +14,18 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmkd.distillation import Distillation
-from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.distiller import FeatureDistiller
 from mmkd.engine.inherit import matching_modules, parse_inherit
 from mmkd.engine.input_conversion import ImageFormat
-from mmkd.engine.mmengine.optimizer import add_distillers, synchronize
-from mmkd.engine.random_state import preserved_random_state, random_state, set_random_state
+from mmkd.engine.mmengine.exact_resume import RandomStates
+from mmkd.engine.mmengine.optimizer import add_distillers
+from mmkd.engine.mmengine.targets import targets_of
+from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
-from mmkd.engine.teachers import parse_teachers
+from mmkd.errors import InputError
 from mmkd.normalizers import BatchNormalizer
 from mmkd.registry import HOOKS
-from mmkd.terms import Term, naming, parse_terms
+from mmkd.terms import Term
 
 __all__ = ["DistillHook"]
 
@@ -79,21 +80,19 @@ class DistillHook(Hook):
         inherit: Mapping[str, str] | None = None,
         probe_size: int = 128,
     ) -> None:
-        self._settings = parse_teachers("DistillHook", teacher)
-        with naming("DistillHook terms"):
-            self.terms = parse_terms(terms, list(self._settings))
-            _check_names([term.name for term in self.terms])
-        for name in self._settings:
-            if not any(term.source == name for term in self.terms):
-                raise ValueError(f"DistillHook teacher.{name}: no term has source={name!r}")
-        self._inherit = parse_inherit("DistillHook", inherit, len(self._settings))
-        self._probe_size = probe_size
+        self._settings = DistillSettings.parse("DistillHook", teacher, terms, probe_size)
+        _check_names([term.name for term in self._settings.terms])
+        self._inherit = parse_inherit("DistillHook", inherit, len(self._settings.teachers))
         self._distillation: Distillation | None = None
-        self._resumed: dict[str, Any] | None = None
+        self._random = RandomStates()
         self._is_resumed = False
         self._inherited: dict[str, tuple[nn.Module, nn.Module]] = {}
         self._handles: list[Any] = []
-        self._validated = False
+
+    @property
+    def terms(self) -> list[Term]:
+        """What is compared; before training, with taps as they were given."""
+        return self._distillation.terms if self._distillation else list(self._settings.terms)
 
     @property
     def teachers(self) -> dict[str, Any]:
@@ -118,33 +117,19 @@ class DistillHook(Hook):
             raise ValueError("DistillHook: custom_hooks holds several, expected one with all terms")
         self._student = runner.model.module if is_model_wrapper(runner.model) else runner.model
         device = next(self._student.parameters()).device
-        with preserved_random_state():
-            self._distillation = self._build(device, runner.seed or 0)
-        self._match_weights(runner)
-        distillers = [self._distillation.distiller(term) for term in self.terms]
-        add_distillers(runner, distillers)
-        if runner.world_size > 1:
-            synchronize(runner, distillers)
-        self._clock = StepClock(device)
-
-    def _build(self, device: torch.device, seed: int) -> Distillation:
-        blank = torch.zeros(1, 3, self._probe_size, self._probe_size, device=device)
-        student_format = ImageFormat.of(self._student.data_preprocessor)
-        teachers: dict[str, FrozenTeacher] = {}
-        resolved: dict[str, Term] = {}
-        for name, settings in self._settings.items():
-            own = [term for term in self.terms if term.source == name]
-            teachers[name], found = settings.build(own, student_format, device, self._probe_size)
-            resolved |= {term.name: term for term in found}
-        self.terms = [resolved[term.name] for term in self.terms]
-        return Distillation(
-            "DistillHook",
+        self._distillation = distillation = self._settings.build(
             self._student,
-            self.terms,
-            teachers,
-            lambda: self._student(blank, None, mode="tensor"),
-            seed=seed,
+            ImageFormat.of(self._student.data_preprocessor),
+            lambda blank: self._student(blank, None, mode="tensor"),
+            seed=runner.seed or 0,
         )
+        for teacher in self.teachers.values():
+            runner.logger.info(teacher.introduction)
+        self._match_weights(runner)
+        add_distillers(runner, [distillation.distiller(term) for term in self.terms])
+        if runner.world_size > 1:
+            distillation.synchronize()
+        self._clock = StepClock(device)
 
     def _match_weights(self, runner: Runner) -> None:
         if self._inherit:
@@ -176,7 +161,11 @@ class DistillHook(Hook):
             distiller = distillation.distiller(term)
             if distiller.weight == 0:
                 runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
-            if distiller.view == "global" and isinstance(distiller.normalizer, BatchNormalizer):
+            if (
+                isinstance(distiller, FeatureDistiller)
+                and distiller.view == "global"
+                and isinstance(distiller.normalizer, BatchNormalizer)
+            ):
                 _check_last_batch(runner, term)
 
     def after_train(self, runner: Runner) -> None:
@@ -196,8 +185,8 @@ class DistillHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Decides which terms are on."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            self._continue_random_state(runner, runner.iter)
-        self._validated = False
+            self._random.go_on(runner, runner.iter)
+        self._random.note_training()
         self._clock.start_step()
         self._built.begin(runner.iter, self._epoch_length)
 
@@ -214,7 +203,8 @@ class DistillHook(Hook):
         samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
         losses: dict[str, Tensor] = dict(output)
         task = _total(losses)
-        measured = self._built.measure(inputs, samples, self._clock, partial(_labels, samples))
+        targets = targets_of(inputs, samples)
+        measured = self._built.measure(inputs, samples, targets, self._clock.teacher)
         for name, (distance, weighted) in measured.items():
             losses[f"distill_{name}"] = distance.detach()
             losses[f"loss_distill_{name}"] = weighted
@@ -253,11 +243,8 @@ class DistillHook(Hook):
         """Adds projectors and random states under a key of their own."""
         if self.distillers is None:
             return
-        checkpoint[CHECKPOINT_KEY] = dict(
-            distillers={k: v.cpu() for k, v in self.distillers.state_dict().items()},
-            random_state=random_state(),
-            validated=self._validated,
-        )
+        distillers = self._built.state_dict()
+        checkpoint[CHECKPOINT_KEY] = dict(distillers=distillers, **self._random.state())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Takes them back where a training is resumed."""
@@ -271,34 +258,19 @@ class DistillHook(Hook):
             )
         self._is_resumed = True
         state = checkpoint[CHECKPOINT_KEY]
-        with naming("DistillHook terms (do they match the run that is resumed?)"):
-            self.distillers.load_state_dict(state["distillers"])
+        self._built.load_state_dict(state["distillers"])
         # The checkpoint is the first process's own; the others draw from their seeds.
         if runner.rank == 0:
-            self._resumed = state
+            self._random.resume(state)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Notes that what is saved next has the validation's draws behind it."""
-        self._validated = True
+        self._random.note_validation()
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Continues the random states of the run that was stopped."""
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            self._continue_random_state(runner, runner.epoch)
-
-    def _continue_random_state(self, runner: Runner, done: int) -> None:
-        if self._resumed is None:
-            return
-        state, self._resumed = self._resumed, None
-        set_random_state(state["random_state"])
-        validates = (
-            runner.val_loop is not None
-            and done >= runner.val_begin
-            and done % runner.val_interval == 0
-        )
-        if validates and not state["validated"]:
-            # The validation that followed the checkpoint has drawn its data loader's seed.
-            torch.empty((), dtype=torch.int64).random_()
+            self._random.go_on(runner, runner.epoch)
 
 
 def _iterations_per_epoch(runner: Runner) -> int:
@@ -324,20 +296,11 @@ def _check_last_batch(runner: Runner, term: Term) -> None:
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if "loss" in name:
-            raise ValueError(
-                f"{name!r} contains 'loss', so what is only logged under it would enter the "
-                "objective (MMEngine adds up every such key): choose another name"
+            raise InputError(
+                f"DistillHook terms: {name!r} contains 'loss', so what is only logged under it "
+                "would enter the objective (MMEngine adds up every such key): choose another name",
+                setting="DistillHook terms",
             )
-        if not name or "." in name or hasattr(nn.ModuleDict(), name):
-            raise ValueError(f"{name!r} cannot name a module of PyTorch's: choose another name")
-
-
-def _labels(samples: Sequence[Any] | None) -> Tensor:
-    """Of MMPretrain's data samples: class indices ``[N]``, or scores ``[N, K]`` after mixup."""
-    for name, join in (("gt_score", torch.stack), ("gt_label", torch.cat)):
-        if samples and all(hasattr(sample, name) for sample in samples):
-            return join([getattr(sample, name) for sample in samples])
-    raise ValueError("the data samples hold no gt_label, so a loss that takes labels cannot serve")
 
 
 def _total(losses: dict[str, Any]) -> Tensor:

@@ -6,15 +6,11 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.runner import Runner
-from torch import distributed as dist
 from torch import nn
 
-from mmkd.distributed import average_gradients
-
-__all__ = ["add_distillers", "synchronize"]
+__all__ = ["add_distillers"]
 
 
 def add_distillers(runner: Runner, distillers: Iterable[nn.Module]) -> None:
@@ -95,28 +91,3 @@ def _lr_scale(runner: Runner) -> float:
         return 1.0
     batch_size = runner.world_size * runner.cfg.train_dataloader.batch_size
     return batch_size / auto["base_batch_size"]
-
-
-def synchronize(runner: Runner, distillers: Iterable[nn.Module]) -> None:
-    """Does for the distillers what DistributedDataParallel does for the student.
-
-    It wrapped the student before they existed. All processes start from the first one's values
-    (their seeds may differ), and gradients are averaged after each complete backward: by then
-    its own reductions are all launched, so this one is in the same place on every rank, before
-    clipping and before the optimizer's step.
-    """
-    distillers = list(distillers)
-    for module in distillers:
-        for value in module.state_dict().values():
-            dist.broadcast(value, src=0)
-    parameters = [parameter for module in distillers for parameter in module.parameters()]
-    wrapper = runner.optim_wrapper
-    backward = wrapper.backward
-
-    def backward_then_average(loss: torch.Tensor, **kwargs: Any) -> None:
-        backward(loss, **kwargs)
-        # Counts were advanced by backward: this is the accumulation step that DDP synchronises.
-        if wrapper.should_update():
-            average_gradients(parameters)
-
-    wrapper.backward = backward_then_average

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +13,11 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmkd.checkpoint import read_weights
-from mmkd.engine.frozen_teacher import FrozenTeacher
-from mmkd.engine.input_conversion import ImageFormat
-from mmkd.engine.teachers import tap_settings
-from mmkd.teacher import load_weights
-from mmkd.terms import Term, check_keys, naming
+from mmkd.checkpoint import load_weights, read_weights
+from mmkd.engine.frozen_teacher import FrozenTeacher, taps_of
+from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.errors import InputError, MissingFileError, check_keys, naming
+from mmkd.terms import Term
 
 __all__ = ["MMTeacher"]
 
@@ -51,20 +51,30 @@ class MMTeacher:
         """
         check_keys(where, settings, _KEYS)
         if ("config" in settings) == ("model" in settings):
-            raise ValueError(f"{where}: give either 'config' or 'model'")
+            raise InputError(f"{where}: give either 'config' or 'model'", setting=where)
         if not settings.get("checkpoint"):
-            raise ValueError(
+            raise InputError(
                 f"{where}.checkpoint is missing: a teacher without trained weights "
-                "has nothing to teach. Give the .pth or .safetensors file of its weights."
+                "has nothing to teach. Give the .pth or .safetensors file of its weights.",
+                setting=f"{where}.checkpoint",
             )
         return cls(where=where, **settings)
+
+    def check(self) -> None:
+        """See :class:`mmkd.engine.teachers.TeacherSettings`."""
+        # An address is read when the training begins.
+        if "://" not in self.checkpoint and not Path(self.checkpoint).expanduser().is_file():
+            raise MissingFileError(
+                f"{self.where}.checkpoint: no such file: {self.checkpoint}. Train the teacher "
+                "first, or name another file",
+                setting=f"{self.where}.checkpoint",
+            )
 
     def build(
         self,
         terms: Sequence[Term],
-        student_format: ImageFormat,
-        device: torch.device,
-        probe_size: int,
+        student_format: ImageFormat | None,
+        blank: Tensor,
         dtype: torch.dtype | None = None,
     ) -> tuple[FrozenTeacher, list[Term]]:
         """See :class:`mmkd.engine.teachers.TeacherSettings`; the weights are loaded strictly."""
@@ -73,14 +83,13 @@ class MMTeacher:
         model = self._build_model()
         report = load_weights(model, weights)
         own = getattr(model, "data_preprocessor", None)
+        own_format = ImageFormat.of(own) if own is not None else None
         teacher = FrozenTeacher(
             self.where,
             model,
-            tap_settings(self.where, terms),
-            student_format,
-            ImageFormat.of(own) if own is not None else student_format,
-            device=device,
-            probe_size=probe_size,
+            taps_of(self.where, terms),
+            conversion_between(self.where, student_format, own_format),
+            blank,
             forward=_forward,
             dtype=dtype,
         )
@@ -96,7 +105,8 @@ class MMTeacher:
         with naming(f"{self.where}.config"):
             config = _read_config(self.config)
         if "model" not in config:
-            raise ValueError(f"{self.where}.config: {self.config} defines no model")
+            where = f"{self.where}.config"
+            raise InputError(f"{where}: {self.config} defines no model", setting=where)
         current = DefaultScope.get_current_instance()
         scope = config.get("default_scope") or (current.scope_name if current else "mmengine")
         # Where it stands beside the model, as in MMPretrain's configs, the Runner puts it in.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,15 @@ from ultralytics.engine.model import Model
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 
-from mmkd.engine.teachers import parse_teachers
-from mmkd.engine.ultralytics.teacher import YOLOTeacher
-from mmkd.engine.ultralytics.trainer import DistillTrainer, distilling
-from mmkd.terms import Term, naming, parse_terms
+from mmkd.engine.settings import DistillSettings
+from mmkd.engine.teachers import FAMILIES, TeacherSettings
+from mmkd.engine.ultralytics.trainer import OWNER, Attached, DistillTrainer, distilling
+from mmkd.terms import Term
 
 __all__ = ["DistillCallback"]
 
-_OWNER = "DistillCallback"
 
-
-class DistillCallback:
+class DistillCallback(Attached):
     """Adds distillation terms to the losses of an Ultralytics detector while it trains.
 
     ``DistillCallback(teacher="yolov5m.pt").attach(model)``, then ``model.train(...)`` as always.
@@ -56,14 +53,17 @@ class DistillCallback:
         terms: Mapping[str, Mapping[str, Any]] | None = None,
         probe_size: int = 128,
     ) -> None:
-        self.teachers = parse_teachers(_OWNER, _as_settings(teacher))
-        with naming(f"{_OWNER} terms"):
-            self.terms: list[Term] = parse_terms(terms, list(self.teachers))
-            _check_names([term.name for term in self.terms])
-        for name in self.teachers:
-            if not any(term.source == name for term in self.terms):
-                raise ValueError(f"{_OWNER} teacher.{name}: no term has source={name!r}")
-        self.probe_size = probe_size
+        super().__init__(DistillSettings.parse(OWNER, _as_settings(teacher), terms, probe_size))
+
+    @property
+    def teachers(self) -> dict[str, TeacherSettings]:
+        """Where the teachers come from, by name."""
+        return dict(self.settings.teachers)
+
+    @property
+    def terms(self) -> list[Term]:
+        """What is compared, with taps as they were given."""
+        return list(self.settings.terms)
 
     def attach(self, model: Model) -> Model:
         """Makes ``model.train`` distil, until :meth:`detach`.
@@ -77,17 +77,16 @@ class DistillCallback:
             FileNotFoundError: The teacher's file does not exist.
         """
         if not isinstance(model, Model) or model.task != "detect":
-            raise TypeError(f"{_OWNER}.attach: expected a YOLO detector, got {_describe(model)}")
+            raise TypeError(f"{OWNER}.attach: expected a YOLO detector, got {_describe(model)}")
         # RT-DETR, YOLO-World and YOLOE come with trainers of their own.
         if model.task_map["detect"]["trainer"] is not DetectionTrainer:
             raise TypeError(
-                f"{_OWNER}.attach: expected a YOLO detector, got {type(model.model).__name__}"
+                f"{OWNER}.attach: expected a YOLO detector, got {type(model.model).__name__}"
             )
         if "train" in vars(model):
-            raise ValueError(f"{_OWNER}.attach: this model has a distillation attached: detach it")
+            raise ValueError(f"{OWNER}.attach: this model has a distillation attached: detach it")
         for settings in self.teachers.values():
-            if isinstance(settings, YOLOTeacher):
-                settings.check()
+            settings.check()
         # Ultralytics hands its callbacks on to the processes it starts: so the settings travel.
         model.add_callback("on_train_start", self.on_train_start)
         vars(model).update(train=functools.partial(_train, model), tune=_refuse_to_tune)
@@ -100,20 +99,6 @@ class DistillCallback:
         for name in ("train", "tune"):
             vars(model).pop(name, None)
 
-    def on_train_start(self, trainer: Any) -> None:
-        """Refuses a trainer in which nothing would be distilled.
-
-        Raises:
-            RuntimeError: The trainer does not distil.
-        """
-        if not isinstance(trainer, DistillTrainer):
-            name = type(trainer).__name__
-            raise RuntimeError(
-                f"{_OWNER}: {name} would train without distillation. Train with model.train() of "
-                "the model that was attached, or make the trainer from "
-                f"mmkd.engine.ultralytics.distilling({name})."
-            )
-
 
 def _train(model: Model, trainer: type | None = None, **kwargs: Any) -> Any:
     return type(model).train(model, trainer=distilling(trainer or DistillTrainer), **kwargs)
@@ -121,7 +106,7 @@ def _train(model: Model, trainer: type | None = None, **kwargs: Any) -> Any:
 
 def _refuse_to_tune(*args: Any, **kwargs: Any) -> None:
     raise RuntimeError(
-        f"{_OWNER}: model.tune() trains in new processes, which would not distil: tune before "
+        f"{OWNER}: model.tune() trains in new processes, which would not distil: tune before "
         "attaching, or call model.train() with each setting"
     )
 
@@ -134,8 +119,7 @@ def _as_settings(teacher: Any) -> Any:
         return dict(yolo=teacher)
     if isinstance(teacher, nn.Module):
         return dict(module=teacher)
-    keys = {"yolo", "module", "config", "model", "checkpoint"}
-    if isinstance(teacher, Mapping) and not set(teacher) & keys:
+    if isinstance(teacher, Mapping) and not set(teacher) & set(FAMILIES):
         return {name: _as_settings(each) for name, each in teacher.items()}
     return teacher
 
@@ -143,9 +127,3 @@ def _as_settings(teacher: Any) -> Any:
 def _describe(model: Any) -> str:
     task = getattr(model, "task", None)
     return type(model).__name__ + (f" (task {task!r})" if task else "")
-
-
-def _check_names(names: list[str]) -> None:
-    for name in names:
-        if not re.fullmatch(r"[\w-]+", name) or hasattr(nn.ModuleDict(), name):
-            raise ValueError(f"{name!r} cannot name a term: choose a plain word")

@@ -15,7 +15,6 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from mmkd.distillation import Distillation
 from mmkd.engine.random_state import random_state, set_random_state
-from mmkd.terms import naming
 
 __all__ = ["CHECKPOINT_KEY", "ExactResume"]
 
@@ -33,7 +32,8 @@ class ExactResume(DetectionTrainer):
     repeat.
     """
 
-    distillation: Distillation
+    # None in a plain training.
+    distillation: Distillation | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._resumed: dict[str, Any] | None = None
@@ -84,7 +84,7 @@ class ExactResume(DetectionTrainer):
         """All that the stock checkpoint leaves out, as tensors and plain values."""
         gradients = [p.grad for p in _parameters(self.optimizer)]
         return dict(
-            distillers=self.distillation.distillers.state_dict(),
+            distillers=self.distillation.state_dict() if self.distillation else {},
             model=unwrap_model(self.model).state_dict(),
             ema=self.ema.ema.state_dict(),
             optimizer=self.optimizer.state_dict(),
@@ -125,8 +125,8 @@ class ExactResume(DetectionTrainer):
     def _load_checkpoint_state(self, ckpt: dict) -> None:
         """Also called where the stock trainer recovers from NaN."""
         state = ckpt[CHECKPOINT_KEY]
-        with naming("DistillCallback terms (do they match the run that is resumed?)"):
-            self.distillation.distillers.load_state_dict(state["distillers"])
+        if self.distillation is not None:
+            self.distillation.load_state_dict(state["distillers"])
         # The student's as rounded as a plain run's; the projectors' groups come after them.
         whole = state["optimizer"]
         merged = {**whole, "state": {**whole["state"], **ckpt["optimizer"]["state"]}}

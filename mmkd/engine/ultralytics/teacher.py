@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from ultralytics.engine.model import Model
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
-from mmkd.engine.frozen_teacher import FrozenTeacher
-from mmkd.engine.input_conversion import ImageFormat
-from mmkd.engine.teachers import tap_settings
+from mmkd.engine.frozen_teacher import FrozenTeacher, taps_of
+from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.errors import InputError, MissingFileError, check_keys, naming
 from mmkd.features import find_module
-from mmkd.terms import Term, naming
+from mmkd.terms import Tap, Term
 
-__all__ = ["YOLO_FORMAT", "YOLOTeacher", "backbone_outputs", "resolve_tap"]
+__all__ = ["YOLO_FORMAT", "YOLOTeacher", "backbone_outputs", "neck_outputs", "resolve_tap"]
 
 # RGB images between 0 and 1.
 YOLO_FORMAT = ImageFormat(std=(255.0, 255.0, 255.0), swapped=True)
@@ -49,21 +49,43 @@ def backbone_outputs(model: Any) -> list[str]:
     return [f"model.{index}" for index in sorted(read | {length - 1})]
 
 
-def resolve_tap(model: nn.Module, path: str, level: int | str) -> tuple[str, int | str]:
-    """The module and level that a tap means: ``'backbone'`` names the backbone's outputs.
+def neck_outputs(model: Any) -> list[str]:
+    """The modules whose outputs the detection head reads, from fine to coarse: in YOLOv5
+    ``model.17``, ``model.20`` and ``model.23``, of stride 8, 16, 32.
 
     Raises:
-        ValueError: No such level, or no such backbone.
+        ValueError: The model's last layer is no such head.
     """
-    if path != "backbone" or hasattr(model, "backbone"):
-        return path, level
-    outputs = backbone_outputs(model)
+    layers = getattr(model, "model", None)
+    read = getattr(layers[-1], "f", None) if isinstance(layers, nn.Sequential) else None
+    if not isinstance(read, list):
+        raise ValueError(
+            f"{type(model).__name__} has no detection head that reads several levels: name a "
+            "module instead of 'neck'"
+        )
+    return [f"model.{index}" for index in read]
+
+
+_OUTPUTS = {"backbone": backbone_outputs, "neck": neck_outputs}
+
+
+def resolve_tap(model: nn.Module, tap: Tap) -> Tap:
+    """The module and level that a tap means: ``'backbone'`` and ``'neck'`` name outputs of the
+    model's own definition.
+
+    Raises:
+        ValueError: No such level, or no such backbone or neck.
+    """
+    if tap.path not in _OUTPUTS or hasattr(model, tap.path):
+        return tap
+    outputs = _OUTPUTS[tap.path](model)
+    level = tap.level
     if not isinstance(level, int) or not -len(outputs) <= level < len(outputs):
         raise ValueError(
-            f"level {level!r} was asked of a backbone with {len(outputs)} outputs: "
+            f"level {level!r} was asked of a {tap.path} with {len(outputs)} outputs: "
             f"{', '.join(outputs)}"
         )
-    return outputs[level], -1
+    return Tap(outputs[level])
 
 
 @dataclass(frozen=True)
@@ -79,34 +101,42 @@ class YOLOTeacher:
     where: str
     source: str | Path | nn.Module
 
-    def check(self) -> None:
-        """Raises where it is plain to see that this cannot become a teacher.
+    @classmethod
+    def parse(cls, where: str, settings: Mapping[str, Any]) -> YOLOTeacher:
+        """Reads ``dict(yolo=...)``.
 
         Raises:
-            FileNotFoundError: No such file, and no name that Ultralytics knows.
-            ValueError: A definition without weights, or a file of another kind.
+            ValueError: An unknown key.
         """
+        check_keys(where, settings, ("yolo",))
+        return cls(where, settings["yolo"])
+
+    def check(self) -> None:
+        """See :class:`mmkd.engine.teachers.TeacherSettings`. A file may also be a name that
+        Ultralytics downloads."""
         if isinstance(self.source, nn.Module):
             return
         file = Path(str(self.source)).expanduser()
         if file.suffix in (".yaml", ".yml"):
-            raise ValueError(
+            raise InputError(
                 f"{self.where}: {file} defines a model without trained weights, which has "
-                "nothing to teach. Give a trained .pt file."
+                "nothing to teach. Give a trained .pt file.",
+                setting=self.where,
             )
         if file.suffix != ".pt":
-            raise ValueError(f"{self.where}: expected a .pt file of Ultralytics', got {file}")
+            raise InputError(
+                f"{self.where}: expected a .pt file of Ultralytics', got {file}", setting=self.where
+            )
         if file.is_file() or str(self.source).startswith(("http://", "https://")):
             return
         if check_yolov5u_filename(file.name, verbose=False) not in GITHUB_ASSETS_NAMES:
-            raise FileNotFoundError(f"{self.where}: no such file: {self.source}")
+            raise MissingFileError(f"{self.where}: no such file: {self.source}", setting=self.where)
 
     def build(
         self,
         terms: Sequence[Term],
-        student_format: ImageFormat,
-        device: torch.device,
-        probe_size: int,
+        student_format: ImageFormat | None,
+        blank: Tensor,
         dtype: torch.dtype | None = None,
     ) -> tuple[FrozenTeacher, list[Term]]:
         """See :class:`mmkd.engine.teachers.TeacherSettings`."""
@@ -117,24 +147,25 @@ class YOLOTeacher:
                 f"(task {getattr(model, 'task', 'unknown')!r}) in {origin}. Give a detector's "
                 "checkpoint, or another network as dict(module=...)."
             )
-        resolved = []
-        for term in terms:
-            with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
-                path, level = resolve_tap(model, term.teacher, term.teacher_level)
-                find_module(model, path)
-            resolved.append(term.replace(teacher=path, teacher_level=level))
+        resolved = [self._resolved(term, model) for term in terms]
+        taps = taps_of(self.where, resolved)
         teacher = FrozenTeacher(
             self.where,
-            _in_channels_last(_folded(model, [term.teacher for term in resolved]), device),
-            tap_settings(self.where, resolved),
-            student_format,
-            YOLO_FORMAT,
-            device=device,
-            probe_size=probe_size,
+            _in_channels_last(_folded(model, [path for _, path in taps]), blank.device),
+            taps,
+            conversion_between(self.where, student_format, YOLO_FORMAT),
+            blank,
             dtype=dtype,
         )
         teacher.introduce(f"{type(model).__name__} of {len(model.names)} classes from {origin}")
         return teacher, resolved
+
+    def _resolved(self, term: Term, model: nn.Module) -> Term:
+        with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
+            taps = tuple(resolve_tap(model, tap) for tap in term.teacher)
+            for tap in taps:
+                find_module(model, tap.path)
+        return term.replace(teacher=taps)
 
     def _load(self) -> tuple[nn.Module, str]:
         if isinstance(self.source, nn.Module):
@@ -154,7 +185,7 @@ class YOLOTeacher:
                 model, _ = load_checkpoint(str(self.source))
                 file = Path(model.pt_path)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{self.where}: {error}") from error
+            raise MissingFileError(f"{self.where}: {error}", setting=self.where) from error
         except Exception as error:  # A file of another kind fails in any way.
             raise ValueError(
                 f"{self.where}: {self.source} is no checkpoint of Ultralytics' that can be loaded, "

@@ -5,44 +5,66 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from ultralytics.cfg import DEFAULT_CFG
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import LOCAL_RANK, RANK, YAML
+from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from mmkd.distillation import Distillation, Measured
-from mmkd.distributed import average_gradients
-from mmkd.engine.frozen_teacher import FrozenTeacher
-from mmkd.engine.random_state import preserved_random_state
+from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.engine.ultralytics.resume import ExactResume
+from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, resolve_tap
-from mmkd.terms import Term, naming
+from mmkd.terms import Term
 
-if TYPE_CHECKING:
-    from mmkd.engine.ultralytics.callback import DistillCallback
+__all__ = ["OWNER", "Attached", "DistillTrainer", "distilling"]
 
-__all__ = ["DistillTrainer", "distilling"]
-
-_OWNER = "DistillCallback"
+# What errors call the settings: the class by which users give them.
+OWNER = "DistillCallback"
 # The trainer's own limit on the norm of the student's gradient.
 _MAX_NORM = 10.0
 
 
+class Attached:
+    """Settings that travel to a trainer among its callbacks, as this object's bound method.
+
+    Args:
+        settings: Of the distillation.
+    """
+
+    def __init__(self, settings: DistillSettings) -> None:
+        self.settings = settings
+
+    def on_train_start(self, trainer: Any) -> None:
+        """Refuses a trainer in which nothing would be distilled.
+
+        Raises:
+            RuntimeError: The trainer does not distil.
+        """
+        if not isinstance(trainer, DistillTrainer):
+            name = type(trainer).__name__
+            raise RuntimeError(
+                f"{OWNER}: {name} would train without distillation. Train with model.train() of "
+                "the model that was attached, or make the trainer from "
+                f"mmkd.engine.ultralytics.distilling({name})."
+            )
+
+
 class DistillTrainer(ExactResume):
-    """A detection trainer whose settings are the DistillCallback among its callbacks.
+    """A detection trainer whose settings are the :class:`Attached` among its callbacks.
 
     It asks nothing of the process that started the training, so that the processes which
     Ultralytics starts for several GPUs distil as well.
     """
 
+    distillation: Distillation
     loss_names: tuple[str, ...]
 
     def __init__(
@@ -52,11 +74,9 @@ class DistillTrainer(ExactResume):
         super().__init__(cfg, overrides, _callbacks)
         self._settings = _settings_of(self)
         if self.args.distill_model is not None:
-            raise ValueError(
-                f"{_OWNER}: distill_model asks for a second distillation: leave it out"
-            )
+            raise ValueError(f"{OWNER}: distill_model asks for a second distillation: leave it out")
         if self.args.compile:
-            raise ValueError(f"{_OWNER}: compile is not supported: leave it out")
+            raise ValueError(f"{OWNER}: compile is not supported: leave it out")
         if self.ddp:
             _check_travels(self.callbacks)
             return
@@ -74,15 +94,14 @@ class DistillTrainer(ExactResume):
         """
         optimizer = super().build_optimizer(model, *args, **kwargs)
         # One process after another: a teacher that is missing is downloaded once.
-        with preserved_random_state(), torch_distributed_zero_first(LOCAL_RANK):
+        with torch_distributed_zero_first(LOCAL_RANK):
             self.distillation = self._build_distillation()
-        distillers = self.distillation.distillers
         if self.world_size > 1:
-            for value in distillers.state_dict().values():
-                dist.broadcast(value, src=0)
-        parameters = list(distillers.parameters())
+            self.distillation.synchronize()
+        parameters = self.distillation.parameters
         if parameters:
-            rules = super().build_optimizer(_Network(distillers), *args, **kwargs)
+            distillers = _Network(self.distillation.distillers)
+            rules = super().build_optimizer(distillers, *args, **kwargs)
             self.add_groups(optimizer, [group for group in rules.param_groups if group["params"]])
 
             # Apart from the student's own limit, which must not depend on the projectors.
@@ -93,31 +112,28 @@ class DistillTrainer(ExactResume):
         return optimizer
 
     def _build_distillation(self) -> Distillation:
-        student = unwrap_model(self.model)
-        size = self._settings.probe_size
-        blank = torch.zeros(1, 3, size, size, device=self.device)
         half = torch.bfloat16 if self.args.amp == "bf16" else torch.float16
-        terms = [_resolved(term, student) for term in self._settings.terms]
-        teachers: dict[str, FrozenTeacher] = {}
-        found: dict[str, Term] = {}
-        for name, settings in self._settings.teachers.items():
-            own = [term for term in terms if term.source == name]
-            teachers[name], matched = settings.build(
-                own, YOLO_FORMAT, self.device, size, half if self.amp else None
-            )
-            found |= {term.name: term for term in matched}
-        terms = [found[term.name] for term in terms]
-        if RANK in (-1, 0):
-            self._record(teachers, terms)
-        return Distillation(
-            _OWNER, student, terms, teachers, lambda: student(blank), seed=self.args.seed
+        student = unwrap_model(self.model)
+        distillation = self._settings.build(
+            student,
+            YOLO_FORMAT,
+            student,
+            seed=self.args.seed,
+            dtype=half if self.amp else None,
+            resolve=resolve_tap,
         )
+        if RANK in (-1, 0):
+            self._record(distillation)
+        return distillation
 
-    def _record(self, teachers: Mapping[str, FrozenTeacher], terms: Sequence[Term]) -> None:
-        """Leaves in the run's folder what ``args.yaml`` does not tell: teachers and terms."""
+    def _record(self, distillation: Distillation) -> None:
+        """Logs the teachers, and leaves in the run's folder what ``args.yaml`` does not tell."""
+        introductions = [teacher.introduction for teacher in distillation.teachers.values()]
+        for each in introductions:
+            LOGGER.info(each)
         record = {
-            "teachers": [teacher.introduction for teacher in teachers.values()],
-            "terms": {term.name: asdict(term) for term in terms},
+            "teachers": introductions,
+            "terms": {term.name: _described(term) for term in distillation.terms},
         }
         # YAML itself refuses tuples and what comes from other libraries.
         plain = json.loads(json.dumps(record, default=str))
@@ -181,7 +197,8 @@ class DistillTrainer(ExactResume):
             return loss, items
         measured: dict[str, Measured] = {}
         if self.distillation.fired:
-            measured = self.distillation.measure(batch["img"], None, self._clock)
+            targets = targets_of(batch, self.train_loader.dataset)
+            measured = self.distillation.measure(batch["img"], None, targets, self._clock.teacher)
         items = dict(items)
         for term in self.distillation.terms:
             value = measured[term.name].weighted if term.name in measured else loss.new_zeros(())
@@ -211,12 +228,6 @@ class DistillTrainer(ExactResume):
             self._clock.stop_step()
             if self._clock.share is not None:
                 self._add({"teacher_time_share": self._clock.share})
-
-    def optimizer_step(self) -> None:
-        """Averages the projectors' gradients over processes, as is done for the student."""
-        if self.world_size > 1:
-            average_gradients(self.distillation.distillers.parameters())
-        super().optimizer_step()
 
     # What is reported -----------------------------------------------------------------------
 
@@ -272,7 +283,7 @@ def distilling(trainer: type[DetectionTrainer]) -> type[DetectionTrainer]:
         TypeError: Another class.
     """
     if not isinstance(trainer, type) or not issubclass(trainer, DetectionTrainer):
-        raise TypeError(f"{_OWNER}: expected a DetectionTrainer as trainer, got {trainer!r}")
+        raise TypeError(f"{OWNER}: expected a DetectionTrainer as trainer, got {trainer!r}")
     if issubclass(DistillTrainer, trainer):
         return DistillTrainer
     if issubclass(trainer, DistillTrainer):
@@ -280,22 +291,23 @@ def distilling(trainer: type[DetectionTrainer]) -> type[DetectionTrainer]:
     return type(f"Distill{trainer.__name__}", (DistillTrainer, trainer), {})
 
 
-def _resolved(term: Term, student: nn.Module) -> Term:
-    with naming(f"{_OWNER} {term.key}.student"):
-        path, level = resolve_tap(student, term.student, term.student_level)
-    return term.replace(student=path, student_level=level)
+def _described(term: Term) -> dict[str, Any]:
+    """A term as a user would write it."""
+    taps = {
+        side: str(found[0]) if len(found) == 1 else [str(tap) for tap in found]
+        for side, found in (("student", term.student), ("teacher", term.teacher))
+    }
+    return {**asdict(term), **taps}
 
 
-def _settings_of(trainer: DetectionTrainer) -> DistillCallback:
-    from mmkd.engine.ultralytics.callback import DistillCallback
-
+def _settings_of(trainer: DetectionTrainer) -> DistillSettings:
     for functions in trainer.callbacks.values():
         for function in functions:
             owner = getattr(function, "__self__", None)
-            if isinstance(owner, DistillCallback):
-                return owner
+            if isinstance(owner, Attached):
+                return owner.settings
     raise RuntimeError(
-        f"{_OWNER}: {type(trainer).__name__} has no DistillCallback among its callbacks, so it "
+        f"{OWNER}: {type(trainer).__name__} has no DistillCallback among its callbacks, so it "
         "does not know what to distil: attach one to the model, and train with model.train()"
     )
 
@@ -308,6 +320,6 @@ def _check_travels(callbacks: dict) -> None:
         cloudpickle.dumps(callbacks)
     except Exception as error:  # Anything can be unpicklable in its own way.
         raise RuntimeError(
-            f"{_OWNER}: for several GPUs, Ultralytics starts new processes, and these settings "
+            f"{OWNER}: for several GPUs, Ultralytics starts new processes, and these settings "
             f"cannot be handed to them ({error}): give the teacher as a file, or train on one GPU"
         ) from error

@@ -12,7 +12,6 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmkd.engine.mmengine.distill_hook import DistillHook
-from mmkd.engine.mmengine.teacher import MMTeacher
 from mmkd.engine.teachers import TeacherSettings, parse_teachers
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.classification import ClassificationRecipe
@@ -93,7 +92,7 @@ class MMPair:
         except (ValueError, TypeError) as error:
             raise InputError(f"{self.file}: {error}") from error
         for teacher in self.teachers.values():
-            check_teacher(teacher)
+            teacher.check()
 
     def _check_schedule(self) -> None:
         loop = self.config.get("train_cfg") or {}
@@ -127,27 +126,6 @@ class MMPair:
         for file in files:
             if not file.is_file():
                 raise InputError(f"{self.file}: there is no annotation file {file}")
-
-
-def check_teacher(teacher: TeacherSettings) -> None:
-    """Looks for its file.
-
-    Raises:
-        FileNotFoundError: There is none.
-        InputError: It cannot be a teacher's.
-    """
-    if isinstance(teacher, MMTeacher):
-        # An address is read when the training begins.
-        if "://" not in teacher.checkpoint and not Path(teacher.checkpoint).is_file():
-            raise FileNotFoundError(
-                f"{teacher.where}.checkpoint: no such file: {teacher.checkpoint}. Train the "
-                "teacher first, or name another file"
-            )
-    elif hasattr(teacher, "check"):
-        try:
-            teacher.check()
-        except ValueError as error:
-            raise InputError(str(error)) from error
 
 
 def _distils(hook: Any) -> bool:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmkd.engine.random_state import random_state, set_random_state
+from mmkd.engine.mmengine.exact_resume import RandomStates
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.runs.environment import describe_environment
 from mmkd.runs.runs import Trained, TrainingRecord
@@ -182,8 +181,7 @@ class _RunHook(Hook):
     def __init__(self, on_iteration: Callable[[], None], record: TrainingRecord) -> None:
         self._on_iteration = on_iteration
         self._record = record
-        self._resumed: dict[str, Any] | None = None
-        self._validated = False
+        self._random = RandomStates()
         self.has_trained = False
 
     def before_train(self, runner: Runner) -> None:
@@ -192,8 +190,8 @@ class _RunHook(Hook):
             self._record.start(model.module if is_model_wrapper(model) else model)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        self._continue_random_state(runner)
-        self._validated = False
+        self._random.go_on(runner, runner.epoch)
+        self._random.note_training()
         self.has_trained = True
         self._record.start_epoch(runner.epoch)
 
@@ -206,23 +204,14 @@ class _RunHook(Hook):
         self._record.end_epoch()
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._validated = True
+        self._random.note_validation()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint[_CHECKPOINT_KEY] = dict(random_state=random_state(), validated=self._validated)
+        checkpoint[_CHECKPOINT_KEY] = self._random.state()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self._resumed = checkpoint.get(_CHECKPOINT_KEY)
-
-    def _continue_random_state(self, runner: Runner) -> None:
-        if self._resumed is None:
-            return
-        state, self._resumed = self._resumed, None
-        set_random_state(state["random_state"])
-        is_due = runner.epoch >= runner.val_begin and runner.epoch % runner.val_interval == 0
-        if runner.val_loop is not None and is_due and not state["validated"]:
-            # The validation that followed the checkpoint has drawn its data loader's seed.
-            torch.empty((), dtype=torch.int64).random_()
+        if _CHECKPOINT_KEY in checkpoint:
+            self._random.resume(checkpoint[_CHECKPOINT_KEY])
 
 
 def _values(settings: Any, key: str) -> Iterator[Any]:

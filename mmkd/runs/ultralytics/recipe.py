@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import DEFAULT_CFG, LOGGER
@@ -145,11 +143,6 @@ class YOLORecipe:
 
 class _PlainTrainer(ExactResume):
     """Stock training, but for being resumed exactly."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        nothing: Any = SimpleNamespace(distillers=nn.ModuleDict())
-        self.distillation = nothing
 
 
 def _entries(checkpoint: Path) -> dict[str, Any]:

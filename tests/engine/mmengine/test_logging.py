@@ -10,7 +10,7 @@ import torch
 from mmengine.runner import Runner
 
 from helpers.toy import LossRecorder, Probe, distill, toy_config, train
-from mmkd import step_clock
+from mmkd.engine import step_clock
 from mmkd.engine.step_clock import StepClock
 
 TERMS = dict(deep=dict(weight=0.5), early=dict(level=0, weight=0.25))

@@ -10,7 +10,7 @@ import pytest
 from mmengine.runner import Runner
 
 from helpers.toy import LossRecorder, Probe, distill, distill_hook_of, toy_config, train
-from mmkd.engine import distill_hook
+from mmkd.engine.mmengine import distill_hook
 
 EPOCHS, LENGTH = 3, 4
 SCHEDULES: dict[str, tuple[dict, list[float]]] = {

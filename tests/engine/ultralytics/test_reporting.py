@@ -14,7 +14,7 @@ import torch
 from ultralytics.engine import trainer as trainer_module
 
 from helpers.yolo_toy import TERM, YOLOToy, distil, plain, read_results
-from mmkd import step_clock
+from mmkd.engine import step_clock
 
 TASK = ("box_loss", "cls_loss", "dfl_loss")
 METRICS = [f"metrics/{name}(B)" for name in ("precision", "recall", "mAP50", "mAP50-95")]

@@ -1,0 +1,276 @@
+"""Distillation in a training loop of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from mmkd.distillation import Measured
+from mmkd.engine import torchvision_detectors
+from mmkd.engine.settings import DistillSettings
+from mmkd.engine.teachers import format_of, parse_images
+from mmkd.errors import InputError, TermError
+from mmkd.targets import Targets
+from mmkd.terms import Term
+
+__all__ = ["PlainDistillation", "distill"]
+
+_OWNER = "distill"
+
+
+def distill(
+    student: nn.Module,
+    teacher: Any,
+    terms: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    images: Mapping[str, Any] | None = None,
+    iterations_per_epoch: int | None = None,
+    probe_size: int = 128,
+    seed: int = 0,
+) -> PlainDistillation:
+    """Distillation around a loop that calls the student itself.
+
+    ::
+
+        with distill(student, teacher=dict(module=teacher), terms=...) as distillation:
+            optimizer = SGD([*student.parameters(), *distillation.parameters()], lr=0.01)
+            for images, targets in loader:
+                losses = student(images, targets)
+                loss = sum(losses.values()) + distillation.loss(images)
+
+    Args:
+        student: On its device; any module, DistributedDataParallel around it included. Its
+            forward passes in training mode are listened to.
+        teacher: A torch module, or as for :class:`mmkd.DistillHook`.
+        terms: Likewise. None: the outputs of the modules ``backbone`` are compared.
+        images: How the student's images are normalised: ``dict(mean=..., std=..., order='rgb')`` of
+            0 to 255 images. Needed where a teacher takes them in another way, and known of
+            torchvision's detectors.
+        iterations_per_epoch: Calls of ``loss`` an epoch, for schedules that count epochs.
+        probe_size: Side in pixels of the blank image on which teacher, taps and channels are
+            tried.
+        seed: Of the projectors' initial weights.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: A setting, tap or shape that does not fit, naming
+            it.
+    """
+    return PlainDistillation(
+        student,
+        DistillSettings.parse(_OWNER, _as_settings(teacher), terms, probe_size),
+        images=images,
+        iterations_per_epoch=iterations_per_epoch,
+        seed=seed,
+    )
+
+
+def _as_settings(teacher: Any) -> Any:
+    return dict(module=teacher) if isinstance(teacher, nn.Module) else teacher
+
+
+class PlainDistillation:
+    """What :func:`distill` returns; it listens to the student inside its ``with`` block.
+
+    Args:
+        student: See :func:`distill`.
+        settings: Of the distillation.
+        images: See :func:`distill`.
+        iterations_per_epoch: See :func:`distill`.
+        seed: See :func:`distill`.
+
+    Attributes:
+        measured: Distance and weighted distance of each term in the last :meth:`loss`.
+        iteration: Number of calls of :meth:`loss`.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        settings: DistillSettings,
+        *,
+        images: Mapping[str, Any] | None = None,
+        iterations_per_epoch: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        wrapped: Any = student
+        is_wrapped = isinstance(student, DistributedDataParallel | DataParallel)
+        self._student: Any = wrapped.module if is_wrapped else student
+        self._resizes = torchvision_detectors.is_one(self._student)
+        self._epoch = _epoch_length(settings.terms, iterations_per_epoch)
+        given = parse_images(f"{_OWNER} images", images) if images is not None else None
+        self._distillation = settings.build(
+            self._student, given or format_of(self._student), self._run, seed=seed
+        )
+        self.introductions = [
+            teacher.introduction for teacher in self._distillation.teachers.values()
+        ]
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            self._distillation.synchronize()
+        self.measured: dict[str, Measured] = {}
+        self.iteration = 0
+        self._batch: torchvision_detectors.Batch | None = None
+        self._waits_for_loss = False
+        self._handles: list[Any] = []
+        self._check_optimizer: Callable[[], None] = _nothing
+
+    def _run(self, blank: Tensor) -> Any:
+        if self._resizes:
+            return torchvision_detectors.forward(self._student, blank)
+        return self._student(blank)
+
+    @property
+    def terms(self) -> list[Term]:
+        """What is compared."""
+        return self._distillation.terms
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The projectors' parameters, for the optimizer; none of them is the student's."""
+        return iter(self._distillation.parameters)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs beside the student's and the optimizer's state."""
+        return dict(distillers=self._distillation.state_dict(), iteration=self.iteration)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts back what :meth:`state_dict` returned.
+
+        Raises:
+            RuntimeError: It is of other terms.
+        """
+        self._distillation.load_state_dict(state["distillers"])
+        self.iteration = state["iteration"]
+
+    # Listening ----------------------------------------------------------------------------
+
+    def __enter__(self) -> PlainDistillation:
+        self._distillation.attach()
+        self._handles = [self._student.register_forward_pre_hook(self._before_forward)]
+        if self._resizes:
+            transform = self._student.transform
+            self._handles.append(transform.register_forward_hook(self._after_transform))
+        self._check_optimizer = self._watch_optimizers()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._distillation.detach()
+        if kind is None:
+            self._check_loss_was_called()
+
+    def _before_forward(self, module: nn.Module, args: Any) -> None:
+        if not module.training or not torch.is_grad_enabled():
+            return
+        self._check_loss_was_called()
+        self._distillation.begin(self.iteration, self._epoch)
+        self._distillation.arm()
+        self._waits_for_loss = self._distillation.fired
+
+    def _after_transform(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._batch = torchvision_detectors.Batch.of(output)
+
+    def _check_loss_was_called(self) -> None:
+        if self._waits_for_loss:
+            self._waits_for_loss = False
+            raise TermError(
+                f"{_OWNER}: the student ran in training mode, and no distillation.loss(images) "
+                "followed, so that this batch was trained without distillation: call it after each "
+                "forward pass, or pass images that nothing is learned from under torch.no_grad()"
+            )
+
+    def _watch_optimizers(self) -> Callable[[], None]:
+        """Looks whether whoever steps the student steps the projectors too."""
+        sides = (
+            {id(parameter) for parameter in self._student.parameters()},
+            {id(parameter) for parameter in self.parameters()},
+        )
+        has_stepped = [False, not sides[1]]
+
+        def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            found = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            for index, side in enumerate(sides):
+                has_stepped[index] |= bool(side & found)
+            if all(has_stepped):
+                handle.remove()
+
+        def check() -> None:
+            if has_stepped == [True, False]:
+                raise TermError(
+                    f"{_OWNER}: an optimizer has stepped the student's parameters and none the "
+                    "projectors', which would stay at random: give it "
+                    "[*student.parameters(), *distillation.parameters()]"
+                )
+
+        handle = register_optimizer_step_post_hook(note)
+        self._handles.append(handle)
+        return check
+
+    # Each iteration -----------------------------------------------------------------------
+
+    def loss(self, images: Tensor | Sequence[Tensor], targets: Targets | None = None) -> Tensor:
+        """All terms of the student's last forward pass, weighted and summed.
+
+        Args:
+            images: Those that the student was given: ``[N, 3, H, W]``, or torchvision's list of
+                images, of which the teacher sees what the student's backbone saw.
+            targets: What the images show, for losses that take it; known of torchvision's
+                detectors.
+
+        Returns:
+            A scalar, 0 where no term is on.
+
+        Raises:
+            RuntimeError: The student has not run in training mode since the last call; a tapped
+                module did not run; in a term's first iterations also: it has no gradient, stays at
+                0 or is not finite.
+            ValueError: A list of images, for another student than torchvision's detectors.
+        """
+        distillation = self._distillation
+        self._check_optimizer()
+        self._waits_for_loss = False
+        self.measured = {}
+        if distillation.factors and not distillation.fired:
+            raise TermError(
+                f"{_OWNER}: loss() follows a forward pass of the student in training mode, inside "
+                "the with block; there was none since the last"
+            )
+        inputs, sizes = images, None
+        if self._batch is not None:
+            inputs, sizes = self._batch.images, self._batch.sizes
+            targets = targets or self._batch.targets
+        if not isinstance(inputs, Tensor):
+            found = type(images).__name__
+            raise InputError(f"{_OWNER}: images must be [N, 3, H, W], got a {found}")
+        if distillation.fired:
+            self.measured = distillation.measure(inputs, sizes, targets)
+        # Whatever comes next belongs to another forward pass.
+        distillation.release()
+        self._batch = None
+        self.iteration += 1
+        weighted = [each.weighted for each in self.measured.values()]
+        return torch.stack(weighted).sum() if weighted else inputs.new_zeros(())
+
+
+def _nothing() -> None: ...
+
+
+def _epoch_length(terms: Sequence[Term], iterations_per_epoch: int | None) -> int:
+    if iterations_per_epoch is not None:
+        return iterations_per_epoch
+    for term in terms:
+        schedule = term.schedule
+        if schedule.by_epoch and (schedule.begin or schedule.ramp or schedule.end is not None):
+            where = f"{_OWNER} {term.key}.schedule"
+            raise InputError(
+                f"{where} counts epochs, whose length is not known: give iterations_per_epoch, or "
+                "by_epoch=False",
+                setting=where,
+            )
+    return 1

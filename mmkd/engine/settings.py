@@ -1,0 +1,120 @@
+"""What every adapter is told: a teacher, terms, and how they become a distillation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.distillation import Distillation
+from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.random_state import preserved_random_state
+from mmkd.engine.teachers import TeacherSettings, parse_teachers
+from mmkd.errors import InputError, naming
+from mmkd.terms import Tap, Term, parse_terms
+
+__all__ = ["DistillSettings"]
+
+Resolve = Callable[[nn.Module, Tap], Tap]
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """The settings that all adapters share.
+
+    Args:
+        owner: Whose settings errors name (``'DistillHook'``).
+        teachers: By name.
+        terms: With taps as they were given.
+        probe_size: Side in pixels of the blank image on which all of it is tried.
+    """
+
+    owner: str
+    teachers: Mapping[str, TeacherSettings]
+    terms: tuple[Term, ...]
+    probe_size: int
+
+    @classmethod
+    def parse(
+        cls,
+        owner: str,
+        teacher: Any,
+        terms: Mapping[str, Mapping[str, Any]] | None = None,
+        probe_size: int = 128,
+    ) -> DistillSettings:
+        """Reads them.
+
+        Args:
+            owner: Whose settings they are.
+            teacher: See :func:`mmkd.engine.teachers.parse_teachers`.
+            terms: See :func:`mmkd.terms.parse_terms`.
+            probe_size: Side in pixels of the blank image on which all of it is tried.
+
+        Raises:
+            ValueError, TypeError: An unknown key or value, naming the setting; a teacher without
+                a term.
+        """
+        teachers = parse_teachers(owner, teacher)
+        parsed = parse_terms(terms, list(teachers), owner)
+        for term in parsed:
+            _check_name(f"{owner} terms", term.name)
+        for name in teachers:
+            if not any(term.source == name for term in parsed):
+                where = f"{owner} teacher.{name}"
+                raise InputError(f"{where}: no term has source={name!r}", setting=where)
+        return cls(owner, teachers, tuple(parsed), probe_size)
+
+    def blank(self, device: torch.device) -> Tensor:
+        """The image on which all of it is tried, ``[1, 3, H, W]``."""
+        return torch.zeros(1, 3, self.probe_size, self.probe_size, device=device)
+
+    def build(
+        self,
+        student: nn.Module,
+        student_format: ImageFormat | None,
+        run: Callable[[Tensor], Any],
+        *,
+        seed: int = 0,
+        dtype: torch.dtype | None = None,
+        resolve: Resolve = lambda student, tap: tap,
+    ) -> Distillation:
+        """Builds the teachers and the terms, and tries them. No global random state changes.
+
+        Args:
+            student: The model to tap, on its device.
+            student_format: Of the images that its trainer prepares; None if unknown.
+            run: Runs the student on an image ``[1, 3, H, W]``.
+            seed: Of the projectors' initial weights.
+            dtype: In which the teachers run; None: float32, or as the autocast around them says.
+            resolve: From a tap of the student's, as it was given, to a module's.
+
+        Raises:
+            ValueError, FileNotFoundError: Something does not fit, naming the setting.
+        """
+        blank = self.blank(next(student.parameters()).device)
+        with preserved_random_state():
+            terms = [self._resolved(term, student, resolve) for term in self.terms]
+            teachers: dict[str, FrozenTeacher] = {}
+            found: dict[str, Term] = {}
+            for name, settings in self.teachers.items():
+                own = [term for term in terms if term.source == name]
+                teachers[name], matched = settings.build(own, student_format, blank, dtype)
+                found |= {term.name: term for term in matched}
+            terms = [found[term.name] for term in terms]
+            return Distillation(self.owner, student, terms, teachers, lambda: run(blank), seed=seed)
+
+    def _resolved(self, term: Term, student: nn.Module, resolve: Resolve) -> Term:
+        with naming(f"{self.owner} {term.key}.student"):
+            return term.replace(student=tuple(resolve(student, tap) for tap in term.student))
+
+
+def _check_name(where: str, name: str) -> None:
+    if not re.fullmatch(r"[\w-]+", name) or hasattr(nn.ModuleDict(), name):
+        raise InputError(
+            f"{where}: {name!r} cannot name a term: choose a plain word", setting=where
+        )

@@ -1,0 +1,36 @@
+"""What every loss says of itself: what it compares, and what else it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+__all__ = ["Loss", "Takes"]
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a loss, or a term's own distiller, is given.
+
+    Args:
+        form: ``'samples'`` ``[M, C]``; ``'maps'`` ``[N, C, H, W]`` of both sides on one grid; or
+            ``'logits'`` ``[N, K]``, compared as they are.
+        several_levels: Whether each side is a list with one entry a level.
+        targets: Whether it also takes ``targets=``, a :class:`mmkd.targets.Targets`.
+    """
+
+    form: Literal["samples", "maps", "logits"] = "samples"
+    several_levels: bool = False
+    targets: bool = False
+
+
+class Loss(nn.Module):
+    """A distance ``loss(student, teacher) -> scalar``, without a weight, in float32 at least.
+
+    Attributes:
+        takes: What it is given. A module that is no ``Loss`` is given samples.
+    """
+
+    takes: ClassVar[Takes] = Takes()
