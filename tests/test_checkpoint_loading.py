@@ -22,7 +22,7 @@ def _loaded(weights: dict[str, Tensor], depth: int = 2) -> tuple[nn.Module, Load
     model = Detector(depth)
     report = load_weights(model, _source(weights))
     with modules_that_run(model) as ran:
-        model.backbone(IMAGES)
+        model.eval().backbone(IMAGES)
     return model, report, ran
 
 

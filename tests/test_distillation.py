@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation import CHECKED_ITERATIONS, Distillation, Measured
+from mmkd.targets import Targets
 from mmkd.terms import Term, parse_terms
 
 
@@ -266,22 +268,19 @@ def test_each_teacher_that_is_needed_runs_once() -> None:
     assert [len(each.calls) for each in teachers.values()] == [2, 1]
 
 
-class Clock:
-    def __init__(self, teacher: FixedTeacher) -> None:
-        self.teacher, self.calls_at = teacher, []
-
-    def start_teacher(self) -> None:
-        self.calls_at.append(len(self.teacher.calls))
-
-    stop_teacher = start_teacher
-
-
-def test_the_clock_is_told_of_the_teachers_alone() -> None:
+def test_the_teachers_alone_are_timed() -> None:
     teacher = FixedTeacher()
     distillation, student = build(terms_of(one={}, two={}), teacher=teacher)
-    clock = Clock(teacher)
-    step(distillation, student, clock=clock)
-    assert clock.calls_at == [0, 1]
+    calls_at: list[int] = []
+
+    @contextmanager
+    def timing() -> Iterator[None]:
+        calls_at.append(len(teacher.calls))
+        yield
+        calls_at.append(len(teacher.calls))
+
+    step(distillation, student, timing=timing)
+    assert calls_at == [0, 1]
 
 
 # The look at the student
@@ -375,19 +374,19 @@ def test_labels_are_asked_for_by_losses_that_take_them_alone() -> None:
 
     both = terms_of(one={**JOINT}, other=dict(student="head_input"))
     distillation, student = build(both, Classifying())
-    measured = step(distillation, student, labels=labels)
+    measured = step(distillation, student, targets=Targets((16, 16), labels=labels))
     assert len(asked) == 1
     gradient = torch.autograd.grad(measured["one"].weighted, student.classifier.weight)[0]
     assert gradient.any()
     distillation, student = build(both[1:], Classifying())
-    step(distillation, student, labels=labels)
+    step(distillation, student, targets=Targets((16, 16), labels=labels))
     assert len(asked) == 1
 
 
 def test_labels_that_are_missing() -> None:
     distillation, student = build(terms_of(one=JOINT), Classifying())
     with pytest.raises(
-        ValueError, match=r"Owner terms\.one: JointClassifierLoss needs a label for"
+        ValueError, match=r"Owner terms\.one: JointClassifierLoss needs what the images show"
     ):
         step(distillation, student)
 
@@ -398,7 +397,7 @@ def test_labels_that_cannot_be_had() -> None:
 
     distillation, student = build(terms_of(one=JOINT), Classifying())
     with pytest.raises(ValueError, match=r"Owner terms\.one: no labels here"):
-        step(distillation, student, labels=labels)
+        step(distillation, student, targets=Targets((16, 16), labels=labels))
 
 
 # Attached and detached
@@ -506,7 +505,8 @@ def test_what_does_not_fit(term: dict, kind: type[Exception], parts: tuple[str, 
         build(terms_of(one=term))
     missing = [part for part in parts if part not in str(error.value)]
     assert not missing, f"{missing} not in: {error.value}"
-    assert type(error.value) is kind
+    assert isinstance(error.value, kind)
+    assert error.value.setting == parts[0]
 
 
 # Errors in the first iterations

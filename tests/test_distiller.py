@@ -13,6 +13,7 @@ from mmkd.losses import JointClassifierLoss, L2Loss, LogSumLoss, SoftmaxRegressi
 from mmkd.normalizers import BatchNormalizer, IdentityNormalizer
 from mmkd.projectors import ConvConnector, IdentityProjector, LinearProjector
 from mmkd.registry import MODELS, build_part
+from mmkd.targets import Targets
 
 PROJECTORS = ["LinearProjector", "MLPProjector", "ProjectorEnsemble", "ConvConnector"]
 NORMALIZERS = ["BatchNormalizer", "L2Normalizer", "LayerNormalizer", "IdentityNormalizer"]
@@ -245,7 +246,11 @@ def test_a_distiller_is_built_from_its_config() -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        (dict(view="pooled"), ValueError, r"view must be one of \('dense', 'global'\), got 'pool"),
+        (
+            dict(view="pooled"),
+            ValueError,
+            "view must be one of .*'map'.*, got 'pool",
+        ),
         (dict(weight=-1), ValueError, "weight must be 0 or more, got -1"),
         (dict(weight=math.nan), ValueError, "weight must be 0 or more, got nan"),
         (dict(student_channels=None), ValueError, "LinearProjector needs in_channels: give it"),
@@ -318,7 +323,7 @@ def test_features_keep_their_defaults(loss: object) -> None:
     distiller = FeatureDistiller(3, 5, loss=loss)
     assert isinstance(distiller.projector, LinearProjector)
     assert isinstance(distiller.normalizer, BatchNormalizer)
-    assert not distiller.takes_labels
+    assert not distiller.takes.targets
 
 
 AS_IT_IS = dict(projector=_config("IdentityProjector"), normalizer=_config("IdentityNormalizer"))
@@ -356,19 +361,21 @@ def test_labels_and_a_student_classifier_reach_the_loss() -> None:
         student_classifier=classifier,
         **AS_IT_IS,
     )
-    assert distiller.takes_labels
+    assert distiller.takes.targets
     student, teacher = _random(3, 8), _random(3, 8, seed=1).requires_grad_()
     labels = torch.tensor([4, 0, 1])
-    expected = JointClassifierLoss(classifier)(student, teacher, labels=labels)
-    assert torch.equal(distiller.distance(student, teacher, labels), expected)
-    distiller(student, teacher, labels).backward()
+    targets = Targets((1, 1), labels=labels)
+    expected = JointClassifierLoss(classifier)(student, teacher, targets=targets)
+    assert torch.equal(distiller.distance(student, teacher, targets), expected)
+    distiller(student, teacher, targets).backward()
     assert teacher.grad is None
     assert classifier.weight.grad.any()
-    for wrong, found in ((None, "none"), (labels[:2], "2")):
-        with pytest.raises(
-            ValueError, match=f"needs a label for each of 3 samples, got {found}: .* view='global'"
-        ):
-            distiller(student, teacher, wrong)
+    with pytest.raises(ValueError, match=r"needs a label for each of 3 samples, got 2: .*'global'"):
+        distiller(student, teacher, Targets((1, 1), labels=labels[:2]))
+    with pytest.raises(ValueError, match=r"needs what the images show \(targets\), got none"):
+        distiller(student, teacher)
+    with pytest.raises(ValueError, match=r"asks for class labels, and the batches .* hold none"):
+        distiller(student, teacher, Targets((1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -405,10 +412,10 @@ def test_under_autocast_classifiers_compute_in_float32() -> None:
     for loss, side in (("SoftmaxRegressionLoss", "teacher"), ("JointClassifierLoss", "student")):
         settings = {"loss": _config(loss), f"{side}_classifier": classifier, **AS_IT_IS}
         distiller = FeatureDistiller(8, 8, **settings)
-        labels = torch.tensor([0, 1, 2, 3])
-        exact = distiller(student, teacher, labels)
+        targets = Targets((1, 1), labels=torch.tensor([0, 1, 2, 3]))
+        exact = distiller(student, teacher, targets)
         with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(distiller(student, teacher, labels), exact)
+            assert torch.equal(distiller(student, teacher, targets), exact)
 
 
 @pytest.mark.parametrize("view", ["global", "dense"])

@@ -368,7 +368,7 @@ def test_views_pass_gradients() -> None:
 @pytest.mark.parametrize(
     ("student", "teacher", "view", "message"),
     [
-        ((2, 3), (2, 3), "pooled", r"view must be one of \('dense', 'global'\), got 'pooled'"),
+        ((2, 3), (2, 3), "pooled", r"view must be 'dense' or 'global', got 'pooled'"),
         ((2, 3), (3, 3), "global", "the student's feature holds 2 images, the teacher's 3"),
         ((2, 3), (2, 3, 4, 4), "dense", r"cannot pair \(2, 3\) with .* use view='global'"),
         ((2, 16, 3), (2, 3), "dense", r"cannot pair \(2, 16, 3\) with \(2, 3\)"),

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmkd.terms import Schedule, Term, parse_terms
+from mmkd.distiller import Distiller
+from mmkd.errors import InputError
+from mmkd.registry import MODELS
+from mmkd.terms import Schedule, Tap, Term, parse_terms
+
+
+def levels_of(term: Term) -> tuple[list, list]:
+    return [tap.level for tap in term.student], [tap.level for tap in term.teacher]
+
 
 # Schedules
 
@@ -64,8 +72,8 @@ def test_schedule_refuses_an_end_that_is_not_after_the_begin(settings: dict) -> 
 def test_the_default_term() -> None:
     (term,) = parse_terms(None, ["teacher"])
     assert term == Term(name="backbone", source="teacher")
-    assert (term.student, term.teacher) == ("backbone", "backbone")
-    assert (term.student_level, term.teacher_level) == (-1, -1)
+    assert term.student == term.teacher == (Tap("backbone", -1),)
+    assert term.type == "mmkd.FeatureDistiller"
     assert term.schedule == Schedule()
     assert (term.student_classifier, term.teacher_classifier) == (None, None)
     assert term.parts == {}
@@ -104,10 +112,8 @@ def test_a_term_in_full() -> None:
     assert term == Term(
         name="neck",
         source="b",
-        student="neck",
-        teacher="backbone.layer4",
-        student_level=0,
-        teacher_level="p4",
+        student=(Tap("neck", 0),),
+        teacher=(Tap("backbone.layer4", "p4"),),
         student_classifier="head.fc",
         teacher_classifier="head.classifier",
         schedule=Schedule(1, 5, 2, by_epoch=False),
@@ -117,23 +123,53 @@ def test_a_term_in_full() -> None:
 
 def test_a_level_serves_both_sides() -> None:
     (term,) = parse_terms(dict(stage=dict(level=1)), ["t"])
-    assert (term.name, term.student_level, term.teacher_level) == ("stage", 1, 1)
+    assert (term.name, *levels_of(term)) == ("stage", [1], [1])
     (term,) = parse_terms(dict(stage=dict(level=1, teacher_level=2)), ["t"])
-    assert (term.student_level, term.teacher_level) == (1, 2)
+    assert levels_of(term) == ([1], [2])
 
 
 @pytest.mark.parametrize("levels", [[0, 2, "p5"], (0, 2, "p5")])
 def test_a_list_of_levels_makes_one_term_each(levels: object) -> None:
     terms = parse_terms(dict(fpn=dict(level=levels, weight=2.0)), ["t"])
     assert [term.name for term in terms] == ["fpn_0", "fpn_2", "fpn_p5"]
-    assert [term.student_level for term in terms] == [0, 2, "p5"]
-    assert [term.teacher_level for term in terms] == [0, 2, "p5"]
+    assert [levels_of(term) for term in terms] == [([each], [each]) for each in (0, 2, "p5")]
+    assert not any(term.takes_several for term in terms)
     assert all(term.parts == dict(weight=2.0) for term in terms)
 
 
 def test_a_list_of_one_level_keeps_the_name() -> None:
     (term,) = parse_terms(dict(fpn=dict(level=[3])), ["t"])
-    assert (term.name, term.student_level) == ("fpn", 3)
+    assert (term.name, *levels_of(term)) == ("fpn", [3], [3])
+
+
+def test_levels_make_one_term_of_all() -> None:
+    (term,) = parse_terms(dict(fpn=dict(levels=[0, 2], student="neck", weight=2.0)), ["t"])
+    assert (term.name, term.takes_several, term.parts) == ("fpn", True, dict(weight=2.0))
+    assert term.student == (Tap("neck", 0), Tap("neck", 2))
+    assert term.teacher == (Tap("backbone", 0), Tap("backbone", 2))
+    (term,) = parse_terms(dict(fpn=dict(levels=[0, 1], teacher_levels=["a", "b"])), ["t"])
+    assert levels_of(term) == ([0, 1], ["a", "b"])
+    (term,) = parse_terms(dict(fpn=dict(levels=[1])), ["t"])
+    assert term.takes_several and levels_of(term) == ([1], [1])
+
+
+@MODELS.register_module()
+class OwnDistiller(Distiller):
+    def __init__(self, student_channels: int, width: int = 3, weight: float = 1.0, seed: int = 0):
+        super().__init__(weight)
+
+
+def test_a_term_of_its_own_type_takes_that_type_s_settings() -> None:
+    settings = dict(type="OwnDistiller", width=5, level=2, weight=0.5)
+    (term,) = parse_terms(dict(own=settings), ["t"], "Owner")
+    assert term.type == "OwnDistiller"
+    assert term.parts == dict(width=5, weight=0.5)
+    with pytest.raises(InputError, match=r"Owner terms\.own has no key 'loss'") as error:
+        parse_terms(dict(own=dict(settings, loss=dict(type="mmkd.L2Loss"))), ["t"], "Owner")
+    assert error.value.setting == "Owner terms.own"
+    # What the training gives cannot be set.
+    with pytest.raises(ValueError, match="has no key 'seed'"):
+        parse_terms(dict(own=dict(settings, seed=1)), ["t"])
 
 
 def test_terms_of_several_teachers() -> None:
@@ -157,7 +193,11 @@ def test_terms_of_several_teachers() -> None:
             ValueError,
             r"terms.x has no key 'teacher_clasifier' \(did you mean 'teacher_classifier'\?\)",
         ),
-        (dict(x=dict(zzz=1)), ValueError, "terms.x has no key 'zzz'; it takes source, student"),
+        (
+            dict(x=dict(zzz=1)),
+            ValueError,
+            "terms.x has no key 'zzz'; it takes type, source, student",
+        ),
         (
             dict(x=dict(schedule=dict(begn=1))),
             ValueError,
@@ -165,6 +205,15 @@ def test_terms_of_several_teachers() -> None:
         ),
         (dict(x=dict(schedule=dict(begin=-1))), ValueError, "begin and ramp must be 0 or more"),
         (dict(x=dict(level=[])), ValueError, "terms.x.level is empty"),
+        (dict(x=dict(levels=[])), ValueError, r"terms.x.levels must be a list of levels, got \[\]"),
+        (dict(x=dict(levels=2)), ValueError, "terms.x.levels must be a list of levels, got 2"),
+        (dict(x=dict(levels=[0, 1], level=0)), ValueError, "terms.x: level .* exclude each other"),
+        (
+            dict(x=dict(levels=[0, 1], teacher_levels=[0])),
+            ValueError,
+            r"compared in pairs, got \[0, 1\] and \[0\]",
+        ),
+        (dict(x=dict(type="mmkd.Nothing")), ValueError, "terms.x.type: no class is registered"),
         (dict(x=dict(level=[1, 1])), ValueError, "two terms are called 'x_1'"),
         (dict(x=dict(level=[0, 1]), x_0={}), ValueError, "two terms are called 'x_0'"),
         (dict(x=dict(source="c")), ValueError, r"terms.x.source .* one of \['t'\], got 'c'"),

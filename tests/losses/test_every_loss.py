@@ -1,133 +1,164 @@
-"""What holds for every distance between samples [M, C]."""
+"""What holds for every loss that is registered."""
 
 from __future__ import annotations
+
+import pickle
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmkd.losses import (
-    CorrelationLogSumLoss,
-    DirectionAlignmentLoss,
-    HardDistillationLoss,
-    KDLoss,
-    L2Loss,
-    LogSumLoss,
-    MSELoss,
+from helpers.loss_examples import (
+    EXAMPLES,
+    Example,
+    needs_example,
+    registered_losses,
+    without_example,
 )
-from mmkd.registry import build_part
+from mmkd import losses
+from mmkd.losses import Loss, Takes
+from mmkd.registry import MODELS, build_part
 
-LOSSES = [
-    LogSumLoss(),
-    LogSumLoss(alpha=1.5),
-    LogSumLoss(alpha=2),
-    CorrelationLogSumLoss(),
-    CorrelationLogSumLoss(alpha=3),
-    DirectionAlignmentLoss(),
-    L2Loss(),
-    MSELoss(),
-    KDLoss(),
-    KDLoss(temperature=1),
-    HardDistillationLoss(),
-]
-every_loss = pytest.mark.parametrize(
-    "loss",
-    LOSSES,
-    ids=lambda loss: (
-        f"{type(loss).__name__}-{getattr(loss, 'alpha', getattr(loss, 'temperature', ''))}"
-    ),
-)
+every_loss = pytest.mark.parametrize("example", EXAMPLES, ids=str)
 
 
-def _pair(
-    m: int = 6, c: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64
-) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(m, c, generator=generator, dtype=torch.float64).to(dtype) for _ in "st"]
+def test_every_loss_has_an_example() -> None:
+    assert without_example(registered_losses()) == []
+    assert {type(each.loss) for each in EXAMPLES} == set(registered_losses())
+    # Found by the registry, whoever lists them or not.
+    assert {"LogSumLoss", "PKDLoss"} <= {each.__name__ for each in registered_losses()}
+
+
+def test_a_loss_that_needs_an_example_is_refused_without() -> None:
+    class Asking(Loss):
+        takes = Takes(targets=True)
+
+    class Built(Loss):
+        def __init__(self, bank: int) -> None: ...
+
+    class Plain(Loss): ...
+
+    assert without_example([Asking, Built, Plain]) == ["Asking", "Built"]
 
 
 @every_loss
-def test_gradient_is_the_derivative(loss: nn.Module) -> None:
-    student, teacher = _pair()
+def test_gradient_is_the_derivative(example: Example) -> None:
+    student, teacher = example.pair()
     inputs = (student.requires_grad_(), teacher.requires_grad_())
-    assert torch.autograd.gradcheck(loss, inputs)
+    assert torch.autograd.gradcheck(example, inputs)
 
 
 @every_loss
-def test_a_step_against_the_gradient_lowers_the_loss(loss: nn.Module) -> None:
-    student, teacher = _pair()
-    before = loss(student.requires_grad_(), teacher)
+def test_a_step_against_the_gradient_lowers_the_loss(example: Example) -> None:
+    student, teacher = example.pair()
+    before = example(student.requires_grad_(), teacher)
     (gradient,) = torch.autograd.grad(before, student)
-    assert loss(student - 1e-3 * gradient, teacher) < before
+    assert example(student - 1e-3 * gradient, teacher) < before
 
 
 @every_loss
-@given(m=st.integers(1, 9), c=st.integers(1, 9), seed=st.integers(0, 2**16))
-def test_order_of_samples_and_channels_does_not_matter(
-    loss: nn.Module, m: int, c: int, seed: int
-) -> None:
-    student, teacher = _pair(m, c, seed)
-    generator = torch.Generator().manual_seed(seed)
-    rows, columns = torch.randperm(m, generator=generator), torch.randperm(c, generator=generator)
-    permuted = loss(student[rows][:, columns], teacher[rows][:, columns])
-    torch.testing.assert_close(permuted, loss(student, teacher))
+@given(seed=st.integers(0, 2**16))
+def test_order_of_images_does_not_matter(example: Example, seed: int) -> None:
+    student, teacher = example.pair(seed)
+    order = torch.randperm(len(student), generator=torch.Generator().manual_seed(seed))
+    permuted = example(student[order], teacher[order], order)
+    torch.testing.assert_close(permuted, example(student, teacher))
+
+
+@every_loss
+@given(seed=st.integers(0, 2**16))
+def test_order_of_channels_does_not_matter(example: Example, seed: int) -> None:
+    student, teacher = example.pair(seed)
+    order = torch.randperm(student.shape[1], generator=torch.Generator().manual_seed(seed))
+    permuted, value = example(student[:, order], teacher[:, order]), example(student, teacher)
+    if example.mixes_channels:
+        assert torch.isfinite(permuted)
+        return
+    torch.testing.assert_close(permuted, value)
 
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_compared_in_float32(loss: nn.Module, dtype: torch.dtype) -> None:
-    student, teacher = _pair(dtype=dtype)
-    value = loss(student.requires_grad_(), teacher)
+def test_half_precision_is_compared_in_float32(example: Example, dtype: torch.dtype) -> None:
+    student, teacher = example.pair(dtype=dtype)
+    value = example(student.requires_grad_(), teacher)
     assert value.dtype == torch.float32
-    assert torch.equal(value, loss(student.float(), teacher.float()))
+    assert torch.equal(value, example(student.float(), teacher.float()))
     value.backward()
     assert student.grad is not None and student.grad.dtype == dtype
-    assert loss(*_pair()).dtype == torch.float64
+    assert example(*example.pair()).dtype == torch.float64
 
 
-@every_loss
-def test_autocast_changes_nothing(loss: nn.Module) -> None:
-    student, teacher = _pair(dtype=torch.float32)
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if not e.mixes_channels], ids=str)
+def test_autocast_changes_nothing(example: Example) -> None:
+    student, teacher = example.pair(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        value = loss(student, teacher)
-    assert torch.equal(value, loss(student, teacher))
+        value = example(student, teacher)
+    assert torch.equal(value, example(student, teacher))
 
 
 @every_loss
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (6, 1)])
-@pytest.mark.parametrize("fill", [0.0, 1.0])
-def test_equal_features_give_a_finite_value_and_gradient(
-    loss: nn.Module, shape: tuple[int, int], fill: float
-) -> None:
-    student = torch.full(shape, fill, requires_grad=True)
-    value = loss(student, torch.full(shape, fill))
+def test_the_largest_float16_features(example: Example) -> None:
+    student, teacher = (65504 * each.sign() for each in example.pair(dtype=torch.float16))
+    value = example(student.requires_grad_(), teacher)
     value.backward()
     assert torch.isfinite(value)
     assert torch.isfinite(student.grad).all()
 
 
 @every_loss
-def test_other_shapes_are_refused(loss: nn.Module) -> None:
-    with pytest.raises(ValueError, match=r"same shape, got \(2, 3\) and \(2, 4\)"):
-        loss(torch.zeros(2, 3), torch.zeros(2, 4))
-    with pytest.raises(ValueError, match=r"features are empty, \(0, 3\)"):
-        loss(torch.zeros(0, 3), torch.zeros(0, 3))
-
-
-@pytest.mark.parametrize("loss", [CorrelationLogSumLoss(), DirectionAlignmentLoss(), L2Loss()])
-def test_other_ranks_are_refused(loss: nn.Module) -> None:
-    with pytest.raises(ValueError, match=r"expected samples \[M, C\], got \(2, 3, 4\)"):
-        loss(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4))
+@pytest.mark.parametrize("images", [1, None])
+@pytest.mark.parametrize("fill", [0.0, 1.0])
+def test_equal_features_give_a_finite_value_and_gradient(
+    example: Example, images: int | None, fill: float
+) -> None:
+    student = torch.full(example.shape, fill)[:images].requires_grad_()
+    value = example(student, student.detach().clone())
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(student.grad).all()
 
 
 @every_loss
-def test_losses_have_neither_parameters_nor_state(loss: nn.Module) -> None:
-    assert not loss.state_dict()
-    assert not list(loss.parameters())
+def test_other_shapes_are_refused(example: Example) -> None:
+    student = torch.zeros(example.shape)
+    with pytest.raises(ValueError, match="same shape, got"):
+        example(student, torch.zeros(example.shape[0], example.shape[1] + 1, *example.shape[2:]))
+    with pytest.raises(ValueError, match="features are empty"):
+        example(student[:0], student[:0])
 
 
-@pytest.mark.parametrize("cls", dict.fromkeys(map(type, LOSSES)))
-def test_losses_are_built_from_their_config(cls: type[nn.Module]) -> None:
-    assert type(build_part(dict(type=f"mmkd.{cls.__name__}"))) is cls
+@every_loss
+def test_other_ranks_are_refused_where_the_form_matters(example: Example) -> None:
+    refused = {"samples": (2, 3, 4), "logits": (2, 3, 4, 5), "maps": (2, 3)}
+    names = {"samples": r"samples \[M, C\]", "logits": r"logits \[N, K\]", "maps": r"maps \[N, C"}
+    takes_any = {"LogSumLoss", "MSELoss", "SoftmaxRegressionLoss", "JointClassifierLoss"}
+    if type(example.loss).__name__ in takes_any:
+        return
+    features = torch.zeros(refused[example.loss.takes.form])
+    with pytest.raises(ValueError, match=f"expected {names[example.loss.takes.form]}.*, got"):
+        example(features, features)
+
+
+@every_loss
+def test_losses_have_neither_parameters_nor_state(example: Example) -> None:
+    assert not example.loss.state_dict()
+    assert not list(example.loss.parameters())
+
+
+@every_loss
+def test_losses_travel_to_other_processes(example: Example) -> None:
+    copy: Loss = pickle.loads(pickle.dumps(example.loss))
+    again = Example(copy, example.targets, example.mixes_channels)
+    pair: tuple[Tensor, Tensor] = example.pair()
+    assert torch.equal(again(*pair), example(*pair))
+
+
+@pytest.mark.parametrize("cls", registered_losses(), ids=lambda cls: cls.__name__)
+def test_losses_are_built_from_their_config(cls: type[Loss]) -> None:
+    assert MODELS.get(f"mmkd.{cls.__name__}") is cls
+    assert getattr(losses, cls.__name__) is cls
+    if not needs_example(cls):
+        assert type(build_part(dict(type=f"mmkd.{cls.__name__}"))) is cls

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmkd.losses import DirectionAlignmentLoss
-from mmkd.losses.l2 import L2Loss, MSELoss, l2, mse
+from mmkd.losses import DirectionAlignmentLoss, L2Loss, MSELoss
+from mmkd.losses.l2 import l2
+from mmkd.losses.mse import mse
 from mmkd.normalizers import L2Normalizer
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mmkd.losses import JointClassifierLoss, SoftmaxRegressionLoss
-from mmkd.losses.classifier_reuse import joint_classifier, softmax_regression
+from mmkd.losses.joint_classifier import joint_classifier
+from mmkd.losses.softmax_regression import softmax_regression
+from mmkd.targets import Targets
 
 seeds = st.integers(0, 2**16)
 counts = st.integers(1, 4)
@@ -52,6 +54,11 @@ def _cross_entropy(logits: list[list[float]], targets: list[list[float]]) -> flo
         logsum = max(row) + math.log(sum(math.exp(each - max(row)) for each in row))
         total += sum(y * (logsum - each) for y, each in zip(target, row, strict=True))
     return total / len(logits)
+
+
+def of_labels(labels: Tensor) -> Targets:
+    """Of a batch that shows these classes; its size in pixels does not matter."""
+    return Targets((1, 1), labels=labels)
 
 
 # SRRL
@@ -124,7 +131,7 @@ def test_joint_classifier_by_hand() -> None:
     apart = (2 - math.log(3)) ** 2 / 2
     for label, probability in ((0, 3 / 4), (1, 1 / 4)):
         loss = JointClassifierLoss(classifier, logit_weight=0.5)
-        value = loss(student, teacher, labels=torch.tensor([label]))
+        value = loss(student, teacher, targets=of_labels(torch.tensor([label])))
         assert value.item() == pytest.approx(-math.log(probability) + 0.5 * apart)
 
 
@@ -141,7 +148,8 @@ def test_joint_classifier_against_loops(
     expected = _cross_entropy(theirs, targets.tolist())
     expected += b * _mean_square(_logits(classifier, student), theirs)
     given_labels = targets if soft else labels
-    value = JointClassifierLoss(classifier, b)(student, teacher, labels=given_labels)
+    loss = JointClassifierLoss(classifier, b)
+    value = loss(student, teacher, targets=of_labels(given_labels))
     assert value.item() == pytest.approx(expected)
     assert torch.equal(value, joint_classifier(student, teacher, given_labels, classifier, b))
 
@@ -153,7 +161,7 @@ def test_joint_classifier_s_gradients_by_the_formula(seed: int) -> None:
     classifier = _classifier(3, 5, seed)
     labels = torch.tensor([0, 3, 3, 1])
     loss = JointClassifierLoss(classifier, logit_weight=2.0)
-    loss(student.requires_grad_(), teacher, labels=labels).backward()
+    loss(student.requires_grad_(), teacher, targets=of_labels(labels)).backward()
     weight, bias = (parameter.detach() for parameter in classifier.parameters())
     error = (teacher @ weight.T + bias).softmax(1) - torch.eye(5).double()[labels]
     difference = student.detach() - teacher
@@ -170,7 +178,7 @@ def test_one_hot_probabilities_are_labels() -> None:
     labels = torch.tensor([0, 4, 2, 2])
     hot = torch.eye(5, dtype=torch.float64)[labels]
     torch.testing.assert_close(
-        loss(student, teacher, labels=labels), loss(student, teacher, labels=hot)
+        *(loss(student, teacher, targets=of_labels(y)) for y in (labels, hot))
     )
 
 
@@ -183,7 +191,8 @@ def _loss(kind: str, classifier: nn.Linear, **settings: float) -> tuple[nn.Modul
     """A loss, and what it takes besides features of four samples."""
     if kind == "srrl":
         return SoftmaxRegressionLoss(classifier, **settings), {}
-    return JointClassifierLoss(classifier, **settings), dict(labels=torch.tensor([0, 1, 1, 0]))
+    targets = of_labels(torch.tensor([0, 1, 1, 0]))
+    return JointClassifierLoss(classifier, **settings), dict(targets=targets)
 
 
 @both
@@ -200,7 +209,7 @@ def test_order_of_samples_does_not_matter(kind: str, seed: int) -> None:
     loss, extra = _loss(kind, _classifier(3, 2))
     student, teacher = _random(2, 4, 3, seed=seed)
     order = torch.randperm(4, generator=torch.Generator().manual_seed(seed))
-    reordered = {key: value[order] for key, value in extra.items()}
+    reordered = {key: of_labels(value.labels[order]) for key, value in extra.items()}
     torch.testing.assert_close(
         loss(student[order], teacher[order], **reordered), loss(student, teacher, **extra)
     )

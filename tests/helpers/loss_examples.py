@@ -1,0 +1,128 @@
+"""Every registered loss on an example input.
+
+One that is built without arguments and takes no targets has one by itself; any other needs an entry
+in ``SPECIAL``, and the tests refuse it without.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mmkd.losses
+from mmkd.losses import (
+    CorrelationLogSumLoss,
+    CWDLoss,
+    JointClassifierLoss,
+    KDLoss,
+    LogSumLoss,
+    Loss,
+    SoftmaxRegressionLoss,
+)
+from mmkd.registry import MODELS
+from mmkd.targets import Targets
+
+__all__ = ["EXAMPLES", "Example", "needs_example", "registered_losses", "without_example"]
+
+SHAPES = {"samples": (6, 5), "logits": (6, 5), "maps": (3, 4, 3, 2)}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A loss, and inputs on which it can be tried.
+
+    Args:
+        loss: The loss.
+        targets: Gives what the images show, in the order of the images that is given.
+        mixes_channels: Whether the loss tells channels apart, as one with a classifier does.
+    """
+
+    loss: Loss
+    targets: Callable[[Tensor], Targets] | None = None
+    mixes_channels: bool = False
+
+    def __str__(self) -> str:
+        settings = [f"{k}={v}" for k, v in vars(self.loss).items() if isinstance(v, float)]
+        return "-".join([type(self.loss).__name__, *settings])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one side, at one level."""
+        return SHAPES[self.loss.takes.form]
+
+    def pair(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        """A student's and a teacher's feature, drawn from a normal distribution."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(2, *self.shape, generator=generator, dtype=torch.float64)
+        student, teacher = drawn.to(dtype)
+        return student, teacher
+
+    def __call__(self, student: Tensor, teacher: Tensor, order: Tensor | None = None) -> Tensor:
+        """The loss; with several levels, of the feature and its half at once.
+
+        Args:
+            order: Of the images, where the features were reordered.
+        """
+        sides: tuple[Any, Any] = (student, teacher)
+        if self.loss.takes.several_levels:
+            sides = ([student, student / 2], [teacher, teacher / 2])
+        if self.targets is None:
+            return self.loss(*sides)
+        images = torch.arange(len(student)) if order is None else order
+        return self.loss(*sides, targets=self.targets(images))
+
+
+def registered_losses() -> list[type[Loss]]:
+    """Those of the project, by the registry."""
+    MODELS.import_from_location()
+    found = (each for each in MODELS.module_dict.values() if inspect.isclass(each))
+    own = mmkd.losses.__name__
+    return [each for each in found if issubclass(each, Loss) and each.__module__.startswith(own)]
+
+
+def _labels(images: Tensor) -> Targets:
+    return Targets((8, 8), labels=images % 3)
+
+
+def _classifier() -> nn.Linear:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Linear(5, 3).double()
+
+
+SPECIAL: dict[type[Loss], list[Example]] = {
+    LogSumLoss: [Example(LogSumLoss(alpha=alpha)) for alpha in (4.0, 1.5, 2.0)],
+    CorrelationLogSumLoss: [Example(CorrelationLogSumLoss(alpha=alpha)) for alpha in (4.0, 3.0)],
+    KDLoss: [Example(KDLoss(temperature=t)) for t in (4.0, 1.0)],
+    CWDLoss: [Example(CWDLoss(temperature=t)) for t in (1.0, 4.0)],
+    SoftmaxRegressionLoss: [Example(SoftmaxRegressionLoss(_classifier()), mixes_channels=True)],
+    JointClassifierLoss: [
+        Example(JointClassifierLoss(_classifier()), targets=_labels, mixes_channels=True)
+    ],
+}
+
+
+def needs_example(loss: type[Loss]) -> bool:
+    """Whether the class alone does not tell how to try it."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(loss).parameters.values()
+    required = [p for p in parameters if p.default is p.empty and p.kind not in variadic]
+    return loss.takes.targets or bool(required)
+
+
+def without_example(losses: list[type[Loss]]) -> list[str]:
+    """Names of the losses that need an example and have none."""
+    return [each.__name__ for each in losses if needs_example(each) and each not in SPECIAL]
+
+
+EXAMPLES = [
+    example
+    for loss in registered_losses()
+    if loss in SPECIAL or not needs_example(loss)
+    for example in (SPECIAL.get(loss) or [Example(loss())])
+]
