@@ -116,5 +116,6 @@ class DistillSettings:
 def _check_name(where: str, name: str) -> None:
     if not re.fullmatch(r"[\w-]+", name) or hasattr(nn.ModuleDict(), name):
         raise InputError(
-            f"{where}: {name!r} cannot name a term: choose a plain word", setting=where
+            f"{where}: {name!r} cannot name a term: choose another name, a plain word",
+            setting=where,
         )

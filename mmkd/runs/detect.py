@@ -290,7 +290,7 @@ def _runner(config: Config) -> Iterator[Runner]:
 
 
 def _load(runner: Runner, source: CheckpointWeights, origin: Path) -> None:
-    from mmkd.teacher import load_weights
+    from mmkd.checkpoint import load_weights
 
     report = load_weights(runner.model, source)
     problems = [

@@ -253,18 +253,21 @@ def test_terms_fit_at_full_size(path: Path) -> None:
     models = {"student": config.model, "teacher": teacher_config(config).model}
     found = {
         side_of: features(
-            json.dumps(model), side, tuple(dict.fromkeys(getattr(t, side_of) for t in terms))
+            json.dumps(model),
+            side,
+            tuple(dict.fromkeys(getattr(t, side_of)[0].path for t in terms)),
         )
         for side_of, model in models.items()
     }
     generator = torch.Generator().manual_seed(0)
     for term in terms:
+        (ours,), (theirs,) = term.student, term.teacher
         pair = (
-            select(found["student"][term.student], term.student_level),
-            select(found["teacher"][term.teacher], term.teacher_level),
+            select(found["student"][ours.path], ours.level),
+            select(found["teacher"][theirs.path], theirs.level),
         )
         channels = [channels_of(feature) for feature in pair]
-        if term.student.startswith("head") and term.student != "head.connector":
+        if ours.path.startswith("head") and ours.path != "head.connector":
             assert channels == [classes, classes]
         else:
             assert channels == [narrowed if reuses else wide, narrowed]

@@ -344,7 +344,8 @@ def test_mixup(tmp_path: Path, teacher: dict, method: str) -> None:
         of_hook = distill_hook_of(runner)
         if method == "joint":
             of_hook.distillers["joint"].loss.register_forward_pre_hook(
-                lambda module, args, kwargs: taken.append(kwargs["labels"]), with_kwargs=True
+                lambda module, args, kwargs: taken.append(kwargs["targets"].labels),
+                with_kwargs=True,
             )
         (of_teacher,) = of_hook.teachers.values()
         of_teacher.model.register_forward_pre_hook(lambda m, args: inputs["t"].append(args[0]))
@@ -366,7 +367,7 @@ def test_class_indices_reach_the_loss_in_order(tmp_path: Path, teacher: dict) ->
 
     def watch(runner: Runner) -> None:
         distill_hook_of(runner).distillers["joint"].loss.register_forward_pre_hook(
-            lambda module, args, kwargs: taken.append(kwargs["labels"]), with_kwargs=True
+            lambda module, args, kwargs: taken.append(kwargs["targets"].labels), with_kwargs=True
         )
 
     settings = {"train_dataloader.sampler.shuffle": False, "train_cfg.max_epochs": 1}

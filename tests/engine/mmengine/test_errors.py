@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from helpers.toy import VALIDATION, Probe, distill, toy_config, train, write_teacher
 from mmkd import DistillHook
+from mmkd.errors import SettingError
 
 TEACHER = dict(config="teacher.py", checkpoint="teacher.pth")
 
@@ -125,7 +126,8 @@ def fail(
     config = toy_config(folder, **distill(teacher, terms), **settings)
     with pytest.raises(kind) as error:
         train(config, Probe(before_train=started))
-    assert type(error.value) is kind
+    assert isinstance(error.value, kind) and isinstance(error.value, SettingError)
+    assert error.value.setting and error.value.setting in str(error.value)
     return error
 
 

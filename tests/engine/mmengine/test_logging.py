@@ -79,9 +79,13 @@ def test_the_share_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = StepClock(torch.device("cpu"))
     assert clock.share is None
     for marks, share in (([0, 2, 5, 12], 3 / 12), ([20, 21, 23, 24, 28, 30], 6 / 10)):
-        calls = [clock.start_step]
-        calls += [clock.start_teacher, clock.stop_teacher] * (len(marks) // 2 - 1)
-        for call, mark in zip([*calls, clock.stop_step], marks, strict=True):
-            now = float(mark)
-            call()
+        first, *inner, last = map(float, marks)
+        now = first
+        clock.start_step()
+        for begin, end in zip(inner[::2], inner[1::2], strict=True):
+            now = begin
+            with clock.teacher():
+                now = end
+        now = last
+        clock.stop_step()
         assert clock.share == pytest.approx(share)

@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmkd.engine.frozen_teacher import FrozenTeacher
-from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.input_conversion import ImageFormat, InputConversion
 from mmkd.engine.mmengine.teacher import MMTeacher
 from mmkd.engine.teachers import ModuleTeacher, parse_teachers
 from mmkd.terms import Term
@@ -51,8 +51,8 @@ class WithBackbone(nn.Module):
         return self.head(self.backbone(images).mean(dim=(2, 3)))
 
 
-def term(name: str = "one", **taps: Any) -> Term:
-    return Term(name=name, source="teacher", **taps)
+def term(name: str = "one", **taps: str) -> Term:
+    return Term(name=name, source="teacher", **{side: (Tap(path),) for side, path in taps.items()})
 
 
 def images(seed: int = 0) -> Tensor:
@@ -151,7 +151,8 @@ def build(
     settings: dict, *terms: Term, student: ImageFormat | None = None, **more: Any
 ) -> tuple[FrozenTeacher, list[Term]]:
     teacher = parse_teachers("Owner", settings)["teacher"]
-    return teacher.build(terms or [term()], student or ImageFormat(), CPU, 16, **more)
+    blank = torch.zeros(1, 3, 16, 16)
+    return teacher.build(terms or [term()], student or ImageFormat(), blank, **more)
 
 
 def test_the_default_tap_is_the_module_itself() -> None:
@@ -342,11 +343,9 @@ def test_a_forward_pass_of_ones_own() -> None:
         return model(inputs + 1)
 
     def build(forward: Any) -> FrozenTeacher:
-        taps = {"Owner terms.one.teacher": "second"}
-        same = ImageFormat()
-        return FrozenTeacher(
-            WHERE, Net(), taps, same, same, device=CPU, probe_size=16, forward=forward
-        )
+        taps = [("Owner terms.one.teacher", "second")]
+        same = InputConversion(ImageFormat(), ImageFormat())
+        return FrozenTeacher(WHERE, Net(), taps, same, torch.zeros(1, 3, 16, 16), forward=forward)
 
     context = object()
     ours = build(forward).features(images(), context)

@@ -24,6 +24,7 @@ from helpers.toy import (
     toy_config,
     train,
 )
+from mmkd.terms import Tap
 
 CHANNELS = {"model.4": 48, "model.6": 96, "model.9": 192}
 
@@ -99,10 +100,11 @@ def test_its_images_are_rgb_between_0_and_1(run: Run) -> None:
 def test_taps_are_those_of_its_own_definition(run: Run) -> None:
     runner, watch, _ = run
     hook = distill_hook_of(runner)
-    assert {term.name: term.teacher for term in hook.terms} == dict(last="model.9", finer="model.6")
+    found = {term.name: term.teacher for term in hook.terms}
+    assert found == dict(last=(Tap("model.9"),), finer=(Tap("model.6"),))
     for term in hook.terms:
         distiller = hook.distillers[term.name]
-        assert distiller.teacher_channels == CHANNELS[term.teacher]
+        assert distiller.teacher_channels == CHANNELS[term.teacher[0].path]
         assert distiller.student_channels == 64
     layers = {name: count for name, count in watch.calls.items() if name.count(".") == 1}
     assert layers == {f"model.{index}": 3 for index in range(10)}

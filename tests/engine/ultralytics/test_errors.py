@@ -26,6 +26,7 @@ from helpers.yolo_toy import YOLOToy, attached, plain, read_checkpoint, read_res
 from mmkd.engine.ultralytics import DistillCallback, DistillTrainer, distilling
 from mmkd.engine.ultralytics import teacher as teacher_module
 from mmkd.engine.ultralytics import version as version_module
+from mmkd.errors import SettingError
 
 
 def check(error: pytest.ExceptionInfo, *parts: str) -> None:
@@ -113,7 +114,8 @@ def test_no_such_teacher(
     terms = dict(a=dict(source="good"), b=dict(source="bad")) if several else None
     with pytest.raises(kind) as error:
         attached(toy, teacher=teacher, terms=terms)
-    assert type(error.value) is kind
+    assert isinstance(error.value, kind) and isinstance(error.value, SettingError)
+    assert error.value.setting and error.value.setting in str(error.value)
     check(error, f"DistillCallback teacher{'.bad' if several else ''}: ", *parts)
 
 
@@ -186,7 +188,8 @@ def fail(toy: YOLOToy, model: YOLO, kind: type[Exception], **args: Any) -> pytes
 
     with pytest.raises(kind) as error:
         train(toy, model, on=dict(on_train_epoch_start=started), **args)
-    assert type(error.value) is kind
+    assert isinstance(error.value, kind) and isinstance(error.value, SettingError)
+    assert error.value.setting and error.value.setting in str(error.value)
     return error
 
 

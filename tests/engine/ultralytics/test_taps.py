@@ -24,6 +24,8 @@ from helpers.yolo_toy import (
     yolov5,
 )
 from mmkd.engine.ultralytics.teacher import backbone_outputs, resolve_tap
+from mmkd.errors import SettingError
+from mmkd.terms import Tap
 
 MODELS = Path(ultralytics.__file__).parent / "cfg" / "models"
 
@@ -89,23 +91,43 @@ def test_outputs_of_the_backbone(name: str) -> None:
     ],
 )
 def test_levels(level: int, path: str) -> None:
-    assert resolve_tap(detector("yolov5n"), "backbone", level) == (path, -1)
+    assert resolve_tap(detector("yolov5n"), Tap("backbone", level)) == Tap(path, -1)
 
 
 @pytest.mark.parametrize("level", [3, -4, "p3"])
 def test_a_level_out_of_range(level: Any) -> None:
     with pytest.raises(ValueError) as error:
-        resolve_tap(detector("yolov5n"), "backbone", level)
+        resolve_tap(detector("yolov5n"), Tap("backbone", level))
     for part in (f"level {level!r}", "3 outputs", "model.4, model.6, model.9"):
         assert part in str(error.value)
 
 
 def test_what_is_named_is_tapped() -> None:
     model = detector("yolov5n")
-    assert resolve_tap(model, "model.9.cv2", 0) == ("model.9.cv2", 0)
+    named = Tap("model.9.cv2", 0)
+    assert resolve_tap(model, named) == named
     # A model with a module of that name needs no definition.
     model.backbone = nn.Identity()
-    assert resolve_tap(model, "backbone", -2) == ("backbone", -2)
+    assert resolve_tap(model, Tap("backbone", -2)) == Tap("backbone", -2)
+
+
+@pytest.mark.parametrize("level", range(3))
+def test_levels_of_the_neck(level: int) -> None:
+    """In YOLOv5 the head reads the layers 17, 20 and 23, of stride 8, 16 and 32."""
+    model = detector("yolov5n")
+    found = resolve_tap(model, Tap("neck", level))
+    assert found == Tap(("model.17", "model.20", "model.23")[level], -1)
+    seen: list[Tensor] = []
+    model.get_submodule(found.path).register_forward_hook(lambda m, a, output: seen.append(output))
+    model(torch.zeros(1, 3, 64, 64))
+    assert [feature.shape[2] for feature in seen] == [64 // (8, 16, 32)[level]]
+    with pytest.raises(ValueError, match=r"level 3 was asked of a neck with 3 outputs: model\.17"):
+        resolve_tap(model, Tap("neck", 3))
+
+
+def test_a_model_without_a_neck() -> None:
+    with pytest.raises(ValueError, match=r"Sequential has no detection head .* instead of 'neck'"):
+        resolve_tap(nn.Sequential(nn.Conv2d(3, 4, 1)), Tap("neck"))
 
 
 def test_a_model_without_a_definition() -> None:
@@ -129,9 +151,9 @@ def pairs(trainer: Any) -> dict[str, tuple[str, int, str, int]]:
     for term in trainer.distillation.terms:
         distiller = trainer.distillation.distiller(term)
         found[term.name] = (
-            term.student,
+            term.student[0].path,
             distiller.student_channels,
-            term.teacher,
+            term.teacher[0].path,
             distiller.teacher_channels,
         )
     return found
@@ -228,7 +250,8 @@ def refuse(toy: YOLOToy, kind: type[Exception], v5: tuple[Path, Path], **term: A
     model = attached(toy, v5[0], dict(one=term), teacher=str(v5[1]))
     with pytest.raises(kind) as error:
         train(toy, model, on=dict(on_train_start=started))
-    assert type(error.value) is kind
+    assert isinstance(error.value, kind) and isinstance(error.value, SettingError)
+    assert error.value.setting and error.value.setting in str(error.value)
     return str(error.value)
 
 

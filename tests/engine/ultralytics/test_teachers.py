@@ -36,7 +36,7 @@ from helpers.yolo_toy import (
 from mmkd.engine import frozen_teacher
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, YOLOTeacher, backbone_outputs
-from mmkd.terms import Term
+from mmkd.terms import Tap, Term
 
 MODELS_FOLDER = Path(ultralytics.__file__).parent / "cfg" / "models"
 CPU = torch.device("cpu")
@@ -49,8 +49,11 @@ def images(size: int = SIZE) -> Tensor:
 
 def built(source: Any, *taps: str) -> FrozenTeacher:
     """A YOLO teacher without a training."""
-    terms = [Term(f"t{i}", "teacher", teacher=tap) for i, tap in enumerate(taps or ("backbone",))]
-    return YOLOTeacher("Owner teacher", source).build(terms, YOLO_FORMAT, CPU, SIZE)[0]
+    terms = [
+        Term(f"t{i}", "teacher", teacher=(Tap(tap),)) for i, tap in enumerate(taps or ("backbone",))
+    ]
+    blank = torch.zeros(1, 3, SIZE, SIZE)
+    return YOLOTeacher("Owner teacher", source).build(terms, YOLO_FORMAT, blank)[0]
 
 
 def started(toy: YOLOToy, teacher: Any, terms: Any = None) -> Any:
@@ -170,7 +173,8 @@ def test_an_mmdetection_detector_by_config(toy: YOLOToy, faster_rcnn: dict[str, 
     weights = torch.load(faster_rcnn["checkpoint"])["state_dict"]
     assert all(torch.equal(value, weights[k]) for k, value in teacher.model.state_dict().items())
     (term,) = trainer.distillation.terms
-    assert (term.student, term.teacher) == (backbone_outputs(trainer.model)[0], "backbone")
+    assert term.student == (Tap(backbone_outputs(trainer.model)[0]),)
+    assert term.teacher == (Tap("backbone"),)
 
 
 def distillers(trainer: Any) -> Any:
@@ -198,7 +202,7 @@ def test_an_mmdetection_backbone(toy: YOLOToy, mean: tuple, std: tuple, order: s
     trainer = distilled(toy, watch, teacher)
     same_images(watch, mean, std, order)
     (term,) = trainer.distillation.terms
-    assert (term.student, term.teacher) == (TAP, "")
+    assert (term.student, term.teacher) == ((Tap(TAP),), (Tap(""),))
     assert dict(distillers(trainer))["backbone"].teacher_channels == 64
     # The user's own module is as it was.
     assert module.training
