@@ -228,7 +228,7 @@ class Distillation:
             RuntimeError: With ``reason``, a term did not fire.
         """
         if self.factors and not self.fired:
-            raise TermError(f"{self.owner}: the terms {list(self.factors)} did not fire: {reason}")
+            raise TermError.at(self.owner, f"the terms {list(self.factors)} did not fire: {reason}")
 
     def measure(
         self,

@@ -30,6 +30,11 @@ class SettingError(Exception):
         super().__init__(message)
         self.setting = setting
 
+    @classmethod
+    def at(cls, setting: str, message: str) -> SettingError:
+        """Of a setting, which the message begins with."""
+        return cls(f"{setting}: {message}", setting=setting)
+
 
 class InputError(SettingError, ValueError):
     """A value or a file that cannot be used."""
@@ -72,7 +77,7 @@ def naming(setting: str) -> Iterator[None]:
         if isinstance(error, SettingError) and error.setting is not None:
             raise
         kind = next(own for base, own in _KINDS.items() if isinstance(error, base))
-        raise kind(f"{setting}: {error}", setting=setting) from error
+        raise kind.at(setting, str(error)) from error
 
 
 def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:

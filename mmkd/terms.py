@@ -138,7 +138,7 @@ def parse_terms(
             f"{where} must be a dict of name=dict(...), got {terms!r}", setting=where
         )
     if not terms:
-        raise InputError(f"{where} is empty: leave it out for the default term", setting=where)
+        raise InputError.at(f"{where} is empty", "leave it out for the default term")
     parsed = [
         term
         for name, settings in terms.items()
@@ -147,9 +147,8 @@ def parse_terms(
     names = [term.name for term in parsed]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(
-                f"{where}: two terms are called {name!r}: rename one, or drop a repeated level",
-                setting=where,
+            raise InputError.at(
+                where, f"two terms are called {name!r}: rename one, or drop a repeated level"
             )
     return parsed
 
@@ -223,9 +222,8 @@ def _several(where: str, settings: Mapping[str, Any]) -> list[list[int | str]] |
         return None
     single = [key for key in ("level", "student_level", "teacher_level") if key in settings]
     if single:
-        raise InputError(
-            f"{where}: {single[0]} (a term each) and levels (one term of all) exclude each other",
-            setting=where,
+        raise InputError.at(
+            where, f"{single[0]} (a term each) and levels (one term of all) exclude each other"
         )
     found = [settings.get(f"{side}_levels", settings.get("levels")) for side in _SIDES]
     for levels in found:
@@ -235,9 +233,9 @@ def _several(where: str, settings: Mapping[str, Any]) -> list[list[int | str]] |
                 setting=f"{where}.levels",
             )
     if len(found[0]) != len(found[1]):
-        raise InputError(
-            f"{where}: student_levels and teacher_levels are compared in pairs, got {found[0]} and "
+        raise InputError.at(
+            where,
+            f"student_levels and teacher_levels are compared in pairs, got {found[0]} and "
             f"{found[1]}",
-            setting=where,
         )
     return [list(levels) for levels in found]

@@ -31,12 +31,15 @@ def parse_inherit(owner: str, inherit: Any, sources: int) -> dict[str, str]:
     if not isinstance(inherit, Mapping) or not all(
         isinstance(path, str) for pair in inherit.items() for path in pair
     ):
-        raise InputTypeError(
-            f"{owner} inherit: expected a dict of student module to teacher module, such as "
-            f"{{'head.fc': 'head.fc'}}, got {inherit!r}"
+        raise InputTypeError.at(
+            f"{owner} inherit",
+            f"expected a dict of student module to teacher module, such as "
+            f"{{'head.fc': 'head.fc'}}, got {inherit!r}",
         )
     if sources > 1:
-        raise InputError(f"{owner} inherit: weights come from one teacher, and {sources} are given")
+        raise InputError.at(
+            f"{owner} inherit", f"weights come from one teacher, and {sources} are given"
+        )
     return dict(inherit)
 
 

@@ -179,10 +179,11 @@ class PlainDistillation:
     def _check_loss_was_called(self) -> None:
         if self._waits_for_loss:
             self._waits_for_loss = False
-            raise TermError(
-                f"{_OWNER}: the student ran in training mode, and no distillation.loss(images) "
+            raise TermError.at(
+                _OWNER,
+                "the student ran in training mode, and no distillation.loss(images) "
                 "followed, so that this batch was trained without distillation: call it after each "
-                "forward pass, or pass images that nothing is learned from under torch.no_grad()"
+                "forward pass, or pass images that nothing is learned from under torch.no_grad()",
             )
 
     def _watch_optimizers(self) -> Callable[[], None]:
@@ -202,10 +203,11 @@ class PlainDistillation:
 
         def check() -> None:
             if has_stepped == [True, False]:
-                raise TermError(
-                    f"{_OWNER}: an optimizer has stepped the student's parameters and none the "
+                raise TermError.at(
+                    _OWNER,
+                    "an optimizer has stepped the student's parameters and none the "
                     "projectors', which would stay at random: give it "
-                    "[*student.parameters(), *distillation.parameters()]"
+                    "[*student.parameters(), *distillation.parameters()]",
                 )
 
         handle = register_optimizer_step_post_hook(note)
@@ -237,9 +239,10 @@ class PlainDistillation:
         self._waits_for_loss = False
         self.measured = {}
         if distillation.factors and not distillation.fired:
-            raise TermError(
-                f"{_OWNER}: loss() follows a forward pass of the student in training mode, inside "
-                "the with block; there was none since the last"
+            raise TermError.at(
+                _OWNER,
+                "loss() follows a forward pass of the student in training mode, inside "
+                "the with block; there was none since the last",
             )
         inputs, sizes = images, None
         if self._batch is not None:
@@ -247,7 +250,7 @@ class PlainDistillation:
             targets = targets or self._batch.targets
         if not isinstance(inputs, Tensor):
             found = type(images).__name__
-            raise InputError(f"{_OWNER}: images must be [N, 3, H, W], got a {found}")
+            raise InputError.at(_OWNER, f"images must be [N, 3, H, W], got a {found}")
         if distillation.fired:
             self.measured = distillation.measure(inputs, sizes, targets)
         # Whatever comes next belongs to another forward pass.
@@ -268,9 +271,8 @@ def _epoch_length(terms: Sequence[Term], iterations_per_epoch: int | None) -> in
         schedule = term.schedule
         if schedule.by_epoch and (schedule.begin or schedule.ramp or schedule.end is not None):
             where = f"{_OWNER} {term.key}.schedule"
-            raise InputError(
-                f"{where} counts epochs, whose length is not known: give iterations_per_epoch, or "
-                "by_epoch=False",
-                setting=where,
+            raise InputError.at(
+                where,
+                "it counts epochs, whose length is not known: give iterations_per_epoch, or by_epoch=False",
             )
     return 1

@@ -66,7 +66,7 @@ class DistillSettings:
         for name in teachers:
             if not any(term.source == name for term in parsed):
                 where = f"{owner} teacher.{name}"
-                raise InputError(f"{where}: no term has source={name!r}", setting=where)
+                raise InputError.at(where, f"no term has source={name!r}")
         return cls(owner, teachers, tuple(parsed), probe_size)
 
     def blank(self, device: torch.device) -> Tensor:
@@ -115,7 +115,6 @@ class DistillSettings:
 
 def _check_name(where: str, name: str) -> None:
     if not re.fullmatch(r"[\w-]+", name) or hasattr(nn.ModuleDict(), name):
-        raise InputError(
-            f"{where}: {name!r} cannot name a term: choose another name, a plain word",
-            setting=where,
+        raise InputError.at(
+            where, f"{name!r} cannot name a term: choose another name, a plain word"
         )

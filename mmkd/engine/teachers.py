@@ -160,9 +160,10 @@ def parse_images(where: str, settings: Mapping[str, Any]) -> ImageFormat:
     except (TypeError, ValueError):
         mean = std = ()
     if len(mean) != 3 or len(std) != 3 or not all(std):
-        raise InputError(
-            f"{where}: mean and std must hold 3 values each, of 0 to 255 images, and those of "
-            f"std must not be 0, got {given}"
+        raise InputError.at(
+            where,
+            f"mean and std must hold 3 values each, of 0 to 255 images, and those of "
+            f"std must not be 0, got {given}",
         )
     return ImageFormat(mean=mean, std=std, swapped=order == "rgb")
 
@@ -198,10 +199,10 @@ def parse_teachers(owner: str, teacher: Any) -> dict[str, TeacherSettings]:
     """
     where = f"{owner} teacher"
     if not isinstance(teacher, Mapping) or not teacher:
-        raise InputTypeError(
-            f"{where}: expected dict(config=..., checkpoint=...), dict(yolo=...) or "
+        raise InputTypeError.at(
+            where,
+            f"expected dict(config=..., checkpoint=...), dict(yolo=...) or "
             f"dict(module=...), got {teacher!r}",
-            setting=where,
         )
     are_dicts = all(isinstance(v, Mapping) for v in teacher.values())
     if not are_dicts or set(teacher) & set(FAMILIES):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mmkd.analysis import classifier_distance, pearson_correlation
 from mmkd.checkpoint import read_weights
-from mmkd.errors import naming
+from mmkd.errors import InputError, TermError, naming
 from mmkd.features import find_module
 from mmkd.registry import HOOKS
 
@@ -75,9 +75,9 @@ class ClassifierAlignmentHook(Hook):
         allow_pickle: bool = False,
     ) -> None:
         if not isinstance(begin, int) or begin < 0:
-            raise ValueError(
-                f"ClassifierAlignmentHook begin: expected a number of epochs, 0 or more, "
-                f"got {begin!r}"
+            raise InputError.at(
+                "ClassifierAlignmentHook begin",
+                f"expected a number of epochs, 0 or more, got {begin!r}",
             )
         self._checkpoint, self._allow_pickle = checkpoint, allow_pickle
         self._student_path, self._teacher_path = student, teacher
@@ -91,11 +91,14 @@ class ClassifierAlignmentHook(Hook):
         if not isinstance(runner.optim_wrapper, OptimWrapper) or self._weight is not None:
             return
         if sum(isinstance(hook, ClassifierAlignmentHook) for hook in runner.hooks) > 1:
-            raise ValueError("ClassifierAlignmentHook: custom_hooks holds several, expected one")
+            raise InputError.at(
+                "ClassifierAlignmentHook", "custom_hooks holds several, expected one"
+            )
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            raise ValueError(
-                f"ClassifierAlignmentHook: train_cfg is a {type(runner.train_loop).__name__}, but "
-                "the hook compares epochs: use EpochBasedTrainLoop (by_epoch=True)"
+            raise InputError.at(
+                "ClassifierAlignmentHook",
+                f"train_cfg is a {type(runner.train_loop).__name__}, but "
+                "the hook compares epochs: use EpochBasedTrainLoop (by_epoch=True)",
             )
         with naming("ClassifierAlignmentHook student"):
             student = self._student_weight(runner)
@@ -132,9 +135,10 @@ class ClassifierAlignmentHook(Hook):
         """Measures and logs; runs before the checkpoint is saved."""
         assert self._weight is not None
         if not self._objectives:
-            raise RuntimeError(
-                "ClassifierAlignmentHook: the model was trained without a call of its "
-                "forward(mode='loss'), which is where the hook sees the losses"
+            raise TermError.at(
+                "ClassifierAlignmentHook",
+                "the model was trained without a call of its "
+                "forward(mode='loss'), which is where the hook sees the losses",
             )
         series = self._series
         series["epoch"].append(runner.epoch)
@@ -169,10 +173,11 @@ class ClassifierAlignmentHook(Hook):
         if CHECKPOINT_KEY in checkpoint:
             self._series = {key: list(v) for key, v in checkpoint[CHECKPOINT_KEY].items()}
         elif done > self._begin:
-            raise ValueError(
-                f"ClassifierAlignmentHook: the checkpoint to resume from, of epoch {done}, was "
+            raise InputError.at(
+                "ClassifierAlignmentHook",
+                f"the checkpoint to resume from, of epoch {done}, was "
                 f"written without the hook, so the epochs from begin={self._begin} on are missing: "
-                f"set begin={done}, or remove the hook"
+                f"set begin={done}, or remove the hook",
             )
 
     def _student_weight(self, runner: Runner) -> Tensor:

@@ -112,9 +112,13 @@ class DistillHook(Hook):
         if not is_training or self._distillation is not None:
             return
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
-            raise ValueError("DistillHook: optim_wrapper holds several optimizers, expected one")
+            raise InputError.at(
+                "DistillHook", "optim_wrapper holds several optimizers, expected one"
+            )
         if sum(isinstance(hook, DistillHook) for hook in runner.hooks) > 1:
-            raise ValueError("DistillHook: custom_hooks holds several, expected one with all terms")
+            raise InputError.at(
+                "DistillHook", "custom_hooks holds several, expected one with all terms"
+            )
         self._student = runner.model.module if is_model_wrapper(runner.model) else runner.model
         device = next(self._student.parameters()).device
         self._distillation = distillation = self._settings.build(
@@ -138,9 +142,10 @@ class DistillHook(Hook):
         for name, module in self._student.named_modules():
             path = f"{name}.fc"
             if getattr(module, "freeze_classifier", False) and path not in self._inherit:
-                raise ValueError(
-                    f"DistillHook inherit: the student's {path} is frozen, so it needs the weights "
-                    f"of the teacher's classifier: inherit={{{path!r}: 'head.fc'}}"
+                raise InputError.at(
+                    "DistillHook inherit",
+                    f"the student's {path} is frozen, so it needs the weights "
+                    f"of the teacher's classifier: inherit={{{path!r}: 'head.fc'}}",
                 )
 
     def before_train(self, runner: Runner) -> None:
@@ -251,10 +256,11 @@ class DistillHook(Hook):
         if self.distillers is None or not runner._resume:
             return
         if CHECKPOINT_KEY not in checkpoint:
-            raise ValueError(
-                "DistillHook: the checkpoint to resume from was written without distillation, "
+            raise InputError.at(
+                "DistillHook",
+                "the checkpoint to resume from was written without distillation, "
                 "so it holds no projectors: start from its weights with load_from instead of "
-                "resume, or remove the hook"
+                "resume, or remove the hook",
             )
         self._is_resumed = True
         state = checkpoint[CHECKPOINT_KEY]
@@ -286,20 +292,21 @@ def _check_last_batch(runner: Runner, term: Term) -> None:
     if runner.world_size > 1 or loader.drop_last or (loader.batch_size or 1) < 2:
         return
     if isinstance(loader.sampler, DefaultSampler) and len(loader.sampler) % loader.batch_size == 1:
-        raise ValueError(
-            f"DistillHook {term.key}.view: 'global' takes one sample an image, and the last batch "
+        raise InputError.at(
+            f"DistillHook {term.key}.view",
+            f"'global' takes one sample an image, and the last batch "
             f"of an epoch holds 1 of {len(loader.sampler)} images, too few for BatchNormalizer: "
-            "set train_dataloader.drop_last=True, another batch_size, or view='dense'"
+            "set train_dataloader.drop_last=True, another batch_size, or view='dense'",
         )
 
 
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if "loss" in name:
-            raise InputError(
-                f"DistillHook terms: {name!r} contains 'loss', so what is only logged under it "
+            raise InputError.at(
+                "DistillHook terms",
+                f"{name!r} contains 'loss', so what is only logged under it "
                 "would enter the objective (MMEngine adds up every such key): choose another name",
-                setting="DistillHook terms",
             )
 
 

@@ -10,6 +10,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.runner import Runner
 from torch import nn
 
+from mmkd.errors import InputError
+
 __all__ = ["add_distillers"]
 
 
@@ -35,9 +37,10 @@ def add_distillers(runner: Runner, distillers: Iterable[nn.Module]) -> None:
     has_schedulers = bool(runner.param_schedulers)
     schedulers = runner.cfg.get("param_scheduler")
     if has_schedulers and schedulers is None:
-        raise ValueError(
-            "DistillHook: param_scheduler is missing from the Runner's cfg, so the projectors "
-            "cannot join its schedules: make the Runner with Runner.from_cfg(cfg)"
+        raise InputError.at(
+            "DistillHook",
+            "param_scheduler is missing from the Runner's cfg, so the projectors "
+            "cannot join its schedules: make the Runner with Runner.from_cfg(cfg)",
         )
     # A scheduler copies every group's value when it is built, and has already set the first
     # one: the groups go back to where they were, and the schedulers are built again.

@@ -51,12 +51,12 @@ class MMTeacher:
         """
         check_keys(where, settings, _KEYS)
         if ("config" in settings) == ("model" in settings):
-            raise InputError(f"{where}: give either 'config' or 'model'", setting=where)
+            raise InputError.at(where, "give either 'config' or 'model'")
         if not settings.get("checkpoint"):
-            raise InputError(
-                f"{where}.checkpoint is missing: a teacher without trained weights "
+            raise InputError.at(
+                f"{where}.checkpoint",
+                "it is missing: a teacher without trained weights "
                 "has nothing to teach. Give the .pth or .safetensors file of its weights.",
-                setting=f"{where}.checkpoint",
             )
         return cls(where=where, **settings)
 
@@ -64,10 +64,9 @@ class MMTeacher:
         """See :class:`mmkd.engine.teachers.TeacherSettings`."""
         # An address is read when the training begins.
         if "://" not in self.checkpoint and not Path(self.checkpoint).expanduser().is_file():
-            raise MissingFileError(
-                f"{self.where}.checkpoint: no such file: {self.checkpoint}. Train the teacher "
-                "first, or name another file",
-                setting=f"{self.where}.checkpoint",
+            raise MissingFileError.at(
+                f"{self.where}.checkpoint",
+                f"no such file: {self.checkpoint}. Train the teacher first, or name another file",
             )
 
     def build(
@@ -106,7 +105,7 @@ class MMTeacher:
             config = _read_config(self.config)
         if "model" not in config:
             where = f"{self.where}.config"
-            raise InputError(f"{where}: {self.config} defines no model", setting=where)
+            raise InputError.at(where, f"{self.config} defines no model")
         current = DefaultScope.get_current_instance()
         scope = config.get("default_scope") or (current.scope_name if current else "mmengine")
         # Where it stands beside the model, as in MMPretrain's configs, the Runner puts it in.

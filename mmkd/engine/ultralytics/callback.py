@@ -15,6 +15,7 @@ from ultralytics.nn.tasks import DetectionModel
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import FAMILIES, TeacherSettings
 from mmkd.engine.ultralytics.trainer import OWNER, Attached, DistillTrainer, distilling
+from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.terms import Term
 
 __all__ = ["DistillCallback"]
@@ -77,14 +78,18 @@ class DistillCallback(Attached):
             FileNotFoundError: The teacher's file does not exist.
         """
         if not isinstance(model, Model) or model.task != "detect":
-            raise TypeError(f"{OWNER}.attach: expected a YOLO detector, got {_describe(model)}")
+            raise InputTypeError.at(
+                f"{OWNER}.attach", f"expected a YOLO detector, got {_describe(model)}"
+            )
         # RT-DETR, YOLO-World and YOLOE come with trainers of their own.
         if model.task_map["detect"]["trainer"] is not DetectionTrainer:
-            raise TypeError(
-                f"{OWNER}.attach: expected a YOLO detector, got {type(model.model).__name__}"
+            raise InputTypeError.at(
+                f"{OWNER}.attach", f"expected a YOLO detector, got {type(model.model).__name__}"
             )
         if "train" in vars(model):
-            raise ValueError(f"{OWNER}.attach: this model has a distillation attached: detach it")
+            raise InputError.at(
+                f"{OWNER}.attach", "this model has a distillation attached: detach it"
+            )
         for settings in self.teachers.values():
             settings.check()
         # Ultralytics hands its callbacks on to the processes it starts: so the settings travel.
@@ -105,9 +110,10 @@ def _train(model: Model, trainer: type | None = None, **kwargs: Any) -> Any:
 
 
 def _refuse_to_tune(*args: Any, **kwargs: Any) -> None:
-    raise RuntimeError(
-        f"{OWNER}: model.tune() trains in new processes, which would not distil: tune before "
-        "attaching, or call model.train() with each setting"
+    raise TermError.at(
+        OWNER,
+        "model.tune() trains in new processes, which would not distil: tune before "
+        "attaching, or call model.train() with each setting",
     )
 
 

@@ -15,6 +15,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from mmkd.distillation import Distillation
 from mmkd.engine.random_state import random_state, set_random_state
+from mmkd.errors import InputError
 
 __all__ = ["CHECKPOINT_KEY", "ExactResume"]
 
@@ -111,10 +112,11 @@ class ExactResume(DetectionTrainer):
         if ckpt is None or not self.resume:
             return
         if CHECKPOINT_KEY not in ckpt:
-            raise ValueError(
-                f"DistillCallback: {self.args.model} holds no state of a distillation. Resume from "
+            raise InputError.at(
+                "DistillCallback",
+                f"{self.args.model} holds no state of a distillation. Resume from "
                 "the last.pt of an interrupted distilled run; or start a new run from these "
-                "weights, without resume"
+                "weights, without resume",
             )
         super().resume_training(ckpt)
         self._resumed = state = ckpt[CHECKPOINT_KEY]

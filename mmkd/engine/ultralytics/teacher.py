@@ -118,19 +118,17 @@ class YOLOTeacher:
             return
         file = Path(str(self.source)).expanduser()
         if file.suffix in (".yaml", ".yml"):
-            raise InputError(
-                f"{self.where}: {file} defines a model without trained weights, which has "
+            raise InputError.at(
+                self.where,
+                f"{file} defines a model without trained weights, which has "
                 "nothing to teach. Give a trained .pt file.",
-                setting=self.where,
             )
         if file.suffix != ".pt":
-            raise InputError(
-                f"{self.where}: expected a .pt file of Ultralytics', got {file}", setting=self.where
-            )
+            raise InputError.at(self.where, f"expected a .pt file of Ultralytics', got {file}")
         if file.is_file() or str(self.source).startswith(("http://", "https://")):
             return
         if check_yolov5u_filename(file.name, verbose=False) not in GITHUB_ASSETS_NAMES:
-            raise MissingFileError(f"{self.where}: no such file: {self.source}", setting=self.where)
+            raise MissingFileError.at(self.where, f"no such file: {self.source}")
 
     def build(
         self,
@@ -142,10 +140,11 @@ class YOLOTeacher:
         """See :class:`mmkd.engine.teachers.TeacherSettings`."""
         model, origin = self._load()
         if not isinstance(model, DetectionModel):
-            raise ValueError(
-                f"{self.where}: expected a detector, found {type(model).__name__} "
+            raise InputError.at(
+                self.where,
+                f"expected a detector, found {type(model).__name__} "
                 f"(task {getattr(model, 'task', 'unknown')!r}) in {origin}. Give a detector's "
-                "checkpoint, or another network as dict(module=...)."
+                "checkpoint, or another network as dict(module=...).",
             )
         resolved = [self._resolved(term, model) for term in terms]
         taps = taps_of(self.where, resolved)
@@ -185,11 +184,12 @@ class YOLOTeacher:
                 model, _ = load_checkpoint(str(self.source))
                 file = Path(model.pt_path)
         except FileNotFoundError as error:
-            raise MissingFileError(f"{self.where}: {error}", setting=self.where) from error
+            raise MissingFileError.at(self.where, f"{error}") from error
         except Exception as error:  # A file of another kind fails in any way.
-            raise ValueError(
-                f"{self.where}: {self.source} is no checkpoint of Ultralytics' that can be loaded, "
-                f"or could not be downloaded: {error}"
+            raise InputError.at(
+                self.where,
+                f"{self.source} is no checkpoint of Ultralytics' that can be loaded, "
+                f"or could not be downloaded: {error}",
             ) from error
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         return model, f"{file} (sha256 {digest})"

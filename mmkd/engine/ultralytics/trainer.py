@@ -22,6 +22,7 @@ from mmkd.engine.step_clock import StepClock
 from mmkd.engine.ultralytics.resume import ExactResume
 from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, resolve_tap
+from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.terms import Term
 
 __all__ = ["OWNER", "Attached", "DistillTrainer", "distilling"]
@@ -50,10 +51,11 @@ class Attached:
         """
         if not isinstance(trainer, DistillTrainer):
             name = type(trainer).__name__
-            raise RuntimeError(
-                f"{OWNER}: {name} would train without distillation. Train with model.train() of "
+            raise TermError.at(
+                OWNER,
+                f"{name} would train without distillation. Train with model.train() of "
                 "the model that was attached, or make the trainer from "
-                f"mmkd.engine.ultralytics.distilling({name})."
+                f"mmkd.engine.ultralytics.distilling({name}).",
             )
 
 
@@ -74,9 +76,9 @@ class DistillTrainer(ExactResume):
         super().__init__(cfg, overrides, _callbacks)
         self._settings = _settings_of(self)
         if self.args.distill_model is not None:
-            raise ValueError(f"{OWNER}: distill_model asks for a second distillation: leave it out")
+            raise InputError.at(OWNER, "distill_model asks for a second distillation: leave it out")
         if self.args.compile:
-            raise ValueError(f"{OWNER}: compile is not supported: leave it out")
+            raise InputError.at(OWNER, "compile is not supported: leave it out")
         if self.ddp:
             _check_travels(self.callbacks)
             return
@@ -283,7 +285,7 @@ def distilling(trainer: type[DetectionTrainer]) -> type[DetectionTrainer]:
         TypeError: Another class.
     """
     if not isinstance(trainer, type) or not issubclass(trainer, DetectionTrainer):
-        raise TypeError(f"{OWNER}: expected a DetectionTrainer as trainer, got {trainer!r}")
+        raise InputTypeError.at(OWNER, f"expected a DetectionTrainer as trainer, got {trainer!r}")
     if issubclass(DistillTrainer, trainer):
         return DistillTrainer
     if issubclass(trainer, DistillTrainer):
@@ -306,9 +308,10 @@ def _settings_of(trainer: DetectionTrainer) -> DistillSettings:
             owner = getattr(function, "__self__", None)
             if isinstance(owner, Attached):
                 return owner.settings
-    raise RuntimeError(
-        f"{OWNER}: {type(trainer).__name__} has no DistillCallback among its callbacks, so it "
-        "does not know what to distil: attach one to the model, and train with model.train()"
+    raise TermError.at(
+        OWNER,
+        f"{type(trainer).__name__} has no DistillCallback among its callbacks, so it "
+        "does not know what to distil: attach one to the model, and train with model.train()",
     )
 
 
@@ -319,7 +322,8 @@ def _check_travels(callbacks: dict) -> None:
     try:
         cloudpickle.dumps(callbacks)
     except Exception as error:  # Anything can be unpicklable in its own way.
-        raise RuntimeError(
-            f"{OWNER}: for several GPUs, Ultralytics starts new processes, and these settings "
-            f"cannot be handed to them ({error}): give the teacher as a file, or train on one GPU"
+        raise TermError.at(
+            OWNER,
+            f"for several GPUs, Ultralytics starts new processes, and these settings "
+            f"cannot be handed to them ({error}): give the teacher as a file, or train on one GPU",
         ) from error

@@ -13,7 +13,7 @@ from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.input_conversion import ImageFormat, InputConversion
 from mmkd.engine.mmengine.teacher import MMTeacher
 from mmkd.engine.teachers import ModuleTeacher, parse_teachers
-from mmkd.terms import Term
+from mmkd.terms import Tap, Term
 
 CPU = torch.device("cpu")
 WHERE = "Owner teacher"

@@ -33,7 +33,6 @@ from helpers.yolo_toy import (
     write_teacher,
     yolov5,
 )
-from mmkd.engine import frozen_teacher
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, YOLOTeacher, backbone_outputs
 from mmkd.terms import Tap, Term
@@ -278,15 +277,13 @@ def test_the_file_that_is_named_is_the_one_that_is_loaded(
     write_teacher(definition, seed=1).rename(tmp_path / "yolov5m.pt")
     write_teacher(definition, seed=2).rename(tmp_path / "yolov5mu.pt")
     digest = hashlib.sha256((tmp_path / "yolov5m.pt").read_bytes()).hexdigest()
-    logged: list[str] = []
-    monkeypatch.setattr(frozen_teacher, "print_log", lambda text, **kwargs: logged.append(text))
     monkeypatch.chdir(tmp_path)
     teacher = built("yolov5m.pt")
     expected = own_output(read_checkpoint(tmp_path / "yolov5m.pt")["model"].float(), TAP, images())
     decoy = own_output(read_checkpoint(tmp_path / "yolov5mu.pt")["model"].float(), TAP, images())
     assert close(teacher.features(images())[TAP], expected)
     assert not close(teacher.features(images())[TAP], decoy)
-    assert f"DetectionModel of 2 classes from yolov5m.pt (sha256 {digest})" in logged[0]
+    assert f"DetectionModel of 2 classes from yolov5m.pt (sha256 {digest})" in teacher.introduction
 
 
 # Its BatchNorm is folded ------------------------------------------------------------------
