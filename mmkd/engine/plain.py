@@ -115,7 +115,7 @@ class PlainDistillation:
         self.measured: dict[str, Measured] = {}
         self.iteration = 0
         self._batch: torchvision_detectors.Batch | None = None
-        self._waits_for_loss = False
+        self._has_run = False
         self._handles: list[Any] = []
         self._check_optimizer: Callable[[], None] = _nothing
 
@@ -161,9 +161,13 @@ class PlainDistillation:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._distillation.detach()
-        if kind is None:
-            self._check_loss_was_called()
+        try:
+            if kind is None:
+                self._check_loss_was_called()
+        finally:
+            self._distillation.release()
+            self._distillation.detach()
+            self._has_run = False
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         if not module.training or not torch.is_grad_enabled():
@@ -171,14 +175,14 @@ class PlainDistillation:
         self._check_loss_was_called()
         self._distillation.begin(self.iteration, self._epoch)
         self._distillation.arm()
-        self._waits_for_loss = self._distillation.fired
+        self._has_run = True
 
     def _after_transform(self, module: nn.Module, args: Any, output: Any) -> None:
         self._batch = torchvision_detectors.Batch.of(output)
 
     def _check_loss_was_called(self) -> None:
-        if self._waits_for_loss:
-            self._waits_for_loss = False
+        if self._has_run and self._distillation.fired:
+            self._has_run = False
             raise TermError.at(
                 _OWNER,
                 "the student ran in training mode, and no distillation.loss(images) "
@@ -236,14 +240,14 @@ class PlainDistillation:
         """
         distillation = self._distillation
         self._check_optimizer()
-        self._waits_for_loss = False
         self.measured = {}
-        if distillation.factors and not distillation.fired:
+        if not self._has_run:
             raise TermError.at(
                 _OWNER,
                 "loss() follows a forward pass of the student in training mode, inside "
                 "the with block; there was none since the last",
             )
+        self._has_run = False
         inputs, sizes = images, None
         if self._batch is not None:
             inputs, sizes = self._batch.images, self._batch.sizes
@@ -273,6 +277,7 @@ def _epoch_length(terms: Sequence[Term], iterations_per_epoch: int | None) -> in
             where = f"{_OWNER} {term.key}.schedule"
             raise InputError.at(
                 where,
-                "it counts epochs, whose length is not known: give iterations_per_epoch, or by_epoch=False",
+                "it counts epochs, whose length is not known: give iterations_per_epoch, or "
+                "by_epoch=False",
             )
     return 1

@@ -34,12 +34,12 @@ def check(error: pytest.ExceptionInfo, *parts: str) -> None:
         (
             dict(teacher=dict(config="teacher.py")),
             ValueError,
-            ("teacher.checkpoint is missing", ".pth or .safetensors"),
+            ("teacher.checkpoint: it is missing", ".pth or .safetensors"),
         ),
         (
             dict(teacher=dict(config="t.py", checkpoint=None)),
             ValueError,
-            ("teacher.checkpoint is missing",),
+            ("teacher.checkpoint: it is missing",),
         ),
         (
             dict(teacher=dict(checkpoint="t.pth")),
@@ -59,7 +59,7 @@ def check(error: pytest.ExceptionInfo, *parts: str) -> None:
         (
             dict(teacher=dict(a=TEACHER, b=dict(config="b.py"))),
             ValueError,
-            ("teacher.b.checkpoint is missing",),
+            ("teacher.b.checkpoint: it is missing",),
         ),
         (
             dict(teacher=dict(a=TEACHER, b=TEACHER), terms=dict(one=dict(source="a"))),

@@ -56,7 +56,7 @@ def check(error: pytest.ExceptionInfo, *parts: str) -> None:
         (
             dict(teacher=dict(config="t.py")),
             ValueError,
-            ("teacher.checkpoint is missing", ".pth or .safetensors"),
+            ("teacher.checkpoint: it is missing", ".pth or .safetensors"),
         ),
         (
             dict(teacher=dict(a="a.pt", b=dict(yolo="b.pt", x=1))),
