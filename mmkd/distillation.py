@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from mmkd.distiller import Distiller
+from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.distributed import average_after_backward, broadcast
 from mmkd.errors import InputError, TermError, naming
 from mmkd.features import FeatureTaps, channels_of, find_module, select
@@ -130,6 +130,10 @@ class Distillation:
         cls = find_class(term.type)
         if not issubclass(cls, Distiller):
             raise InputError(f"type must be a mmkd.distiller.Distiller, got {cls.__name__}")
+        # That of a FeatureDistiller is its loss's, which it looks at itself.
+        if cls.takes.several_levels != term.takes_several and not issubclass(cls, FeatureDistiller):
+            key = "levels=[...], all at once" if cls.takes.several_levels else "level"
+            raise InputError(f"{cls.__name__} takes {key}")
         classifiers = self._classifiers(term)
         channels = [[channels_of(each) for each in side] for side in (ours, theirs)]
         inferred: dict[str, Any] = dict(
@@ -142,11 +146,7 @@ class Distillation:
         for name in classifiers:
             if name not in taken:
                 raise InputError(f"{name} is given, but {cls.__name__} takes none")
-        distiller = cls(**{**{k: v for k, v in inferred.items() if k in taken}, **term.parts})
-        if distiller.takes.several_levels != term.takes_several:
-            key = "levels=[...], all at once" if distiller.takes.several_levels else "level"
-            raise InputError(f"{cls.__name__} takes {key}")
-        return distiller
+        return cls(**{**{k: v for k, v in inferred.items() if k in taken}, **term.parts})
 
     def _classifiers(self, term: Term) -> dict[str, nn.Module]:
         found = {}

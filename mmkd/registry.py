@@ -86,4 +86,5 @@ def build_part(part: nn.Module | Mapping[str, Any], **inferred: Any) -> nn.Modul
     if missing:
         names = ", ".join(missing)
         raise ValueError(f"{kind} needs {names}: give it beside the part, or in its config")
-    return MODELS.build({**part, **arguments})
+    # By its class: the default scope of the day may be another package's.
+    return MODELS.build({**part, **arguments, "type": cls})

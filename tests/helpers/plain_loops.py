@@ -12,6 +12,7 @@ from torch import distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+import helpers.own_distiller  # noqa: F401  (registers it)
 from mmkd.engine.plain import PlainDistillation, distill
 
 BATCH = 4
@@ -99,7 +100,13 @@ def two_steps(student: nn.Module, share: slice) -> tuple[dict, dict]:
     teacher = net(6, seed=1)
     # The projectors of each process begin elsewhere, until the first one's are taken over.
     seed = int(os.environ.get("RANK", 0))
-    distillation = distill(student, teacher, dict(one=dict(), two=dict(view="global")), seed=seed)
+    terms = dict(
+        one=dict(),
+        two=dict(view="global"),
+        pkd=dict(student="backbone.0", teacher="backbone.0", loss=dict(type="mmkd.PKDLoss")),
+        own=dict(type="Fusion", levels=[-1]),
+    )
+    distillation = distill(student, teacher, terms, seed=seed)
     inner = getattr(student, "module", student)
     initial = all_weights(inner, distillation)
     step = optimizer(student, distillation)

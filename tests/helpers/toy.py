@@ -147,7 +147,7 @@ class ToyImages(Dataset):
         image[label] += 75
         if self.flip and np.random.rand() < 0.5:
             image = image.flip(2)
-        sample = BaseDataElement(metainfo=dict(img_shape=(height, width), index=index))
+        sample = BaseDataElement(metainfo=dict(img_shape=(height, width), sample_idx=index))
         sample.label = label
         return dict(inputs=image.to(torch.uint8), data_samples=sample)
 
