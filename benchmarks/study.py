@@ -12,9 +12,9 @@ from rich.markdown import Markdown
 
 from mmkd.evaluation import paired_runs
 from mmkd.report.text_tables import conclusions
-from mmkd.runs.environment import describe_environment
 from mmkd.runs.paired import compare_results
 from mmkd.runs.runs import RunResult, spread
+from mmkd.work_dirs.environment import describe_environment
 
 
 def score_table(results: Sequence[RunResult]) -> list[str]:

@@ -19,7 +19,6 @@ from mmkd.evaluation.coco import evaluate_detections
 from mmkd.evaluation.coco_files import read_annotations, read_detections
 from mmkd.evaluation.comparison import BASELINE, TEACHER, Comparison, Estimate, Run, compare_runs
 from mmkd.report.text_tables import as_json, conclusions, markdown_tables
-from mmkd.runs.environment import describe_environment
 from mmkd.runs.runs import (
     Job,
     Recipe,
@@ -32,6 +31,7 @@ from mmkd.runs.runs import (
     spread,
     train_and_evaluate,
 )
+from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
 __all__ = [

@@ -29,9 +29,10 @@ from rich.progress import (
 from torch import nn
 
 from mmkd.errors import InputError
-from mmkd.runs.environment import describe_environment
 from mmkd.runs.library_output import output_to
-from mmkd.work_dirs.run_files import DETECTIONS, RESULT, STARTED
+from mmkd.work_dirs.environment import describe_environment
+from mmkd.work_dirs.run_files import RESULT, STARTED
+from mmkd.work_dirs.run_result import RunResult
 
 __all__ = [
     "Job",
@@ -47,33 +48,6 @@ __all__ = [
     "train_and_evaluate",
     "weights_digest",
 ]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """One trained and evaluated network.
-
-    What comes after ``work_dir`` is unknown of runs that earlier versions made; see
-    :class:`Trained`.
-    """
-
-    name: str
-    seed: int
-    scores: dict[str, float]
-    parameters: int
-    training_seconds: float
-    checkpoint: str
-    work_dir: str
-    iterations: int | None = None
-    annotations: str | None = None
-    images: str | None = None
-    initial_weights: str | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def detections(self) -> Path:
-        """A detector's detections on the validation images, in COCO's result format."""
-        return Path(self.work_dir) / DETECTIONS
 
 
 @dataclass(frozen=True)
