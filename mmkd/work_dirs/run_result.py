@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmkd.work_dirs.run_files import DETECTIONS
+from mmkd.work_dirs.run_files import DETECTIONS, RESULT
 
-__all__ = ["RunResult"]
+__all__ = ["RunResult", "is_finished"]
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,11 @@ class RunResult:
     def detections(self) -> Path:
         """A detector's detections on the validation images, in COCO's result format."""
         return Path(self.work_dir) / DETECTIONS
+
+
+def is_finished(work_dir: Path) -> bool:
+    """Whether a run of mmkd's, whichever, was finished there."""
+    try:
+        return "fingerprint" in dict(json.loads((work_dir / RESULT).read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
