@@ -55,8 +55,12 @@ function tick(value) {
   return String(Number(value.toPrecision(6))).replace("-", "−");
 }
 
+// Steps are whole: 1, 2, 5, 10 and so on.
+const wholeSteps = [...Array(30).keys()].map((i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
+
 function axis(label) {
   return {
+    ...(label ? { incrs: wholeSteps } : {}),
     label,
     labelSize: label ? 18 : 0,
     labelGap: 0,

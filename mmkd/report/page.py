@@ -17,8 +17,8 @@ from mmkd.evaluation.comparison import Comparison
 from mmkd.evaluation.detection_errors import ERROR_TYPES
 from mmkd.evaluation.gallery import select_disagreements
 from mmkd.report.curves import CurveChart, curve_charts, curve_looks
-from mmkd.report.figures import Panel, headline_panel, page_panels
-from mmkd.report.figures.canvas import inline_svg
+from mmkd.report.figures import headline_panel, page_panels
+from mmkd.report.figures.svg import inline_svgs
 from mmkd.report.inputs import ReportInputs, compare_inputs, read_inputs, run_title
 from mmkd.report.numbers import typographic
 from mmkd.report.pictures import Picture, gallery_pictures
@@ -198,14 +198,8 @@ def _evaluation(
 ) -> dict[str, Any]:
     """The figures and the gallery."""
     pictures = _pictures(inputs, comparison)
-    headline, panels = None, []
-    if comparison is not None:
-        evaluated = {group.name for group in comparison.groups}
-        own = {name: style for name, style in styles.items() if name in evaluated}
-        headline, panels = headline_panel(comparison, own), page_panels(comparison, own)
     return dict(
-        headline=headline and _figure(headline, styles),
-        figures=[_figure(panel, styles) for panel in panels],
+        _figures(comparison, styles),
         pictures=pictures,
         categories=_shown_categories(inputs.annotations, pictures),
         error_types=ERROR_TYPES,
@@ -213,9 +207,19 @@ def _evaluation(
     )
 
 
-def _figure(panel: Panel, styles: Mapping[str, RunStyle]) -> dict[str, Any]:
-    svg = Markup(inline_svg(panel, styles.values()))
-    return dict(key=panel.key, caption=panel.caption, svg=svg)
+def _figures(comparison: Comparison | None, styles: Mapping[str, RunStyle]) -> dict[str, Any]:
+    """The one that the page begins with, and the others."""
+    if comparison is None:
+        return dict(headline=None, figures=[])
+    evaluated = {group.name for group in comparison.groups}
+    own = {name: style for name, style in styles.items() if name in evaluated}
+    headline = headline_panel(comparison, own)
+    panels = [*([headline] if headline else []), *page_panels(comparison, own)]
+    drawn = [
+        dict(key=panel.key, caption=panel.caption, svg=Markup(svg))
+        for panel, svg in zip(panels, inline_svgs(panels, styles.values()), strict=True)
+    ]
+    return dict(headline=drawn.pop(0) if headline else None, figures=drawn)
 
 
 def _curve_data(

@@ -13,7 +13,7 @@ import pytest
 from helpers.box_scenes import Found, Truth, annotations, detections
 from mmkd.evaluation.comparison import Comparison, Run, compare_runs
 from mmkd.report.figures import headline_panel, page_panels
-from mmkd.report.figures.canvas import inline_svg
+from mmkd.report.figures.svg import inline_svgs
 from mmkd.report.style import RunStyle, group_styles, run_styles
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -36,8 +36,11 @@ def compare(names: Sequence[str]) -> Comparison:
 
 def svgs(comparison: Comparison) -> dict[str, str]:
     styles = group_styles(comparison.groups)
-    panels = [headline_panel(comparison, styles), *page_panels(comparison, styles)]
-    return {panel.key: inline_svg(panel, styles.values()) for panel in panels if panel is not None}
+    headline = headline_panel(comparison, styles)
+    assert headline is not None
+    panels = [headline, *page_panels(comparison, styles)]
+    drawn = inline_svgs(panels, styles.values())
+    return {panel.key: svg for panel, svg in zip(panels, drawn, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_colours_are_the_page_s(drawn: dict[str, str]) -> None:
             "var(--run-0)", "var(--run-1)", "var(--run-2)",
         }, key  # fmt: skip
         shown = {"1", "2"} if key == "differences" else {"0", "1", "2"}
-        assert set(re.findall(r"var\(--run-(\d)\)", svg)) == shown
+        assert set(re.findall(r'data-run="(\d)"', svg)) == shown
         assert not re.search(r"#[0-9a-fA-F]{6}\b|font-family|<style|<metadata|DejaVu", svg)
         # What names no colour is black in any theme; definitions take that of their use.
         root = ElementTree.fromstring(svg)
@@ -105,6 +108,8 @@ def test_names_are_unique_in_the_page(drawn: dict[str, str]) -> None:
     assert len(names) == len(set(names)) > 20
     references = set(re.findall(r'(?:href="|url\()#([\w.-]+)', page))
     assert references == set(names)
+    # Hatches are heavy, and all figures have them: the plain run's comes once.
+    assert page.count("<pattern") == 1
 
 
 def test_the_same_comparison_gives_the_same_text(pair: Comparison, drawn: dict[str, str]) -> None:

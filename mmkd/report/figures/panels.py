@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from mmkd.evaluation.comparison import Comparison
-from mmkd.report.style import GROUND, INK, RunStyle
+from mmkd.report.style import GRID, GROUND, INK, RunStyle
 
 __all__ = [
     "LINE",
@@ -112,7 +112,7 @@ def tell(artist: Artist, style: RunStyle, text: str = "") -> Artist:
 
 def tidy(axis: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     """A grid behind what is drawn, and no frame."""
-    axis.grid(axis=grid)
+    axis.grid(axis=grid, color=GRID)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
 
