@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -96,7 +96,30 @@ def read_inputs(
         reason = NO_ANNOTATIONS if files else NO_DETECTIONS
         return ReportInputs(runs, roles, None, None, {}, _by_text(notes, len(runs)), reason)
     truth = read_annotations(truth_file)
+    found, about, errors = _read_detections(runs, files, named, truth, category_ids)
+    # Whoever names the annotation file wants an evaluation.
+    if errors and not found and annotations is not None:
+        raise errors[-1]
+    reason = "" if found else NO_READABLE_DETECTIONS
+    images = images or next((run.images for run in runs if run.images is not None), None)
+    texts = _by_text([*notes, *about], len(runs))
+    return ReportInputs(runs, roles, truth, images, found, texts, reason)
+
+
+def _read_detections(
+    runs: Sequence[WorkDir],
+    files: Mapping[Path, Path],
+    named: Container[Path],
+    truth: Annotations,
+    category_ids: CategoryIds,
+) -> tuple[dict[Path, Detections], list[tuple[str, WorkDir]], list[InputError]]:
+    """The detections by work dir, a note on those of each run, and what is wrong with others.
+
+    Raises:
+        InputError: What was named for a run cannot be read.
+    """
     found: dict[Path, Detections] = {}
+    notes: list[tuple[str, WorkDir]] = []
     errors: list[InputError] = []
     for run in runs:
         note = "no detection file, so it is not among the evaluated runs"
@@ -110,12 +133,7 @@ def read_inputs(
                 errors.append(error)
                 note = f"not among the evaluated runs. {error}"
         notes.append((note, run))
-    # Whoever names the annotation file wants an evaluation.
-    if errors and not found and annotations is not None:
-        raise errors[-1]
-    reason = "" if found else NO_READABLE_DETECTIONS
-    images = images or next((run.images for run in runs if run.images is not None), None)
-    return ReportInputs(runs, roles, truth, images, found, _by_text(notes, len(runs)), reason)
+    return found, notes, errors
 
 
 def compare_inputs(

@@ -332,6 +332,10 @@ def test_types_differ_by_more_than_colour(page: Page) -> None:
       return [style.stroke, style.strokeDasharray];
     })"""
     styles = swatches.evaluate_all(script)
+    fills = page.locator(".kinds svg *").evaluate_all(
+        "all => all.map(x => getComputedStyle(x).fill)"
+    )
+    assert set(fills) == {"rgba(0, 0, 0, 0)"}
     dashes = [dash for _, dash in styles]
     assert len(styles) == 9
     # Truth and true positives, which stand in panels of their own, are both drawn solid.

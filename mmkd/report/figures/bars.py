@@ -120,31 +120,34 @@ def _draw_run(
         hatch=bars.style.hatch,
         edgecolor=GROUND,
     )
-    longest = 0.0
+    tips = [0.0]
     for row, patch in zip(rows, container, strict=True):
         value, seeds = bars.values[row], bars.seeds[row] if bars.seeds else []
-        label = labels[row].replace("\n", " ").replace(r"\$", "$")
-        tell(patch, bars.style, f"{bars.name}, {label}: {value:,.1f}")
+        name = f"{bars.name}, {labels[row]}".replace("\n", " ").replace(r"\$", "$")
+        tell(patch, bars.style, f"{name}: {value:,.1f}")
         if seeds:
             marks = seed_marks(seeds, [places[row]] * len(seeds))
             axis.add_line(marks)
             told = ", ".join(f"{seed:.1f}" for seed in seeds)
-            tell(marks, bars.style, f"{bars.name}, {label}, seeds: {told}")
-        tip = max([value, *seeds])
-        longest = max(longest, tip)
+            tell(marks, bars.style, f"{name}, seeds: {told}")
+        tips.append(max([value, *seeds]))
         if bars.notes:
-            weight = "bold" if bars.bold and bars.bold[row] else "normal"
-            note = axis.annotate(
-                bars.notes[row],
-                (tip, places[row]),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9 if thickness >= BAR else 8,
-                weight=weight,
-            )
-            tell(note, bars.style)
-    return longest
+            size = 9 if thickness >= BAR else 8
+            _print(axis, bars, row, (tips[-1], places[row]), size)
+    return max(tips)
+
+
+def _print(axis: Axes, bars: Bars, row: int, tip: tuple[float, float], size: int) -> None:
+    note = axis.annotate(
+        bars.notes[row],
+        tip,
+        (4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=size,
+        weight="bold" if bars.bold and bars.bold[row] else "normal",
+    )
+    tell(note, bars.style)
 
 
 def row_label(name: str) -> str:

@@ -25,8 +25,11 @@ _LOOKS: dict[Any, Any] = LOOKS | {"svg.fonttype": "none", "svg.hashsalt": "mmkd"
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _REFERENCE = re.compile(r"(?<=#)[\w-]+")
 _REFERRING, _PLACING = ("clip-path", "href", "style"), ("d", "transform", "viewBox", "x", "y")
-# The page has its own.
-_FAMILY = re.compile(r"(?<=px) '.*?(?=;|$)|font-family: .*?(; |$)")
+# As newer and as older versions of matplotlib write it.
+_FAMILY, _FONT = (
+    re.compile(r"font-family: .*?(?:; |$)"),
+    re.compile(r"font: (?:(\w+) )?(\S+px)[^;]*"),
+)
 
 
 def inline_svgs(panels: Sequence[Panel], styles: Iterable[RunStyle]) -> list[str]:
@@ -116,6 +119,10 @@ def _adapt(
     style = "; ".join([*paints, *filter(None, [element.attrib.pop("style", "")])])
     if style:
         style = re.sub("#[0-9a-f]{6}", lambda found: variables.get(found[0], found[0]), style)
+        # The family is the page's.
+        style = _FONT.sub(
+            lambda font: f"font-size: {font[2]}; font-weight: {font[1] or 400}", style
+        )
         element.set("style", _FAMILY.sub("", style))
     for name, value in element.attrib.items():
         if name in _REFERRING:
