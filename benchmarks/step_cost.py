@@ -42,7 +42,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import mmkd  # noqa: F401  (registers the hook, and stands in for mmcv's operators)
-from mmkd.runs.environment import describe_environment
+from mmkd.work_dirs.environment import describe_environment
 
 VARIANTS = ("plain", "teacher", "distilled")
 LABELS = {

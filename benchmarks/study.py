@@ -10,18 +10,16 @@ from statistics import mean
 from rich.console import Console
 from rich.markdown import Markdown
 
-from mmkd.evaluation import paired_runs
-from mmkd.report.text_tables import conclusions
-from mmkd.runs.environment import describe_environment
-from mmkd.runs.paired import compare_results
-from mmkd.runs.runs import RunResult, spread
+from mmkd.report.numbers import signed, spread
+from mmkd.report.results import compare_results, score_lines
+from mmkd.report.terminal import bullets
+from mmkd.work_dirs.environment import describe_environment
+from mmkd.work_dirs.run_result import RunResult
 
 
 def score_table(results: Sequence[RunResult]) -> list[str]:
     """Detectors compared with the runs ``plain``, as Markdown; then what the figures say."""
-    comparison = compare_results(results)
-    said = [f"- {sentence}" for sentence in conclusions(comparison)] if comparison else []
-    return [*paired_runs.score_table(results, comparison), "", *said]
+    return score_lines(compare_results(results))
 
 
 def accuracy_table(results: Sequence[RunResult], plain: str = "plain") -> list[str]:
@@ -36,8 +34,8 @@ def accuracy_table(results: Sequence[RunResult], plain: str = "plain") -> list[s
         gain, parameters = mean(top1(of_name)) - floor, of_name[0].parameters
         seconds = spread([run.training_seconds for run in of_name])
         lines.append(
-            f"| {name} | {len(of_name)} | {spread(top1(of_name))} | {gain:+.1f} | {parameters:,} | "
-            f"{parameters - base:,} | {seconds} |"
+            f"| {name} | {len(of_name)} | {spread(top1(of_name))} | {signed(gain)} | "
+            f"{parameters:,} | {parameters - base:,} | {seconds} |"
         )
     return lines
 
@@ -55,7 +53,7 @@ def top1(results: Sequence[RunResult]) -> list[float]:
 
 def report(lines: Sequence[str], out: Path) -> None:
     """Prints the Markdown and keeps it."""
-    about = [f"- {key}: {value}" for key, value in describe_environment().items()]
+    about = bullets([f"{key}: {value}" for key, value in describe_environment().items()])
     text = "\n".join([*lines, "", *about, ""])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)

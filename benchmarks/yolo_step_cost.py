@@ -47,7 +47,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import autocast
 
 from mmkd.engine.ultralytics import DistillCallback, distilling
-from mmkd.runs.environment import describe_environment
+from mmkd.work_dirs.environment import describe_environment
 
 TRAININGS = ("plain", "ours", "distill_model")
 LABELS = {

@@ -31,7 +31,7 @@ def main() -> None:
         )
         page = browser.new_page(viewport=dict(width=1200, height=1150), color_scheme="light")
         page.goto(address)
-        page.wait_for_selector(".chart .main-svg")
+        page.wait_for_selector("html[data-charts=drawn]")
         page.screenshot(path=OUT / "report.png")
         page.locator("#images").evaluate("section => section.scrollIntoView()")
         page.screenshot(path=OUT / "report_images.png")
@@ -39,7 +39,7 @@ def main() -> None:
             viewport=dict(width=375, height=780), device_scale_factor=2, color_scheme="dark"
         )
         phone.goto(address)
-        phone.wait_for_selector(".chart .main-svg")
+        phone.wait_for_selector("html[data-charts=drawn]")
         phone.screenshot(path=OUT / "report_phone.png")
         browser.close()
 

@@ -269,18 +269,16 @@ def compare(
 
     A comparison that was stopped goes on when it is called again.
     """
+    from mmkd.report.results import check_out, compare_results, write_results
     from mmkd.runs.paired import compare_config
 
     try:
         with _user_errors("compare"):
-            file = compare_config(
-                config,
-                seeds or [0],
-                out,
-                options=options or [],
-                workers=workers,
-                resamples=resamples,
-            )
+            out = out.resolve()
+            check_out(out)
+            runs = compare_config(config, seeds or [0], out, options=options or [], workers=workers)
+            compared = compare_results(runs.results, resamples=resamples)
+            file = write_results(compared, out, title=runs.title, notes=runs.notes)
     except KeyboardInterrupt:
         typer.echo("mmkd compare: stopped; the same call goes on from here", err=True)
         raise typer.Exit(130) from None

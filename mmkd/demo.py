@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from mmengine.config import Config
@@ -10,9 +11,14 @@ from rich.console import Console
 
 from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
-from mmkd.report.figures import LABELS, draw_curves, draw_detections, draw_gap
+from mmkd.evaluation.comparison import Comparison
+from mmkd.report.figures.canvas import write_picture
+from mmkd.report.figures.demo import draw_curves, draw_detections
+from mmkd.report.figures.summaries import score_plot
+from mmkd.report.results import check_out, compare_results, write_results
+from mmkd.report.sentences import gain_title
+from mmkd.report.style import group_styles, run_label
 from mmkd.runs.mmengine.recipes import MMRecipe
-from mmkd.runs.paired import check_out, write_results
 from mmkd.runs.runs import Job, Recipe, RunResult, run_all
 
 __all__ = ["digits_config", "run_demo"]
@@ -71,13 +77,14 @@ def run_demo(out: str | Path, *, seeds: int = 1, framework: str = "faster_rcnn")
     runs = [("teacher", 0), *((role, seed) for seed in range(seeds) for role in ROLES[:2])]
     results = run_all(
         [
-            Job(role, recipe_of(role, seed, data, out), LABELS[role], COSTS[framework][role])
+            Job(role, recipe_of(role, seed, data, out), run_label(role), COSTS[framework][role])
             for role, seed in runs
         ]
     )
-    _draw(results, data, out)
-    ordered = sorted(results, key=lambda result: ROLES.index(result.name))
-    report = write_results(ordered, out, title=f"Digits, {framework}: scores of the validation set")
+    compared = compare_results(sorted(results, key=lambda result: ROLES.index(result.name)))
+    _draw(results, compared.comparison, data, out)
+    title = f"Digits, {framework}: scores of the validation set"
+    report = write_results(compared, out, title=title)
     console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
     console.print(f"pictures, results.md and results.json: {out}")
     console.print(f"report, for a browser: {report}")
@@ -129,7 +136,7 @@ def _by_role(results: list[RunResult]) -> dict[str, list[RunResult]]:
     return {role: [r for r in results if r.name == role] for role in ROLES}
 
 
-def _draw(results: list[RunResult], data: Path, out: Path) -> None:
+def _draw(results: list[RunResult], comparison: Comparison | None, data: Path, out: Path) -> None:
     runs = _by_role(results)
     boxes, curves, gap = (out / name for name in PICTURES)
     draw_detections(
@@ -139,4 +146,7 @@ def _draw(results: list[RunResult], data: Path, out: Path) -> None:
         boxes,
     )
     draw_curves({role: [r.work_dir for r in runs[role]] for role in ROLES}, curves)
-    draw_gap({role: [r.scores["mAP"] for r in runs[role]] for role in ROLES}, gap)
+    if comparison is not None:
+        plot = score_plot(comparison, group_styles(comparison.groups), run_label)
+        if plot is not None:
+            write_picture(replace(plot, title=gain_title(comparison)), gap)

@@ -25,7 +25,11 @@ from mmkd.evaluation.coco_files import (
 )
 from mmkd.evaluation.coco_ids import DOUBT
 from mmkd.evaluation.comparison import Comparison, Run, compare_runs, workers_for
-from mmkd.report.text_tables import as_csv, as_json, conclusions, markdown_tables, rich_tables
+from mmkd.report.exports import as_csv, as_json
+from mmkd.report.figures import PICTURES, draw_pictures
+from mmkd.report.sentences import conclusions
+from mmkd.report.tables import comparison_tables
+from mmkd.report.terminal import markdown_tables, rich_table
 from mmkd.runs.detect import detect_with
 from mmkd.work_dirs import read_work_dir
 
@@ -257,9 +261,7 @@ def _check_outputs(outputs: EvalOutputs, inputs: Sequence[Path], force: bool) ->
     taken = {file.resolve(): "one of the files to be read" for file in inputs}
     files = [(option, getattr(outputs, option)) for option in ("json", "csv", "markdown")]
     if outputs.figures is not None:
-        from mmkd.report.comparison_figures import FIGURES
-
-        files += [("figures", outputs.figures / name) for name in FIGURES]
+        files += [("figures", outputs.figures / name) for name in PICTURES]
     for option, file in files:
         if file is None:
             continue
@@ -329,8 +331,8 @@ def _print(comparison: Comparison, classes: bool) -> None:
         which = ", ".join(dict.fromkeys(names))
         style = "yellow" if DOUBT in text else None
         console.print(f"{which}: {text}", style=style, highlight=False, markup=False)
-    for table in rich_tables(comparison, classes=classes):
-        console.print(table)
+    for table in comparison_tables(comparison, classes=classes):
+        console.print(rich_table(table))
     for sentence in conclusions(comparison):
         console.print(sentence, highlight=False, markup=False)
 
@@ -359,6 +361,4 @@ def _write(comparison: Comparison, outputs: EvalOutputs) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text(), encoding="utf-8")
     if outputs.figures is not None:
-        from mmkd.report.comparison_figures import draw_all
-
-        draw_all(comparison, outputs.figures)
+        draw_pictures(comparison, outputs.figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,7 @@ __all__ = [
 
 Role = Literal["baseline", "teacher", "run"]
 # Names that need no option: those of our own runs.
-BASELINE, TEACHER = "plain", "teacher"
+BASELINE, DISTILLED, TEACHER = "plain", "distilled", "teacher"
 _FEW = 50_000
 # Ends of the interval of 95%.
 _ENDS = (2.5, 97.5)
@@ -64,6 +65,16 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval."""
+        return not math.isnan(self.low)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero; not without one."""
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Protocol
-
-from rich.console import Console
-from rich.markdown import Markdown
 
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.evaluation.coco_files import read_annotations, read_detections
-from mmkd.evaluation.comparison import BASELINE, TEACHER, Comparison, Estimate, Run, compare_runs
-from mmkd.report.text_tables import as_json, conclusions, markdown_tables
-from mmkd.runs.environment import describe_environment
+from mmkd.evaluation.coco_files import read_annotations
+from mmkd.evaluation.comparison import BASELINE, DISTILLED, TEACHER
 from mmkd.runs.runs import (
     Job,
     Recipe,
-    RunResult,
     Trained,
     TrainingRecord,
     holds_another_run,
-    is_finished,
     run_all,
-    spread,
     train_and_evaluate,
 )
 from mmkd.work_dirs.run_files import DETECTIONS
+from mmkd.work_dirs.run_result import RunResult
 
-__all__ = [
-    "Pair",
-    "check_out",
-    "compare_config",
-    "compare_results",
-    "score_table",
-    "write_results",
-]
-
-DISTILLED = "distilled"
-# What a comparison writes next to its runs.
-TABLES, RESULTS, REPORT = "results.md", "results.json", "report.html"
+__all__ = ["Pair", "PairedRuns", "compare_config"]
 
 
 class Pair(Protocol):
@@ -63,6 +41,22 @@ class Pair(Protocol):
         """Of a run with the distillation, or of one without it that has all else in common."""
 
 
+@dataclass(frozen=True)
+class PairedRuns:
+    """What the trainings of a comparison came to.
+
+    Args:
+        title: The config and the seeds.
+        results: Plain runs first, then the distilled ones, each by seed; the teacher last, where
+            it was scored.
+        notes: Sentences on how they were made.
+    """
+
+    title: str
+    results: list[RunResult]
+    notes: list[str]
+
+
 def compare_config(
     config: str | Path,
     seeds: Sequence[int],
@@ -70,13 +64,12 @@ def compare_config(
     *,
     options: Sequence[str] = (),
     workers: int = 1,
-    resamples: int = 1000,
-) -> Path:
-    """Trains a config with and without its distillation, and writes what came out.
+) -> PairedRuns:
+    """Trains a config with and without its distillation, from the same weights.
 
     ``out`` gets ``plain_seed<k>``, ``distilled_seed<k>`` and, where it is a detector of the same
-    classes, ``teacher``; ``results.md``, ``results.json`` and ``report.html``. Finished runs are
-    kept, and an interrupted one goes on from its last checkpoint.
+    classes, ``teacher``. Finished runs are kept, and an interrupted one goes on from its last
+    checkpoint.
 
     Args:
         config: Config of the MM family with a DistillHook, a CocoMetric for its validation (or an
@@ -85,14 +78,10 @@ def compare_config(
         out: Folder.
         options: ``key=value`` settings that replace the config's.
         workers: Trainings at a time, each on one thread if there are several.
-        resamples: Of the bootstrap; 0 leaves the intervals out.
-
-    Returns:
-        The report.
 
     Raises:
-        InputError: The config cannot be compared, ``out`` holds runs of another comparison or
-            files of something else, or the two runs of a seed began from different weights.
+        InputError: The config cannot be compared, ``out`` holds runs of another comparison, or the
+            two runs of a seed began from different weights.
         FileNotFoundError: No such config, or no such checkpoint of a teacher.
     """
     if not seeds or len(set(seeds)) < len(seeds):
@@ -101,7 +90,6 @@ def compare_config(
         raise InputError(f"workers: expected 1 or more, got {workers}")
     # Recipes know a run by its folder too.
     config, out = Path(config), Path(out).resolve()
-    check_out(out)
     pair = _read_pair(config, options, out)
     # The distilled run first: what is wrong with its teacher or terms shows at once.
     jobs = [
@@ -118,7 +106,7 @@ def compare_config(
     notes.append("Plain and distilled runs of a seed began from the same weights.")
     ordered = sorted(results, key=lambda result: (result.name != BASELINE, result.seed))
     title = f"{config.stem}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-    return write_results([*ordered, *best], out, title=title, notes=notes, resamples=resamples)
+    return PairedRuns(title, [*ordered, *best], notes)
 
 
 def _read_pair(config: Path, options: Sequence[str], out: Path) -> Pair:
@@ -244,157 +232,3 @@ def _score_teacher(teacher: _TeacherRecipe | str) -> tuple[list[RunResult], list
         except InputError as error:
             reason = str(error)
     return [], [f"The teacher was not scored: {str(reason).rstrip('.')}."]
-
-
-# Results ------------------------------------------------------------------------------------
-
-
-def compare_results(results: Sequence[RunResult], *, resamples: int = 1000) -> Comparison | None:
-    """Compares the detections of runs with those named ``plain``.
-
-    Args:
-        results: Of detectors, scored on the same images.
-        resamples: Of the bootstrap; 0 leaves the intervals out.
-
-    Returns:
-        None where annotations are unknown: of classifiers, or of runs of earlier versions.
-
-    Raises:
-        InputError: Runs on different annotations.
-    """
-    files = list(dict.fromkeys(result.annotations for result in results))
-    if None in files:
-        return None
-    if len(files) > 1:
-        raise InputError(f"expected runs scored on the same annotation file, found {files}")
-    truth = read_annotations(str(files[0]))
-    runs = [
-        Run(
-            result.name,
-            read_detections(result.detections, truth),
-            result.parameters,
-            result.training_seconds / result.iterations if result.iterations else None,
-        )
-        for result in results
-    ]
-    return compare_runs(truth, runs, resamples=resamples)
-
-
-def score_table(results: Sequence[RunResult], comparison: Comparison | None = None) -> list[str]:
-    """Lines of a Markdown table, one a name in the order of appearance.
-
-    Args:
-        results: With the same metrics. The first metric is compared with that of the runs named
-            ``plain``, if there are any.
-        comparison: Of the same runs, for the intervals and the share of the teacher's lead.
-    """
-    by_name: dict[str, list[RunResult]] = {}
-    for result in results:
-        by_name.setdefault(result.name, []).append(result)
-    metrics = list(results[0].scores)
-    has_lead = comparison is not None and any(g.lead_closed for g in comparison.groups)
-    headings = ["run", "seeds", *metrics]
-    headings += [f"{metrics[0]} over {BASELINE}"] * (BASELINE in by_name)
-    headings += ["lead closed"] * has_lead
-    headings += ["parameters", "training, s"]
-    rows = [headings, ["---"] * len(headings)]
-    for name, runs in by_name.items():
-        row = [name, str(len(runs))]
-        row += [spread([run.scores[metric] for run in runs]) for metric in metrics]
-        if BASELINE in by_name:
-            row.append(_difference(metrics[0], runs, by_name[BASELINE], comparison))
-        if has_lead:
-            closed = comparison and comparison.group(name).lead_closed
-            row.append(_with_interval(closed, ".0%") if closed else "")
-        row.append(f"{runs[0].parameters / 1e6:.2f} M")
-        trained = any(run.training_seconds for run in runs)
-        row.append(spread([run.training_seconds for run in runs]) if trained else "")
-        rows.append(row)
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _difference(
-    metric: str,
-    runs: Sequence[RunResult],
-    plain: Sequence[RunResult],
-    comparison: Comparison | None,
-) -> str:
-    if runs[0].name == BASELINE:
-        return ""
-    if comparison is not None:
-        return _with_interval(comparison.group(runs[0].name).differences[metric], "+.1f")
-    own, base = (fmean(run.scores[metric] for run in each) for each in (runs, plain))
-    return f"{own - base:+.1f}"
-
-
-def _with_interval(estimate: Estimate, form: str) -> str:
-    ends = [estimate.low, estimate.high]
-    interval = "" if math.isnan(ends[0]) else f" [{', '.join(format(end, form) for end in ends)}]"
-    return f"{estimate.value:{form}}{interval}"
-
-
-def check_out(out: Path, pictures: Sequence[str] = ()) -> None:
-    """Makes sure that :func:`write_results` will replace only what it has written before.
-
-    Args:
-        out: Its folder.
-        pictures: Names of files that are written there too.
-
-    Raises:
-        InputError: It would replace something else.
-    """
-    from mmkd.report.page import check_out as check_report
-
-    check_report(out / REPORT)
-    found = [out / name for name in (TABLES, RESULTS, *pictures) if (out / name).exists()]
-    # They are written after the runs next to them.
-    if found and not any(map(is_finished, out.iterdir())):
-        raise InputError(
-            f"{', '.join(map(str, found))}: not of a comparison of mmkd's, whose runs would lie "
-            "in the same folder, and not overwritten: choose another folder, or move it away"
-        )
-
-
-def write_results(
-    results: Sequence[RunResult],
-    out: Path,
-    *,
-    title: str,
-    notes: Sequence[str] = (),
-    resamples: int = 1000,
-) -> Path:
-    """Writes ``results.md``, ``results.json`` and ``report.html``; prints the main table.
-
-    Args:
-        results: Finished runs; with those named ``plain``, the others are compared.
-        out: Folder.
-        title: Of the results.
-        notes: Sentences below the table.
-        resamples: Of the bootstrap; 0 leaves the intervals out.
-
-    Returns:
-        The report.
-    """
-    from mmkd.report import write_report
-
-    comparison = compare_results(results, resamples=resamples)
-    said = [*(conclusions(comparison) if comparison else []), *notes]
-    summary = [f"# {title}", "", *score_table(results, comparison), "", *_list(said)]
-    checkpoints = [f"{r.name}, seed {r.seed}: {r.checkpoint}" for r in results]
-    environment = [f"{key}: {value}" for key, value in describe_environment().items()]
-    details = markdown_tables(comparison).splitlines() if comparison else []
-    lines = [*summary, "", *details, "", *_list(checkpoints), "", *_list(environment), ""]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / TABLES).write_text("\n".join(lines), encoding="utf-8")
-    content = dict(
-        runs=[asdict(result) for result in results], comparison=comparison and as_json(comparison)
-    )
-    (out / RESULTS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
-    console.print(Markdown("\n".join(summary)))
-    work_dirs = [Path(result.work_dir) for result in results]
-    return write_report(work_dirs, out / REPORT, resamples=resamples)
-
-
-def _list(sentences: Sequence[str]) -> list[str]:
-    return [f"- {sentence}" for sentence in sentences]

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Protocol
 
 import torch
@@ -29,9 +28,10 @@ from rich.progress import (
 from torch import nn
 
 from mmkd.errors import InputError
-from mmkd.runs.environment import describe_environment
 from mmkd.runs.library_output import output_to
-from mmkd.work_dirs.run_files import DETECTIONS, RESULT, STARTED
+from mmkd.work_dirs.environment import describe_environment
+from mmkd.work_dirs.run_files import RESULT, STARTED
+from mmkd.work_dirs.run_result import RunResult
 
 __all__ = [
     "Job",
@@ -40,40 +40,11 @@ __all__ = [
     "Trained",
     "TrainingRecord",
     "holds_another_run",
-    "is_finished",
     "run_all",
-    "spread",
     "stored_result",
     "train_and_evaluate",
     "weights_digest",
 ]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """One trained and evaluated network.
-
-    What comes after ``work_dir`` is unknown of runs that earlier versions made; see
-    :class:`Trained`.
-    """
-
-    name: str
-    seed: int
-    scores: dict[str, float]
-    parameters: int
-    training_seconds: float
-    checkpoint: str
-    work_dir: str
-    iterations: int | None = None
-    annotations: str | None = None
-    images: str | None = None
-    initial_weights: str | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def detections(self) -> Path:
-        """A detector's detections on the validation images, in COCO's result format."""
-        return Path(self.work_dir) / DETECTIONS
 
 
 @dataclass(frozen=True)
@@ -283,11 +254,6 @@ def _run_one(job: Job, index: int) -> tuple[int, RunResult]:
     return index, train_and_evaluate(job.recipe, job.name)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean, and standard deviation where there are several values."""
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
 def weights_digest(network: nn.Module) -> str:
     """SHA-256 over names, types, shapes and values of all parameters and buffers."""
     digest = hashlib.sha256()
@@ -372,14 +338,6 @@ def holds_another_run(recipe: Recipe) -> bool:
         InputError: It holds files that no run of mmkd's has left.
     """
     return bool(_check_work_dir(recipe.work_dir) - {_fingerprint(recipe)})
-
-
-def is_finished(work_dir: Path) -> bool:
-    """Whether a run of mmkd's, whichever, was finished there."""
-    try:
-        return _read_record(work_dir / RESULT) is not None
-    except InputError:
-        return False
 
 
 def stored_result(recipe: Recipe) -> RunResult | None:

@@ -151,7 +151,7 @@ def _read_scored(folder: Path) -> WorkDir:
         annotations=result.annotations,
         images=result.images,
         parameters=result.parameters,
-        step_seconds=None,
+        step_seconds=result.step_seconds,
         checkpoint=result.checkpoint,
         notes=notes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -24,10 +25,11 @@ from mmkd.errors import InputError
 from mmkd.evaluation import comparison
 from mmkd.evaluation.coco import evaluate
 from mmkd.evaluation.coco_files import read_annotations, read_detections
-from mmkd.report import page as page_module
+from mmkd.report import inputs as inputs_module
 from mmkd.report import write_report
-from mmkd.report.charts import MAX_POINTS, curve_charts, run_styles
-from mmkd.report.tables import environment_table, setting_table, teacher_table
+from mmkd.report.curves import MAX_POINTS, curve_charts, curve_looks
+from mmkd.report.run_tables import environment_table, setting_table, teacher_table
+from mmkd.report.style import run_styles
 from mmkd.work_dirs import Curve, WorkDir, read_work_dir
 
 
@@ -80,8 +82,23 @@ class Page(HTMLParser):
         return re.search(r'<h1 id="verdict">(.*?)</h1>', self.source, re.S)[1]
 
     @property
-    def figures(self) -> dict:
-        return json.loads(self.scripts[0])
+    def curves(self) -> dict[str, Any]:
+        """The charts of curves by their keys."""
+        return json.loads(self.scripts[0])["charts"]
+
+    def figure(self, key: str) -> str:
+        """The SVG of a figure."""
+        found = re.search(
+            rf'<figure class="card" id="figure-{key}">.*?</figure>', self.source, re.S
+        )
+        assert found is not None, key
+        return found[0]
+
+    def letters(self, key: str) -> list[str]:
+        """What is written in a figure."""
+        return [
+            html.unescape(text) for text in re.findall(r"<text.*?>(.*?)</text>", self.figure(key))
+        ]
 
     def column(self, table: str, heading: str) -> dict[str, str]:
         headings, *rows = self.tables[f"table-{table}"]
@@ -155,7 +172,7 @@ def test_settings_show_differences_only(inputs: Inputs) -> None:
 
 def test_every_curve_has_a_line_for_each_run(page: Page) -> None:
     charts = {
-        title: page.figures[key]
+        title: page.curves[key]
         for title, key in zip(
             re.findall(r"<figcaption>(.*?)</figcaption>\s*<div class=\"chart\"", page.source),
             page.attributes("div", "data-chart"),
@@ -163,15 +180,42 @@ def test_every_curve_has_a_line_for_each_run(page: Page) -> None:
         )
     }
     # Where one trainer counts iterations and the other epochs, there are two charts.
-    assert len(charts["task_loss by epoch"]["data"]) == 1
-    assert len(charts["task_loss by iteration"]["data"]) == 3
-    first = charts["task_loss by iteration"]["data"][0]
-    assert (first["name"], first["x"][0], first["y"][:2]) == ("plain, seed 0", 1, [3, 1.5])
-    assert charts["metrics/mAP50-95(B)"]["data"][0]["y"] == [10, 20, 30]
-    assert {"loss_cls", "lr", "train/kd_neck", "lr/pg0", "coco/bbox_mAP"} <= set(charts)
-    assert {t["meta"]["run"] for t in charts["AP by class"]["data"]} == {0, 1, 2}
-    # Names of classes that are numbers stay names.
-    assert charts["AP by class"]["layout"]["yaxis"]["type"] == "category"
+    assert len(charts["task_loss by epoch"]["lines"]) == 1
+    assert len(charts["task_loss by iteration"]["lines"]) == 3
+    first = charts["task_loss by iteration"]["lines"][0]
+    assert (first["name"], first["run"]) == ("plain, seed 0", 0)
+    assert (first["x"][0], first["y"][:2]) == (1, [3, 1.5])
+    assert charts["metrics/mAP50-95(B)"]["lines"][0]["y"] == [10, 20, 30]
+    assert {"loss_cls", "lr", "train/kd_neck", "lr/pg0", "coco/bbox_mAP"} == set(charts) & {
+        "loss_cls", "lr", "train/kd_neck", "lr/pg0", "coco/bbox_mAP"
+    }  # fmt: skip
+
+
+def test_figures_are_those_of_the_comparison(page: Page, inputs: Inputs) -> None:
+    scores = [mean_average_precision(inputs, each) for each in (inputs.distilled, inputs.teacher)]
+    plain = sum(mean_average_precision(inputs, each) for each in inputs.plain) / 2
+    assert [text for text in page.letters("map") if re.fullmatch(r"\d+\.\d", text)] == [
+        f"{score:.1f}" for score in (plain, *scores)
+    ]
+    assert set(re.findall(r'data-run="(\d)"', page.figure("classes-0"))) == {"0", "1", "2"}
+    table = page.column("classes", "distilled − plain")
+    gains = [text for text in page.letters("classes-0") if re.match(r"[+-]\d", text)]
+    assert sorted(gains) == sorted(text.split(".")[0] + "." + text.split(".")[1][0]
+                                   for text in table.values())  # fmt: skip
+    keys = re.findall(r'id="figure-(.*?)"', page.source)
+    assert len(keys) == len(set(keys)) == 13
+    names = page.attributes("svg", "id") + [
+        str(found["id"]) for _, found in page.elements if "id" in found
+    ]
+    assert len(names) == len(set(names))
+
+
+def test_the_page_is_light(page: Page) -> None:
+    photos = sum(map(len, re.findall(r'href="data:image/jpeg[^"]*"', page.source)))
+    weight = len(page.source.encode()) - photos
+    # The page's own parts and the library for the curves; a figure takes some 20 kB.
+    assert weight < 600_000
+    assert "Copyright (c) 2022 Leon Sorokin" in page.source
 
 
 def curves_of(*curves: Curve, name: str = "plain") -> WorkDir:
@@ -182,7 +226,7 @@ def test_long_curves_are_thinned_evenly_and_keep_their_ends() -> None:
     points = [(float(i), i / 3) for i in range(10_001)]
     run = curves_of(Curve("loss", "task loss", "iteration", points))
     [chart] = curve_charts([run], run_styles({"plain": "baseline"}), "task loss")
-    [line] = chart.as_json()["data"]
+    [line] = chart.as_json()["lines"]
     assert len(line["x"]) == MAX_POINTS == len(line["y"])
     assert (line["x"][0], line["x"][-1], line["y"][-1]) == (0, 10_000, 3333)
     steps = [b - a for a, b in zip(line["x"], line["x"][1:], strict=False)]
@@ -196,28 +240,25 @@ def test_epochs_and_iterations_are_not_mixed() -> None:
         curves_of(Curve("loss", "task loss", "epoch", [(1, 2.0)]), name="other"),
     ]
     charts = curve_charts(runs, run_styles({"plain": "baseline", "other": "run"}), "task loss")
-    assert [chart.as_json()["layout"]["xaxis"]["title"]["text"] for chart in charts] == [
-        "iteration",
-        "epoch",
-    ]
+    assert [chart.as_json()["step"] for chart in charts] == ["iteration", "epoch"]
 
 
-def test_runs_differ_by_more_than_colour() -> None:
-    roles = {"plain": "baseline", "teacher": "teacher", **{f"run {i}": "run" for i in range(5)}}
-    styles = run_styles(roles).values()
-    for part in ("index", "color", "dark_color", "dash", "symbol", "glyph", "pattern"):
-        assert len({getattr(style, part) for style in styles}) == len(roles), part
+def test_curves_have_the_looks_of_their_runs() -> None:
+    styles = run_styles({"plain": "baseline", "distilled": "run", "teacher": "teacher"})
+    looks = curve_looks(styles.values())
+    # In pixels, of lines that are 1.5 wide.
+    assert [each["dash"] for each in looks] == [[7.5, 3.0], [], [1.5, pytest.approx(1.8)]]
+    assert [each["marker"] for each in looks] == [each.marker_path for each in styles.values()]
 
 
 def test_names_are_escaped(page: Page) -> None:
     assert "</script><b>" not in page.source
     assert "<i>" not in page.source
     assert page.column("classes", "teacher").keys() == set(CLASSES)
-    # Data, plotly, and the page's own: a class name has ended none early.
+    # Data, uPlot, and the page's own: a class name has ended none early.
     assert len(page.scripts) == 3
-    # In the charts the names are marked as text for plotly too.
-    bars = page.figures["classes"]["data"][0]["y"]
-    assert bars == ["10", "&lt;/script&gt;&lt;b&gt;cross", "bar &amp; &lt;i&gt;"]
+    # Names of classes that are numbers stay names.
+    assert set(CLASSES) <= set(page.letters("classes-0"))
 
 
 def test_page_needs_nothing_else(page: Page) -> None:
@@ -263,7 +304,7 @@ def test_dynamics_where_they_were_logged(tmp_path: Path) -> None:
     run = mmengine_work_dir(tmp_path / "distilled_seed0", is_distilled=True)
     page = Page(write_report([run], tmp_path / "report.html"))
     assert "Training dynamics" in page.text
-    assert page.figures["dynamics-0"]["data"][0]["y"][0] == 1
+    assert page.curves["dynamics-0"]["lines"][0]["y"][0] == 1
     assert "loss_distill_neck" in page.text
     assert "distill_ratio" in page.text
 
@@ -436,7 +477,7 @@ def test_logs_of_dynamics_alone(tmp_path: Path) -> None:
     scalars.write_text(json.dumps(line) + "\n")
     page = Page(write_report([run], tmp_path / "r.html"))
     assert "hold no losses, scores or learning rates" in page.text
-    assert page.figures["dynamics-0"]["data"][0]["y"] == [0.5]
+    assert page.curves["dynamics-0"]["lines"][0]["y"] == [0.5]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(50_000, 1), (20, 7)])
@@ -455,7 +496,7 @@ def test_small_files_are_evaluated_in_one_process(
 
     monkeypatch.setattr(comparison, "_FEW", limit)
     monkeypatch.setattr(comparison, "cpu_count", lambda: 7)
-    monkeypatch.setattr(page_module, "compare_runs", compare)
+    monkeypatch.setattr(inputs_module, "compare_runs", compare)
     # Of two runs, neither of which has more than 20 detections.
     write_report(inputs.plain, tmp_path / "r.html", resamples=0)
     assert (asked["workers"], asked["progress"]) == (expected, False)
@@ -572,4 +613,10 @@ def test_work_dir_of_a_name_that_is_no_text(inputs: Inputs, tmp_path: Path) -> N
     run = replace(read_work_dir(inputs.plain[0]), name="<b>&\ud800")
     styles = run_styles({run.name: "run"})
     chart = curve_charts([run], styles, "task loss")[0].as_json()
-    assert chart["data"][0]["name"] == "&lt;b&gt;&amp;\ud800, seed 0"
+    # Text, which the page puts into elements as it is.
+    assert chart["lines"][0]["name"] == "<b>&\ud800, seed 0"
+    named = write_report(inputs.plain[:1], tmp_path / "r.html", names={inputs.plain[0]: run.name})
+    page = Page(named)
+    assert page.curves["task-loss-0"]["lines"][0]["name"].startswith("<b>&")
+    assert "<b>" not in page.source
+    assert "<b>&\ufffd" in page.letters("map")

@@ -48,12 +48,12 @@ class Opened:
     requests: list[str]
 
     def show(self, file: Path) -> None:
-        """Opens a file from disk and waits until its charts are drawn."""
+        """Opens a file from disk and waits until its curves are drawn."""
         self.page.goto(file.as_uri())
         self.drawn()
 
     def drawn(self) -> None:
-        """Waits until the charts are drawn."""
+        """Waits until the curves are drawn."""
         self.page.wait_for_selector("html[data-charts=drawn]", timeout=30_000)
 
     def look(self, width: int, scheme: str) -> None:
@@ -119,36 +119,120 @@ def shown_pictures(page: Page) -> set[str]:
     return set(page.locator(".picture:visible h3").all_inner_texts())
 
 
-def line_colors(page: Page) -> list[str]:
-    """Of the lines of all charts, as they are painted."""
-    script = "paths => paths.map(path => getComputedStyle(path).stroke)"
-    return page.locator(".chart .js-line").evaluate_all(script)
+def series(page: Page, part: str) -> list[Any]:
+    """Something of each line of each chart of curves, as uPlot has it."""
+    script = f"""[...charts.values()].flatMap(
+      (chart) => chart.series.slice(1).map((line, index) => {part}))"""
+    return page.evaluate(script)
+
+
+def colors(page: Page) -> list[str]:
+    """Of all bars and lines in figures, as they are painted."""
+    script = """paths => paths.map(path => {
+      const style = getComputedStyle(path);
+      return style.stroke + ' ' + style.fill;
+    })"""
+    return page.locator(".figure [data-run] path").evaluate_all(script)
 
 
 def photos(*images: int) -> set[str]:
     return {f"photo_{image}.png" for image in images}
 
 
-def test_every_chart_is_drawn(page: Page) -> None:
-    charts = page.locator(".chart")
-    assert charts.count() > 20
-    traces = "charts => charts.map(c => c.querySelectorAll('svg .trace').length)"
-    drawn = charts.evaluate_all(traces)
-    asked = charts.evaluate_all("charts => charts.map(c => figures[c.dataset.chart].data.length)")
-    assert drawn == asked
-    assert min(drawn) > 0
-    shapes = charts.evaluate_all(
-        "charts => charts.map(c => c.querySelectorAll('svg .trace path[d]').length)"
+def test_every_figure_is_drawn(page: Page) -> None:
+    figures = page.locator(".figure")
+    assert figures.count() == 13
+    shapes = "figures => figures.map(f => f.querySelectorAll('[data-run] path').length)"
+    assert min(figures.evaluate_all(shapes)) > 0
+    for figure in figures.all():
+        card = figure.locator("xpath=..").bounding_box()
+        box = figure.bounding_box()
+        assert box["height"] > 80 and box["width"] > 200
+        # It fills its card, and no more.
+        assert box["x"] >= card["x"] and box["width"] > 0.8 * card["width"]
+        assert box["x"] + box["width"] <= card["x"] + card["width"]
+        assert box["y"] + box["height"] <= card["y"] + card["height"]
+
+
+def test_letters_lie_within_their_figures(page: Page) -> None:
+    """The browser's font is not the one with which they were laid out."""
+    script = """figures => figures.flatMap((figure) => {
+      const frame = figure.getBoundingClientRect();
+      return [...figure.querySelectorAll('text')].map((text) => {
+        const box = text.getBoundingClientRect();
+        const out = Math.max(
+          frame.left - box.left, box.right - frame.right,
+          frame.top - box.top, box.bottom - frame.bottom);
+        return [text.textContent, out];
+      });
+    })"""
+    found = page.locator(".figure").evaluate_all(script)
+    assert len(found) > 200
+    assert [text for text, out in found if out > 1] == []
+
+
+def test_every_curve_is_drawn(page: Page) -> None:
+    holders = page.locator(".chart")
+    assert holders.count() > 10
+    assert all(len(label) > 30 for label in holders.evaluate_all("c => c.map(x => x.ariaLabel)"))
+    assert page.evaluate("charts.size") == holders.count()
+    asked = "[...charts.keys()].map(key => curves.charts[key].lines.length)"
+    drawn = page.evaluate("[...charts.values()].map(chart => chart.series.length - 1)")
+    assert drawn == page.evaluate(asked)
+    # Not one canvas is without its runs' colours; where lines are thin, these are mixed.
+    script = """[...charts.values()].map((chart) => {
+      const { width, height } = chart.ctx.canvas;
+      const pixels = chart.ctx.getImageData(0, 0, width, height).data;
+      const colors = chart.series.slice(1).map((line, i) =>
+        line.stroke(chart, i + 1).match(/\\d+/g).map(Number));
+      let count = 0;
+      for (let i = 0; i < pixels.length; i += 4) {
+        const isNear = (own) => own.every((part, c) => Math.abs(part - pixels[i + c]) < 30);
+        if (pixels[i + 3] > 220 && colors.some(isNear)) count += 1;
+      }
+      return count;
+    })"""
+    drawn = page.evaluate(script)
+    assert len(drawn) == holders.count() and min(drawn) > 20
+    first = page.evaluate("charts.get('task-loss-0').data.map(values => values.slice(0, 2))")
+    assert first[0] == [1, 2]
+    assert first[1] == [3, 1.5]
+
+
+def test_a_pointer_reads_and_zooms_curves(opened: Opened, page: Page) -> None:
+    chart = page.locator("#chart-task-loss-0")
+    chart.scroll_into_view_if_needed()
+    readout = chart.locator(".readout")
+    assert readout.is_hidden()
+    scale = (
+        "(() => { const { min, max } = charts.get('task-loss-0').scales.x; return [min, max]; })()"
     )
-    assert min(shapes) > 0
-    # What is drawn has a size.
-    assert min(chart.bounding_box()["height"] for chart in charts.all()) > 100
-    assert all(len(label) > 30 for label in charts.evaluate_all("c => c.map(x => x.ariaLabel)"))
+    before = page.evaluate(scale)
+    assert before == [1, 60]
+    over = chart.locator(".u-over").bounding_box()
+
+    def move(share: float) -> None:
+        page.mouse.move(over["x"] + share * over["width"], over["y"] + 60, steps=3)
+
+    move(19 / 59)
+    assert readout.locator("strong").inner_text() == "iteration 20"
+    # Three halves of 2 / 20, of every run that has logged iterations.
+    assert readout.locator("div").first.inner_text() == "plain, seed 0: 0.15"
+    assert readout.locator("div").count() == 4
+    page.mouse.down()
+    move(39 / 59)
+    page.mouse.up()
+    low, high = page.evaluate(scale)
+    assert low == pytest.approx(20, abs=0.5) and high == pytest.approx(40, abs=0.5)
+    page.mouse.dblclick(over["x"] + 50, over["y"] + 60)
+    assert page.evaluate(scale) == before
+    page.mouse.move(0, 0)
+    assert readout.is_hidden()
 
 
-def test_names_stay_text_in_charts(page: Page) -> None:
-    ticks = page.locator("#chart-classes .ytick text").all_text_contents()
-    assert set(ticks) == set(CLASSES)
+def test_names_stay_text_in_figures(page: Page) -> None:
+    letters = page.locator("#figure-classes-0 .figure text").all_text_contents()
+    assert set(CLASSES) <= set(letters)
 
 
 def test_numbers_are_sorted_largest_first_then_smallest(page: Page) -> None:
@@ -248,6 +332,10 @@ def test_types_differ_by_more_than_colour(page: Page) -> None:
       return [style.stroke, style.strokeDasharray];
     })"""
     styles = swatches.evaluate_all(script)
+    fills = page.locator(".kinds svg *").evaluate_all(
+        "all => all.map(x => getComputedStyle(x).fill)"
+    )
+    assert set(fills) == {"rgba(0, 0, 0, 0)"}
     dashes = [dash for _, dash in styles]
     assert len(styles) == 9
     # Truth and true positives, which stand in panels of their own, are both drawn solid.
@@ -290,40 +378,44 @@ def test_enlarging_and_writing_on_boxes(page: Page) -> None:
     assert not found.is_visible()
 
 
-def test_runs_are_hidden_and_shown_in_all_charts(opened: Opened, page: Page) -> None:
-    count = "charts => charts.map(chart => chart.querySelectorAll('svg .trace').length)"
-    before = page.locator(".chart").evaluate_all(count)
+def test_runs_are_hidden_and_shown_in_all_figures_and_charts(page: Page) -> None:
+    drawn = page.locator(".figure [data-run='0']")
+    others = page.locator(".figure [data-run='1']:visible")
+    before = (drawn.locator("visible=true").count(), others.count())
+    assert min(before) > 20
+    assert all(series(page, "line.show"))
     button = page.locator(".legend button", has_text="plain").first
     button.click()
-    opened.drawn()
-    hidden = page.locator(".chart").evaluate_all(count)
-    assert sum(hidden) < sum(before)
+    assert (drawn.locator("visible=true").count(), others.count()) == (0, before[1])
+    shown = series(page, "[line.run, line.show]")
+    assert {run for run, is_shown in shown if not is_shown} == {0}
+    assert {run for run, is_shown in shown if is_shown} == {1, 2, 3}
     pressed = page.locator(".legend button", has_text="plain")
     assert {each.get_attribute("aria-pressed") for each in pressed.all()} == {"false"}
     button.click()
-    opened.drawn()
-    assert page.locator(".chart").evaluate_all(count) == before
+    assert (drawn.locator("visible=true").count(), others.count()) == before
+    assert all(series(page, "line.show"))
 
 
-def test_theme_changes_page_and_charts(opened: Opened, page: Page) -> None:
-    def look() -> tuple[str, list[str], str]:
+def test_theme_changes_page_figures_and_curves(page: Page) -> None:
+    def look() -> tuple[str, list[str], str, list[str]]:
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        letters = page.locator("#chart-map .xtick text").first
-        return ground, line_colors(page), letters.evaluate("text => getComputedStyle(text).fill")
+        letters = page.locator("#figure-map text").first
+        ink = letters.evaluate("text => getComputedStyle(text).fill")
+        return ground, colors(page), ink, series(page, "line.stroke(chart, index + 1)")
 
     light = look()
-    button = page.get_by_role("button", name="Dark theme")
-    button.click()
-    opened.drawn()
+    page.get_by_role("button", name="Dark theme").click()
     dark = look()
     assert dark[0] != light[0]
     assert dark[2] != light[2]
     # Each run keeps its hue, lighter; black would not be seen.
-    assert len(dark[1]) == len(light[1]) > 20
-    assert "rgb(0, 0, 0)" in light[1]
-    assert "rgb(0, 0, 0)" not in dark[1]
+    for place in (1, 3):
+        assert len(dark[place]) == len(light[place]) > 20
+        assert any("rgb(1, 1, 1)" in each for each in light[place])
+        assert not any("rgb(1, 1, 1)" in each for each in dark[place])
+        assert any("rgb(255, 255, 255)" in each for each in dark[place])
     page.get_by_role("button", name="Light theme").click()
-    opened.drawn()
     assert look() == light
 
 
@@ -337,10 +429,8 @@ def test_accessible_and_in_the_window(opened: Opened, width: int, scheme: str) -
         assert holder.get_attribute("tabindex") == "0"
         assert holder.get_attribute("role") == "region"
         assert holder.bounding_box()["width"] <= width
-    # A chart is an image with a label; what plotly draws in it is for the eye alone.
-    outside = {"exclude": [[".chart svg"]]}
     options = {"resultTypes": ["violations"]}
-    found: dict[str, Any] = Axe().run(opened.page, outside, options).response
+    found: dict[str, Any] = Axe().run(opened.page, None, options).response
     assert len(found["passes"]) > 20
     serious = [
         (rule["id"], [node["html"][:200] for node in rule["nodes"]])

@@ -16,15 +16,13 @@ from helpers.toy_recipe import ToyRecipe
 from mmkd.errors import InputError
 from mmkd.runs.runs import (
     Job,
-    RunResult,
     holds_another_run,
-    is_finished,
     run_all,
-    spread,
     stored_result,
     train_and_evaluate,
     weights_digest,
 )
+from mmkd.work_dirs.run_result import RunResult, is_finished
 
 SETTINGS = (3.0, 1.0, 2.0)
 both_ways = pytest.mark.parametrize("workers", [1, 2])
@@ -224,11 +222,6 @@ def test_the_bar_ends_at_the_whole_work(
 def test_workers_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="workers must be 1 or more, got 0"):
         run_all(jobs(tmp_path), workers=0)
-
-
-def test_spread() -> None:
-    assert spread([12.34]) == "12.3"
-    assert spread([1.0, 3.0]) == "2.0 ± 1.4"
 
 
 # Last, since joblib replaces its processes afterwards.

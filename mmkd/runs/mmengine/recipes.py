@@ -18,8 +18,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmkd.engine.mmengine.exact_resume import RandomStates
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.runs.environment import describe_environment
 from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
 __all__ = ["ConfigRecipe", "MMRecipe"]

@@ -20,8 +20,8 @@ from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume
 from mmkd.engine.ultralytics.train import prepare
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.runs.environment import describe_environment
 from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
 __all__ = ["YOLORecipe", "detect", "log_to_stdout"]

@@ -15,15 +15,17 @@ import yaml
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import unwrap_model
 
+from helpers.paired_results import compare_and_write
 from helpers.toy import differences
 from helpers.yolo_toy import SIZE, TERM, YOLOToy, weights_of
 from mmkd.data import make_digits
 from mmkd.errors import InputError
 from mmkd.runs.paired import compare_config
-from mmkd.runs.runs import RunResult, train_and_evaluate, weights_digest
+from mmkd.runs.runs import train_and_evaluate, weights_digest
 from mmkd.runs.ultralytics import recipe as recipes
 from mmkd.runs.ultralytics.pair import YOLOPair, coco_annotations
 from mmkd.runs.ultralytics.recipe import YOLORecipe
+from mmkd.work_dirs.run_result import RunResult
 
 # 16 images make 4 iterations an epoch.
 ITERATIONS_AN_EPOCH, EPOCHS = 4, 3
@@ -174,7 +176,7 @@ def test_compare_from_the_config_to_the_report(pair: YOLOPair, tmp_path: Path) -
     """The toy's teacher knows other classes, so that it cannot be scored."""
     config, out = tmp_path / "config.yaml", tmp_path / "out"
     config.write_text(yaml.safe_dump(dict(pair.settings)))
-    report = compare_config(config, [4], out, options=["epochs=1"], resamples=20)
+    report = compare_and_write(config, [4], out, options=["epochs=1"])
     plain, distilled = json.loads((out / "results.json").read_text())["runs"]
     assert plain["initial_weights"] == distilled["initial_weights"]
     arguments = [

@@ -14,7 +14,10 @@ from rich.console import Console
 from helpers import scenes
 from mmkd.evaluation.coco_files import read_annotations, read_detections
 from mmkd.evaluation.comparison import Comparison, Run, compare_runs
-from mmkd.report.text_tables import as_csv, as_json, conclusions, markdown_tables, rich_tables
+from mmkd.report.exports import as_csv, as_json
+from mmkd.report.sentences import conclusions
+from mmkd.report.tables import comparison_tables
+from mmkd.report.terminal import markdown_tables, rich_table
 
 
 def compared(folder: Path, names: tuple[str, ...], resamples: int = 50) -> Comparison:
@@ -57,8 +60,8 @@ def test_markdown_is_a_table_of_the_figures(comparison: Comparison) -> None:
 
 def test_the_terminal_shows_the_same(comparison: Comparison) -> None:
     console = Console(file=io.StringIO(), width=200)
-    for table in rich_tables(comparison):
-        console.print(table)
+    for table in comparison_tables(comparison):
+        console.print(rich_table(table))
     text = console.file.getvalue()
     gain = comparison.group("distilled").differences["AP50"]
     assert f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]" in text

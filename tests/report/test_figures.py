@@ -21,15 +21,12 @@ from mmkd.errors import InputError
 from mmkd.evaluation.coco import CocoSettings
 from mmkd.evaluation.comparison import Comparison, Estimate, GroupResult, Run, Score, compare_runs
 from mmkd.evaluation.detection_errors import ERROR_TYPES
-from mmkd.report.comparison_figures import (
-    FIGURES,
-    draw_all,
-    draw_classes,
-    draw_cost,
-    draw_errors,
-    draw_precision_recall,
-    draw_sizes,
-)
+from mmkd.report.figures import PICTURES, draw_pictures
+from mmkd.report.figures.canvas import write_picture
+from mmkd.report.figures.lines import difference_plot, iou_plot
+from mmkd.report.figures.panels import Plot
+from mmkd.report.figures.summaries import score_plot
+from mmkd.report.style import group_styles, run_label
 
 IMAGES = 5
 SIDES = (20, 60, 120)
@@ -96,6 +93,15 @@ def drawn(figure: Figure | None) -> Figure:
     return figure
 
 
+def draw(plot: Plot | None, out: Path) -> Figure | None:
+    return None if plot is None else write_picture(plot, out)
+
+
+def picture(name: str, comparison: Comparison, out: Path) -> Figure | None:
+    """One of those of `mmkd eval --figures`; where there is none, no file is written either."""
+    return draw(PICTURES[f"{name}.png"](comparison, group_styles(comparison.groups)), out)
+
+
 def rows(axis: Axes) -> list[str]:
     """Of axes that share their labels, the first has them."""
     labels = axis.get_yticklabels() or axis.figure.axes[0].get_yticklabels()
@@ -136,7 +142,7 @@ def with_classes(comparison: Comparison, gains: dict[str, Estimate]) -> Comparis
 
 
 def test_precision_recall_lines_are_means_over_classes_and_seeds(pair, tmp_path):
-    figure = drawn(draw_precision_recall(pair, tmp_path / "out.png"))
+    figure = drawn(picture("precision_recall", pair, tmp_path / "out.png"))
     for axis, index, title in zip(figure.axes, (0, 5, 8), ("0.50", "0.75", "0.90"), strict=True):
         assert axis.get_title() == f"IoU {title}"
         groups = ordered(pair, "plain", "distilled", "teacher")
@@ -158,7 +164,7 @@ def test_precision_recall_lines_are_means_over_classes_and_seeds(pair, tmp_path)
 
 
 def test_precision_recall_has_no_markers_where_precision_is_zero(pair, tmp_path):
-    figure = drawn(draw_precision_recall(pair, tmp_path / "out.png"))
+    figure = drawn(picture("precision_recall", pair, tmp_path / "out.png"))
     lines = [line for axis in figure.axes for line in axis.lines]
     assert any(line.get_ydata()[-1] == 0 for line in lines)
     for line in lines:
@@ -166,7 +172,7 @@ def test_precision_recall_has_no_markers_where_precision_is_zero(pair, tmp_path)
 
 
 def test_class_bars_are_ap_in_the_order_of_the_gain(pair, tmp_path):
-    [axis] = drawn(draw_classes(pair, tmp_path / "out.png")).axes
+    [axis] = drawn(picture("classes", pair, tmp_path / "out.png")).axes
     gains = {name: e.value for name, e in pair.group("distilled").class_differences.items()}
     assert math.isnan(gains["c"])
     assert rows(axis) == sorted("ab", key=lambda name: -gains[name])
@@ -190,7 +196,7 @@ def test_gains_beyond_their_interval_are_bold(pair, tmp_path):
         "unsure": Estimate(1.0, -1.0, 3.0),
         "down": Estimate(-2.0, -3.0, -1.0),
     }
-    figure = drawn(draw_classes(with_classes(pair, gains), tmp_path / "out.png"))
+    figure = drawn(picture("classes", with_classes(pair, gains), tmp_path / "out.png"))
     weights = {note.get_text(): note.get_weight() for note in figure.axes[0].texts}
     assert weights == {"+2.0": "bold", "+1.0": "normal", "-2.0": "bold"}
     assert "excludes 0" in figure.get_suptitle()
@@ -198,7 +204,7 @@ def test_gains_beyond_their_interval_are_bold(pair, tmp_path):
 
 def test_without_a_baseline_classes_are_in_the_order_of_the_mean_ap(tmp_path):
     comparison = compare([run("first", 0, 0.2), run("second", 1, 0.02)])
-    figure = drawn(draw_classes(comparison, tmp_path / "out.png"))
+    figure = drawn(picture("classes", comparison, tmp_path / "out.png"))
     groups = comparison.groups
     means = {name: sum(group.classes[name].mean for group in groups) for name in "ab"}
     [axis] = figure.axes
@@ -213,7 +219,7 @@ def test_without_a_baseline_classes_are_in_the_order_of_the_mean_ap(tmp_path):
 def test_many_classes_take_two_columns_of_one_scale(pair, tmp_path):
     names = [f"class {index}" for index in range(81)]
     gains = {name: Estimate(-float(i), math.nan, math.nan) for i, name in enumerate(names)}
-    figure = drawn(draw_classes(with_classes(pair, gains), tmp_path / "out.png"))
+    figure = drawn(picture("classes", with_classes(pair, gains), tmp_path / "out.png"))
     left, right = figure.axes
     assert rows(left) == names[:41] and rows(right) == names[41:]
     assert left.get_xlim() == right.get_xlim() and left.get_ylim() == right.get_ylim()
@@ -227,13 +233,13 @@ def test_many_classes_take_two_columns_of_one_scale(pair, tmp_path):
 def test_of_very_many_classes_both_ends_are_shown(pair, tmp_path):
     names = [f"class {index}" for index in range(300)]
     gains = {name: Estimate(-float(i), math.nan, math.nan) for i, name in enumerate(names)}
-    figure = drawn(draw_classes(with_classes(pair, gains), tmp_path / "out.png"))
+    figure = drawn(picture("classes", with_classes(pair, gains), tmp_path / "out.png"))
     assert [rows(axis) for axis in figure.axes] == [names[:60], names[-60:]]
     assert "the first and the last 60 of 300 classes" in figure.get_suptitle()
 
 
 def test_size_bars_are_ap_and_ar_of_the_areas(pair, tmp_path):
-    figure = drawn(draw_sizes(pair, tmp_path / "out.png"))
+    figure = drawn(picture("sizes", pair, tmp_path / "out.png"))
     for axis, kind in zip(figure.axes, ("AP", "AR"), strict=True):
         groups = ordered(pair, "plain", "distilled", "teacher")
         for lengths, group in zip(bars(axis), groups, strict=True):
@@ -256,7 +262,7 @@ def test_size_bars_are_ap_and_ar_of_the_areas(pair, tmp_path):
 def test_sizes_are_the_settings_own_and_empty_ranges_have_no_bar(tmp_path):
     areas = {"all": (0, 1e10), "dust": (0, 10.0), "rest": (10.0, 1e10)}
     comparison = compare([run("a run", 0, 0.05)], CocoSettings(areas, (1, 7)))
-    left, right = drawn(draw_sizes(comparison, tmp_path / "out.png")).axes
+    left, right = drawn(picture("sizes", comparison, tmp_path / "out.png")).axes
     assert rows(left) == ["dust\nup to 10 px", "rest\nfrom 10 px"]
     metrics = comparison.groups[0].metrics
     assert bars(left) == [{"rest\nfrom 10 px": metrics["AP_rest"].mean}]
@@ -265,12 +271,12 @@ def test_sizes_are_the_settings_own_and_empty_ranges_have_no_bar(tmp_path):
 
 def test_without_ranges_no_sizes_are_drawn(tmp_path):
     comparison = compare([run("a run", 0, 0.05)], CocoSettings({"all": (0, 1e10)}))
-    assert draw_sizes(comparison, tmp_path / "out.png") is None
+    assert picture("sizes", comparison, tmp_path / "out.png") is None
     assert not (tmp_path / "out.png").exists()
 
 
 def test_error_bars_are_cost_and_number(pair, tmp_path):
-    figure = drawn(draw_errors(pair, tmp_path / "out.png"))
+    figure = drawn(picture("errors", pair, tmp_path / "out.png"))
     for axis, which, form in zip(figure.axes, (1, 0), ("{:.1f}", "{:,.0f}"), strict=True):
         assert [label.split("\n")[0] for label in rows(axis)] == list(ERROR_TYPES)
         groups = ordered(pair, "plain", "distilled", "teacher")
@@ -285,7 +291,7 @@ def test_error_bars_are_cost_and_number(pair, tmp_path):
 
 
 def test_cost_points_are_map_by_parameters_and_step_time(pair, tmp_path):
-    figure = drawn(draw_cost(pair, tmp_path / "out.png"))
+    figure = drawn(picture("cost", pair, tmp_path / "out.png"))
     groups = {group.name: group for group in pair.groups}
     expected = [
         {"plain": 10, "distilled": 10, "teacher": 40},
@@ -312,12 +318,12 @@ def test_cost_points_are_map_by_parameters_and_step_time(pair, tmp_path):
 def test_cost_leaves_out_what_is_unknown(tmp_path):
     out = tmp_path / "out.png"
     comparison = compare([run("plain", 0, 0.1, None, 0.25), run("other", 1, 0.1)])
-    figure = drawn(draw_cost(comparison, out))
+    figure = drawn(picture("cost", comparison, out))
     [axis] = figure.axes
     assert [list(line.get_xdata()) for line in axis.lines] == [[250.0]]
     assert legend(figure) == ["student, plain"]
     out.unlink()
-    assert draw_cost(compare([run("plain", 0, 0.1)]), out) is None
+    assert picture("cost", compare([run("plain", 0, 0.1)]), out) is None
     assert not out.exists()
 
 
@@ -331,22 +337,22 @@ def luminance(color: object) -> float:
 def test_runs_are_told_apart_without_colour(baseline, tmp_path):
     names = ["plain", "b", "c", "d", "e", "teacher"] if baseline else list("abcdef")
     comparison = compare([run(name, seed, 0.1, 10**7) for seed, name in enumerate(names)])
-    [axis] = drawn(draw_classes(comparison, tmp_path / "out.png")).axes
+    [axis] = drawn(picture("classes", comparison, tmp_path / "out.png")).axes
     patches = [container[0] for container in axis.containers]
     for one, other in itertools.combinations(patches, 2):
         light, dark = sorted(
             (luminance(one.get_facecolor()[:3]), luminance(other.get_facecolor()[:3])), reverse=True
         )
         assert one.get_hatch() != other.get_hatch() or (light + 0.05) / (dark + 0.05) > 3
-    lines = drawn(draw_precision_recall(comparison, tmp_path / "out.png")).axes[0].lines
-    points = drawn(draw_cost(comparison, tmp_path / "out.png")).axes[0].lines
+    lines = drawn(picture("precision_recall", comparison, tmp_path / "out.png")).axes[0].lines
+    points = drawn(picture("cost", comparison, tmp_path / "out.png")).axes[0].lines
     assert len({line.get_marker() for line in lines}) == len({p.get_marker() for p in points}) == 6
     # Seen on white: 2 to 1 at least; what is lighter than 3 to 1 has a shape or hatch besides.
     assert all(1.05 / (luminance(line.get_color()) + 0.05) > 2 for line in lines)
 
 
 def test_the_legend_shows_the_looks_of_the_bars(pair, tmp_path):
-    figure = drawn(draw_errors(pair, tmp_path / "out.png"))
+    figure = drawn(picture("errors", pair, tmp_path / "out.png"))
     looks = [(c[0].get_facecolor(), c[0].get_hatch()) for c in figure.axes[0].containers]
     shown = [(p.get_facecolor(), p.get_hatch()) for p in figure.legends[0].get_patches()]
     assert shown == looks
@@ -361,7 +367,7 @@ def test_long_and_odd_names_are_shown_whole(many, tmp_path):
     comparison = with_classes(
         many, {name: Estimate(gain, math.nan, math.nan) for name, gain in classes.items()}
     )
-    figure = drawn(draw_classes(comparison, tmp_path / "out.png"))
+    figure = drawn(picture("classes", comparison, tmp_path / "out.png"))
     assert [" ".join(row.split("\n")) for row in rows(figure.axes[0])] == [
         name.replace("$", r"\$") for name in classes
     ]
@@ -369,10 +375,10 @@ def test_long_and_odd_names_are_shown_whole(many, tmp_path):
     assert {" ".join(text.split("\n")) for text in legend(figure)} == {
         name.replace("$", r"\$") for name in names
     }
-    for file in draw_all(comparison, tmp_path / "figures"):
+    for file in draw_pictures(comparison, tmp_path / "figures"):
         # A name that is not broken into lines would widen the picture.
         assert 880 <= imread(file).shape[1] <= 940
-    for axis in drawn(draw_precision_recall(comparison, tmp_path / "out.png")).axes:
+    for axis in drawn(picture("precision_recall", comparison, tmp_path / "out.png")).axes:
         # The legend of six lines and more leaves the panels their size.
         assert axis.get_window_extent().height > 220
 
@@ -382,7 +388,7 @@ def test_all_figures_are_written_and_nothing_else_is_touched(pair, tmp_path):
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
     (folder / "cost.png").write_text("old")
-    files = draw_all(pair, folder)
+    files = draw_pictures(pair, folder)
     stems = ["precision_recall", "classes", "sizes", "errors", "cost"]
     assert files == [folder / f"{stem}.png" for stem in stems]
     assert {file.name for file in folder.iterdir()} == {f"{s}.png" for s in stems} | {"notes.txt"}
@@ -393,8 +399,8 @@ def test_all_figures_are_written_and_nothing_else_is_touched(pair, tmp_path):
 
 
 def test_folder_is_made(many, tmp_path):
-    files = draw_all(many, tmp_path / "a" / "b")
-    assert [file.name for file in files] == list(FIGURES)
+    files = draw_pictures(many, tmp_path / "a" / "b")
+    assert [file.name for file in files] == list(PICTURES)
     assert all(file.is_file() for file in files)
 
 
@@ -402,7 +408,7 @@ def test_a_file_in_place_of_the_folder_is_an_error(pair, tmp_path):
     file = tmp_path / "figures"
     file.write_text("mine")
     with pytest.raises(InputError, match="expected a folder for the figures, found a file"):
-        draw_all(pair, file)
+        draw_pictures(pair, file)
     assert file.read_text() == "mine"
 
 
@@ -410,8 +416,8 @@ def test_without_objects_only_the_number_of_errors_is_drawn(tmp_path):
     truth = annotations([], images=2, categories=2)
     boxes = detections([(0, 0, (0, 0, 10, 10), 0.5)])
     comparison = compare_runs(truth, [Run("plain", boxes, 10), Run("b", boxes)], resamples=0)
-    assert draw_all(comparison, tmp_path) == [tmp_path / "errors.png"]
-    costs, numbers = drawn(draw_errors(comparison, tmp_path / "errors.png")).axes
+    assert draw_pictures(comparison, tmp_path) == [tmp_path / "errors.png"]
+    costs, numbers = drawn(picture("errors", comparison, tmp_path / "errors.png")).axes
     assert not costs.patches and not costs.texts
     assert [sum(lengths.values()) for lengths in bars(numbers)] == [1, 1]
 
@@ -419,7 +425,61 @@ def test_without_objects_only_the_number_of_errors_is_drawn(tmp_path):
 def test_without_detections_bars_have_no_length(tmp_path):
     truth = annotations(TRUTH, images=IMAGES, categories=3)
     comparison = compare_runs(truth, [Run("a", detections([]), 10)], resamples=0)
-    assert len(draw_all(comparison, tmp_path)) == 5
-    [axis] = drawn(draw_classes(comparison, tmp_path / "classes.png")).axes
+    assert len(draw_pictures(comparison, tmp_path)) == 5
+    [axis] = drawn(picture("classes", comparison, tmp_path / "classes.png")).axes
     assert bars(axis) == [{"a": 0.0, "b": 0.0}]
     assert Path(tmp_path / "cost.png").is_file()
+
+
+def test_score_bars_are_map_and_its_seeds(pair, tmp_path):
+    plot = score_plot(pair, group_styles(pair.groups), run_label)
+    [axis] = drawn(draw(plot, tmp_path / "out.png")).axes
+    groups = ordered(pair, "plain", "distilled", "teacher")
+    labels = ["student, plain", "student, distilled", "teacher"]
+    assert rows(axis) == labels
+    assert bars(axis) == [
+        {label: group.metrics["mAP"].mean} for label, group in zip(labels, groups, strict=True)
+    ]
+    assert [note.get_text() for note in axis.texts] == [
+        f"{group.metrics['mAP'].mean:.1f}" for group in groups
+    ]
+    assert [sorted(line.get_xdata()) for line in axis.lines] == [
+        sorted(group.metrics["mAP"].values) for group in groups[:2]
+    ]
+
+
+def test_difference_points_lie_in_their_intervals(pair, tmp_path):
+    compared = pair.group("distilled")
+    differences = {
+        name: replace(each, low=each.value - 1, high=each.value + 2)
+        for name, each in compared.differences.items()
+    }
+    groups = [replace(g, differences=differences) if g is compared else g for g in pair.groups]
+    comparison = replace(pair, groups=groups, resamples=9)
+    plot = difference_plot(comparison, group_styles(comparison.groups))
+    assert plot is not None and plot.title == "Difference to plain, with 95% intervals"
+    [axis] = drawn(draw(plot, tmp_path / "out.png")).axes
+    assert rows(axis) == [n for n, score in compared.metrics.items() if not math.isnan(score.mean)]
+    lines = [line for line in axis.lines if line.get_gid() is not None]
+    whiskers = [line for line in lines if len(line.get_xdata()) == 2]
+    points = [line for line in lines if len(line.get_xdata()) == 1]
+    assert [list(line.get_xdata()) for line in whiskers] == [
+        [differences[name].low, differences[name].high] for name in rows(axis)
+    ]
+    # The teacher has points without intervals.
+    teacher = pair.group("teacher").differences
+    assert [line.get_xdata()[0] for line in points] == [
+        each[name].value for each in (differences, teacher) for name in rows(axis)
+    ]
+    for whisker, point in zip(whiskers, points, strict=False):
+        assert list(whisker.get_ydata()) == [point.get_ydata()[0]] * 2
+    alone = compare([run("a", 0, 0.1)])
+    assert difference_plot(alone, group_styles(alone.groups)) is None
+
+
+def test_ap_by_iou_is_the_mean_of_the_precision(pair, tmp_path):
+    [axis] = drawn(draw(iou_plot(pair, group_styles(pair.groups)), tmp_path / "out.png")).axes
+    for line, group in zip(axis.lines, ordered(pair, "plain", "distilled", "teacher"), strict=True):
+        assert list(line.get_xdata()) == pytest.approx(np.arange(0.5, 0.96, 0.05))
+        assert line.get_ydata()[0] == pytest.approx(group.metrics["AP50"].mean)
+        assert np.mean(line.get_ydata()) == pytest.approx(group.metrics["mAP"].mean)

@@ -1,4 +1,4 @@
-"""The report's first sentence and its key figures."""
+"""What the figures say, in words: conclusions, a page's first sentence, and its key figures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,62 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmkd.evaluation.comparison import Comparison, GroupResult
-from mmkd.report.tables import signed
+from mmkd.evaluation.comparison import DISTILLED, Comparison, GroupResult
+from mmkd.report.numbers import (
+    counted,
+    score,
+    share,
+    share_estimate,
+    signed,
+    span,
+    typographic,
+    undefined_or,
+)
 from mmkd.work_dirs import MAP_CURVES, Curve, WorkDir
 
-__all__ = ["Tile", "tiles", "verdict"]
+__all__ = ["Tile", "conclusions", "gain_title", "tiles", "verdict"]
+
+
+def conclusions(comparison: Comparison) -> list[str]:
+    """A sentence each run that is compared to the baseline, for terminals and files.
+
+    Without a baseline, the sentences state the runs' average precision.
+    """
+    if comparison.baseline is None:
+        return [f"{g.name}: {score(g.metrics['mAP'])} mAP." for g in comparison.groups]
+    baseline = comparison.group(comparison.baseline)
+    sentences = []
+    for group in comparison.groups:
+        if group.role != "run":
+            continue
+        gain = group.differences["mAP"]
+        text = f"{group.name} against {baseline.name}: {signed(gain.value)} mAP points"
+        if gain.has_interval:
+            text += f" (95% interval over images {span(gain)}"
+            text += ")" if gain.excludes_zero else ", which holds 0)"
+        if group.lead_closed is not None:
+            text += f", {share_estimate(group.lead_closed)} of the teacher's lead"
+        sentences.append(f"{text}{_spreads(group, baseline)}.")
+    return sentences
+
+
+def _spreads(group: GroupResult, baseline: GroupResult) -> str:
+    """What an interval over images does not tell: how much other seeds would change."""
+    own, base = (each.metrics["mAP"].spread for each in (group, baseline))
+    if own is None or base is None:
+        return "; other seeds may differ by more"
+    return f"; the seeds spread by ± {own:.1f} ({group.name}) and ± {base:.1f} ({baseline.name})"
+
+
+def gain_title(comparison: Comparison) -> str:
+    """The title of a picture of the runs' mAP: what the best of them gains."""
+    best = best_student(comparison)
+    if best is None or not best.differences:
+        return "mAP of each run"
+    text = f"{_subject(best)} adds {signed(best.differences['mAP'].value)} mAP"
+    if best.lead_closed is not None:
+        text += f", {share(best.lead_closed.value)} of the gap to the teacher"
+    return text
 
 
 @dataclass(frozen=True)
@@ -50,26 +101,29 @@ def best_student(comparison: Comparison) -> GroupResult | None:
     return max(runs, key=lambda group: group.metrics["mAP"].mean, default=None)
 
 
+def _subject(best: GroupResult) -> str:
+    return "Distillation" if best.name == DISTILLED else best.name
+
+
 def _against_baseline(best: GroupResult, comparison: Comparison) -> str:
     change = best.differences["mAP"]
     runs = sum(group.role == "run" for group in comparison.groups)
     # The best of several is better on these images than on others: luck has helped to choose it.
     is_chosen = runs > 1
-    lead = "Distillation" if best.name == "distilled" else best.name
+    lead = _subject(best)
     if is_chosen:
         lead = f"Of {runs} runs, {best.name} does best: chosen by this score, it"
     text = f"{lead} adds {change.value:.1f} mAP to {comparison.baseline}"
     if change.value < 0:
         text = f"{lead} costs {abs(change.value):.1f} mAP against {comparison.baseline}"
     details = _seeds(len(best.evaluations))
-    if not math.isnan(change.low):
-        interval = f"{signed(change.low)} to {signed(change.high)}"
+    if change.has_interval:
         unadjusted = "not adjusted for the choice, " if is_chosen else ""
-        details = f"95% interval {interval} over images, {unadjusted}{details}"
+        details = f"95% interval {typographic(span(change))} over images, {unadjusted}{details}"
     text += f" ({details})"
     if best.lead_closed is not None and change.value > 0:
-        text += f", {best.lead_closed.value:.0%} of the teacher’s lead"
-    if change.low <= 0 <= change.high:
+        text += f", {share(best.lead_closed.value)} of the teacher’s lead"
+    if change.has_interval and not change.excludes_zero:
         text += "; the interval includes 0, so this may be chance"
     elif comparison.baseline is not None:
         spreads = [
@@ -92,7 +146,7 @@ def _ranking(comparison: Comparison) -> str:
 
 
 def _seeds(count: int) -> str:
-    return "one seed" if count == 1 else f"{count} seeds"
+    return "one seed" if count == 1 else counted(count, "seed")
 
 
 def _logged_verdict(groups: Mapping[str, Sequence[WorkDir]], roles: Mapping[str, str]) -> str:
@@ -100,12 +154,13 @@ def _logged_verdict(groups: Mapping[str, Sequence[WorkDir]], roles: Mapping[str,
     curves = [c for runs in groups.values() for run in runs for c in run.curves if _is_score(c)]
     score = min((curve.name for curve in curves), key=_rank, default=None)
     if score is None:
-        return f"{_runs(sum(map(len, groups.values())))} without a score."
+        runs = sum(map(len, groups.values()))
+        return f"{'One run' if runs == 1 else counted(runs, 'run')} without a score."
     ends = _last_values(groups, score)
     baseline = next((name for name, role in roles.items() if role == "baseline"), None)
     students = {name: value for name, value in ends.items() if roles[name] == "run"}
     name = max(students or ends, key=lambda each: ends[each])
-    text = f"{name} ends at {score} {ends[name]:.4g}"
+    text = f"{name} ends at {score} {undefined_or(ends[name])}"
     if baseline in ends and name != baseline:
         difference = ends[name] - ends[baseline]
         text += f", {abs(difference):.3g} {'above' if difference >= 0 else 'below'} {baseline}"
@@ -130,10 +185,6 @@ def _last_values(groups: Mapping[str, Sequence[WorkDir]], score: str) -> dict[st
     return {name: sum(values) / len(values) for name, values in found.items() if values}
 
 
-def _runs(count: int) -> str:
-    return "One run" if count == 1 else f"{count} runs"
-
-
 def tiles(comparison: Comparison | None) -> list[Tile]:
     """The figures that most readers come for; none without an evaluation."""
     if comparison is None:
@@ -142,24 +193,23 @@ def tiles(comparison: Comparison | None) -> list[Tile]:
     best = best_student(comparison)
     if best is not None and best.differences:
         change = best.differences["mAP"]
-        interval = f"{signed(change.low)} to {signed(change.high)}"
-        note = "" if math.isnan(change.low) else interval
-        found.append(Tile(f"{best.name} − {comparison.baseline}", signed(change.value), note))
+        gained = typographic(signed(change.value))
+        label = f"{best.name} − {comparison.baseline}"
+        found.append(Tile(label, gained, typographic(span(change))))
     if best is not None and best.lead_closed is not None:
         closed = best.lead_closed
-        note = "" if math.isnan(closed.low) else f"{closed.low:.0%} to {closed.high:.0%}"
-        found.append(Tile("of the teacher’s lead", f"{closed.value:.0%}", note))
+        note = span(closed, is_share=True)
+        found.append(Tile("of the teacher’s lead", share(closed.value), note))
     truth = comparison.annotations
-    found.append(
-        Tile("images", f"{len(truth.image_ids):,}", f"{int((~truth.crowd).sum()):,} objects")
-    )
+    objects = counted(int((~truth.crowd).sum()), "object")
+    found.append(Tile("images", f"{len(truth.image_ids):,}", objects))
     return found
 
 
 def _score_tile(group: GroupResult) -> Tile:
-    score = group.metrics["mAP"]
-    if math.isnan(score.mean):
+    found = group.metrics["mAP"]
+    if math.isnan(found.mean):
         return Tile(f"{group.name}, mAP", "–", "no objects")
-    seeds = len(score.values)
-    note = f"± {score.spread:.1f} over {seeds} seeds" if score.spread is not None else "one seed"
-    return Tile(f"{group.name}, mAP", f"{score.mean:.1f}", note)
+    seeds = _seeds(len(found.values))
+    note = seeds if found.spread is None else f"± {found.spread:.1f} over {seeds}"
+    return Tile(f"{group.name}, mAP", f"{found.mean:.1f}", note)

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: detections side by side, learning curves, the gap closed."""
+"""Pictures of the demo: detections side by side, and learning curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 
 matplotlib.use("Agg")
 
@@ -17,20 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from mmkd.evaluation.comparison import BASELINE, DISTILLED, TEACHER, Role
+from mmkd.report.figures.panels import tidy
+from mmkd.report.style import TRUTH_COLOR, run_label, run_styles
 from mmkd.work_dirs import MAP_CURVES, TASK_LOSS, read_work_dir
 
-__all__ = ["draw_curves", "draw_detections", "draw_gap"]
+__all__ = ["draw_curves", "draw_detections"]
 
-# Okabe and Ito's palette: told apart by colour-blind readers, and by lightness in grey.
-COLORS = {"plain": "#D55E00", "distilled": "#0072B2", "teacher": "#000000", "truth": "#009E73"}
-LABELS = {
-    "plain": "student, plain",
-    "distilled": "student, distilled",
-    "teacher": "teacher",
-    "truth": "ground truth",
-}
-MARKERS = {"plain": "o", "distilled": "s", "teacher": "^"}
-# As MMDetection and Ultralytics name it.
+_TRUTH = "ground truth"
+_ROLES: dict[str, Role] = {BASELINE: "baseline", DISTILLED: "run", TEACHER: "teacher"}
 
 
 def draw_detections(
@@ -52,9 +46,11 @@ def draw_detections(
         num_images: Columns: the first images of the set, so that none is chosen for its result.
         min_score: Detections of a lower score are left out.
     """
+    colors = {name: style.color for name, style in run_styles(_ROLES).items()}
+    colors[_TRUTH] = TRUTH_COLOR
     truth = json.loads(Path(annotations).read_text())
     names = {c["id"]: c["name"] for c in truth["categories"]}
-    rows: dict[str, dict[int, list[dict]]] = {"truth": _by_image(truth["annotations"])}
+    rows: dict[str, dict[int, list[dict]]] = {_TRUTH: _by_image(truth["annotations"])}
     for model, file in detections.items():
         kept = [d for d in json.loads(Path(file).read_text()) if d["score"] >= min_score]
         rows[model] = _by_image(kept)
@@ -71,8 +67,8 @@ def draw_detections(
             axis = axes[row][column]
             axis.imshow(plt.imread(Path(images) / image["file_name"]))
             axis.set(xticks=[], yticks=[])
-            _draw_boxes(axis, boxes.get(image["id"], []), names, COLORS[model])
-        axes[row][0].set_ylabel(LABELS[model], fontsize=11, color=COLORS[model])
+            _draw_boxes(axis, boxes.get(image["id"], []), names, colors[model])
+        axes[row][0].set_ylabel(run_label(model), fontsize=11, color=colors[model])
     figure.suptitle(f"Detections of score {min_score} and above on the first validation images")
     _save(figure, out)
 
@@ -110,46 +106,23 @@ def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> No
         InputError: See :func:`mmkd.work_dirs.read_work_dir`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    styles = run_styles(_ROLES)
     for model, work_dirs in runs.items():
         for index, work_dir in enumerate(work_dirs):
-            style = dict(color=COLORS[model], label=LABELS[model] if index == 0 else None)
+            looks = dict(color=styles[model].color, label=run_label(model) if index == 0 else None)
             for curve in read_work_dir(work_dir).curves:
                 if curve.name in MAP_CURVES:
-                    left.plot(*zip(*curve.points, strict=True), marker=MARKERS[model], **style)
+                    marker = styles[model].marker
+                    left.plot(*zip(*curve.points, strict=True), marker=marker, **looks)
                 elif curve.name == TASK_LOSS:
-                    right.plot(*zip(*curve.points, strict=True), linewidth=1.5, **style)
+                    right.plot(*zip(*curve.points, strict=True), linewidth=1.5, **looks)
                     right.set_xlabel(curve.step)
     left.set(xlabel="epoch", ylabel="validation mAP (0.50:0.95), %", ylim=(0, None))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(ylabel="detection loss (without distillation)", ylim=(0, None))
     for axis in (left, right):
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
+        tidy(axis)
     left.legend()
-    _save(figure, out)
-
-
-def draw_gap(scores: Mapping[str, Sequence[float]], out: str | Path) -> None:
-    """Draws mAP of plain student, distilled student and teacher, and the share of the gap closed.
-
-    Args:
-        scores: mAP in percent by model, one a seed.
-        out: Picture to write.
-    """
-    means = {model: float(np.mean(values)) for model, values in scores.items()}
-    gap, gain = means["teacher"] - means["plain"], means["distilled"] - means["plain"]
-    figure, axis = plt.subplots(figsize=(8, 2.8), layout="constrained")
-    for row, (model, values) in enumerate(scores.items()):
-        axis.barh(row, means[model], color=COLORS[model], alpha=0.85)
-        if len(values) > 1:
-            axis.plot(values, [row] * len(values), "|", color="#888888", markersize=16)
-        axis.text(max(values) + 0.8, row, f"{means[model]:.1f}", va="center", fontsize=11)
-    axis.set_yticks(range(len(scores)), [LABELS[model] for model in scores])
-    axis.invert_yaxis()
-    axis.set(xlabel="mAP (0.50:0.95), %", xlim=(0, max(map(max, scores.values())) * 1.12))
-    axis.spines[["top", "right"]].set_visible(False)
-    closed = f", {gain / gap:.0%} of the gap to the teacher" if gap > 0 else ""
-    axis.set_title(f"Distillation adds {gain:+.1f} mAP{closed}", fontsize=12)
     _save(figure, out)
 
 
