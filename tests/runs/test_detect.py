@@ -273,6 +273,6 @@ def test_eval_runs_a_checkpoint_once(
     expected = evaluate_detections(truth, run / "val.bbox.json")
     assert student["metrics"]["mAP"]["mean"] == expected.mAP
     assert student["parameters"] > 0
-    monkeypatch.setattr("mmkd.commands.evaluation.detect_with", None)
+    monkeypatch.setattr("mmkd.commands.evaluate_files.detect_with", None)
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert json.loads(json_file.read_text())["runs"]["student"] == student
