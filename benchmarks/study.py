@@ -10,18 +10,17 @@ from statistics import mean
 from rich.console import Console
 from rich.markdown import Markdown
 
-from mmkd.evaluation import paired_runs
 from mmkd.report.text_tables import conclusions
+from mmkd.runs import paired
 from mmkd.runs.environment import describe_environment
-from mmkd.runs.paired import compare_results
 from mmkd.runs.runs import RunResult, spread
 
 
 def score_table(results: Sequence[RunResult]) -> list[str]:
     """Detectors compared with the runs ``plain``, as Markdown; then what the figures say."""
-    comparison = compare_results(results)
+    comparison = paired.compare_results(results)
     said = [f"- {sentence}" for sentence in conclusions(comparison)] if comparison else []
-    return [*paired_runs.score_table(results, comparison), "", *said]
+    return [*paired.score_table(results, comparison), "", *said]
 
 
 def accuracy_table(results: Sequence[RunResult], plain: str = "plain") -> list[str]:
