@@ -23,7 +23,7 @@ from study import report
 from mmkd.analysis import pearson_correlation
 from mmkd.configs import config_file
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.runs import Job, RunResult, run_all, spread
+from mmkd.runs.running import Job, RunResult, run_all, spread
 
 STUDENT_DEPTH, TEACHER_DEPTH = 8, 14
 TEMPERATURES = (1, 2, 4, 7, 10)

@@ -22,7 +22,7 @@ from study import accuracy_table, by_name, report, top1
 
 from mmkd.configs import config_file
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.runs import Job, RunResult, run_all, spread
+from mmkd.runs.running import Job, RunResult, run_all, spread
 
 CONFIGS = "classification/cifar10_10k"
 TEACHER = f"{CONFIGS}/resnet14_cifar10-10k.py"

@@ -13,7 +13,7 @@ from rich.markdown import Markdown
 from mmkd.report.text_tables import conclusions
 from mmkd.runs import paired
 from mmkd.runs.environment import describe_environment
-from mmkd.runs.runs import RunResult, spread
+from mmkd.runs.running import RunResult, spread
 
 
 def score_table(results: Sequence[RunResult]) -> list[str]:

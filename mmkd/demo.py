@@ -13,7 +13,8 @@ from mmkd.data.digits import make_digits
 from mmkd.report.figures import LABELS, draw_curves, draw_detections, draw_gap
 from mmkd.runs.mmengine.recipes import MMRecipe
 from mmkd.runs.paired import check_out, write_results
-from mmkd.runs.runs import Job, Recipe, RunResult, run_all
+from mmkd.runs.recipe import Recipe
+from mmkd.runs.running import Job, RunResult, run_all
 
 __all__ = ["digits_config", "run_demo"]
 

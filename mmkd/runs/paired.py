@@ -20,12 +20,11 @@ from mmkd.evaluation.coco_files import read_annotations, read_detections
 from mmkd.evaluation.comparison import BASELINE, TEACHER, Comparison, Estimate, Run, compare_runs
 from mmkd.report.text_tables import as_json, conclusions, markdown_tables
 from mmkd.runs.environment import describe_environment
-from mmkd.runs.runs import (
+from mmkd.runs.recipe import Recipe, Trained
+from mmkd.runs.record import TrainingRecord
+from mmkd.runs.running import (
     Job,
-    Recipe,
     RunResult,
-    Trained,
-    TrainingRecord,
     holds_another_run,
     is_finished,
     run_all,

@@ -256,7 +256,8 @@ def test_without_ultralytics(
     run: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "last.pt").touch()
-    monkeypatch.setitem(sys.modules, "mmkd.runs.ultralytics.detection", None)
+    monkeypatch.delitem(sys.modules, "mmkd.runs.ultralytics.detection", raising=False)
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
     with pytest.raises(InputError, match=r"pip install 'mmkd\[yolo\]'"):
         detect(run, digits, tmp_path / "found.json", checkpoint=tmp_path / "last.pt")
 

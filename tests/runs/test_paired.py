@@ -25,7 +25,7 @@ from mmkd.runs.paired import (
     compare_results,
     score_table,
 )
-from mmkd.runs.runs import RunResult, train_and_evaluate
+from mmkd.runs.running import RunResult, train_and_evaluate
 
 SEEDS = (3, 5)
 FEW = dict(resamples=20)

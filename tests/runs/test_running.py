@@ -14,7 +14,8 @@ from torch import nn
 
 from helpers.toy_recipe import ToyRecipe
 from mmkd.errors import InputError
-from mmkd.runs.runs import (
+from mmkd.runs.record import weights_digest
+from mmkd.runs.running import (
     Job,
     RunResult,
     holds_another_run,
@@ -23,7 +24,6 @@ from mmkd.runs.runs import (
     spread,
     stored_result,
     train_and_evaluate,
-    weights_digest,
 )
 
 SETTINGS = (3.0, 1.0, 2.0)

@@ -17,10 +17,12 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmkd.custom_imports import import_custom
 from mmkd.engine.random_state import random_state, set_random_state
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.runs.environment import describe_environment
-from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.runs.recipe import Trained
+from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs.run_files import DETECTIONS
 
 __all__ = ["ConfigRecipe", "MMRecipe"]
@@ -36,7 +38,7 @@ class ConfigRecipe(ABC):
     """An epoch-based config with ``work_dir`` and ``randomness.seed``.
 
     What the tasks share; each adds ``iterations``, ``files`` and ``scores``. See
-    :class:`mmkd.runs.runs.Recipe`.
+    :class:`mmkd.runs.recipe.Recipe`.
     """
 
     config: Config
@@ -88,6 +90,8 @@ class ConfigRecipe(ABC):
     def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
         """Runs the config, and scores the model of its last epoch."""
         config = self.config_to_run()
+        # Where this is another process than the one that read the config.
+        import_custom(config.get("custom_imports"))
         config.experiment_name = f"{self.work_dir.name}_{time.time_ns()}"
         if config.get("visualizer"):
             config.visualizer.name = config.experiment_name
