@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 _KEYS = {"imports", "allow_failed_imports"}
-# By import_modules, in this process: what the processes that it starts must import too.
-_imported: dict[str, None] = {}
+# By the last call of import_modules: what processes that this one starts must import too.
+_imported: list[str] = []
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -41,12 +41,11 @@ def import_modules(names: Sequence[str]) -> None:
     _make_importable(Path.cwd())
     for name in names:
         _import("--import", name)
-        # The other processes may be in another folder.
-        _imported[str(Path(name).resolve()) if _is_file(name) else name] = None
+    _imported[:] = map(_from_anywhere, names)
 
 
 def imported_modules() -> list[str]:
-    """What :func:`import_modules` has imported in this process."""
+    """What the last call of :func:`import_modules` in this process has imported."""
     return list(_imported)
 
 
@@ -96,7 +95,7 @@ def import_again(names: Sequence[str]) -> Callable[..., None]:
         names: See :func:`import_modules`.
     """
     import_custom(dict(imports=names))
-    return _ImportedAgain([str(Path(n).resolve()) if _is_file(n) else n for n in names])
+    return _ImportedAgain([_from_anywhere(name) for name in names])
 
 
 class _ImportedAgain:
@@ -119,6 +118,11 @@ def source_files(names: Sequence[str]) -> list[Path]:
 
 def _is_file(name: str) -> bool:
     return name.endswith(".py")
+
+
+def _from_anywhere(name: str) -> str:
+    """Other processes may be in another folder."""
+    return str(Path(name).resolve()) if _is_file(name) else name
 
 
 def _module_name(name: str) -> str:

@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder; what is imported from it is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(custom_imports, "_imported", {})
+    monkeypatch.setattr(custom_imports, "_imported", [])
     modules = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - modules:

@@ -18,11 +18,11 @@ from ultralytics.utils.torch_utils import unwrap_model
 from helpers.toy import differences
 from helpers.yolo_toy import SIZE, TERM, YOLOToy, weights_of
 from mmkd.data import make_digits
-from mmkd.engine.ultralytics import recipe as recipes
 from mmkd.errors import InputError
 from mmkd.runs.paired import compare_config
 from mmkd.runs.record import weights_digest
 from mmkd.runs.running import RunResult, train_and_evaluate
+from mmkd.runs.ultralytics import recipe as recipes
 from mmkd.runs.ultralytics.pair import YOLOPair, coco_annotations
 from mmkd.runs.ultralytics.recipe import YOLORecipe
 
