@@ -23,17 +23,17 @@ def extra(name: str, purpose: str) -> Iterator[None]:
         purpose: What needs it, for the message (``'mmkd report'``).
 
     Raises:
-        MissingExtraError: An import failed. It says of which package, and how to install it.
+        MissingExtraError: An import failed. It says of which package, and how to install it. Of
+            several around one import, the outermost speaks: its extra holds the others'.
     """
     try:
         yield
-    except MissingExtraError:
-        raise
     except ImportError as error:
         # What is wrong with mmkd's own modules is no package that could be installed.
         if (error.name or "").partition(".")[0] == "mmkd":
             raise
+        failed = error.__cause__ if isinstance(error, MissingExtraError) else error
         raise MissingExtraError(
-            f"{purpose} needs the extra {name!r} ({error}): pip install 'mmkd[{name}]', or in a "
+            f"{purpose} needs the extra {name!r} ({failed}): pip install 'mmkd[{name}]', or in a "
             f"clone pip install -e '.[{name}]'"
-        ) from error
+        ) from failed

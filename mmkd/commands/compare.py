@@ -9,6 +9,7 @@ import typer
 
 from mmkd.commands.options import Imports, Resamples
 from mmkd.commands.user_errors import user_errors
+from mmkd.extras import extra
 
 __all__ = ["compare"]
 
@@ -37,7 +38,9 @@ def compare(
     try:
         with user_errors("compare"):
             from mmkd.custom_imports import import_modules
-            from mmkd.runs.paired import compare_config
+
+            with extra("report", "mmkd compare"):
+                from mmkd.runs.paired import compare_config
 
             import_modules(imports or [])
             file = compare_config(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mmkd.commands.user_errors import user_errors
+from mmkd.extras import extra
 
 __all__ = ["demo"]
 
@@ -35,7 +36,8 @@ def demo(
     with user_errors("demo", ImportError):
         import torch
 
-        from mmkd.demo import run_demo
+        with extra("demo", "mmkd demo"):
+            from mmkd.demo import run_demo
 
         # Networks this small gain little from a second thread, and lose much on a busy machine.
         torch.set_num_threads(1)

@@ -18,6 +18,7 @@ from mmkd.commands.options import (
     Teacher,
 )
 from mmkd.commands.user_errors import user_errors
+from mmkd.extras import extra
 
 __all__ = ["evaluate"]
 
@@ -97,7 +98,10 @@ def evaluate(
     """
     with user_errors("eval"):
         from mmkd.commands.eval_settings import coco_settings
-        from mmkd.commands.evaluate_files import EvalOutputs, Requests, evaluate_files
+
+        # Its tables are the report's.
+        with extra("report", "mmkd eval"):
+            from mmkd.commands.evaluate_files import EvalOutputs, Requests, evaluate_files
         from mmkd.custom_imports import import_modules
 
         import_modules(imports or [])

@@ -25,6 +25,7 @@ from mmkd.evaluation.coco_files import (
 )
 from mmkd.evaluation.coco_ids import DOUBT
 from mmkd.evaluation.comparison import Comparison, Run, compare_runs, workers_for
+from mmkd.extras import extra
 from mmkd.report.text_tables import as_csv, as_json, conclusions, markdown_tables, rich_tables
 from mmkd.runs.detect import detect_with
 from mmkd.work_dirs import read_work_dir
@@ -128,7 +129,8 @@ def _check_outputs(outputs: EvalOutputs, inputs: Sequence[Path], force: bool) ->
     taken = {file.resolve(): "one of the files to be read" for file in inputs}
     files = [(option, getattr(outputs, option)) for option in ("json", "csv", "markdown")]
     if outputs.figures is not None:
-        from mmkd.report.comparison_figures import FIGURES
+        with extra("report", "--figures"):
+            from mmkd.report.comparison_figures import FIGURES
 
         files += [("figures", outputs.figures / name) for name in FIGURES]
     for option, file in files:

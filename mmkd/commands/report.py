@@ -17,6 +17,7 @@ from mmkd.commands.options import (
     Teacher,
 )
 from mmkd.commands.user_errors import user_errors
+from mmkd.extras import extra
 
 __all__ = ["report"]
 
@@ -50,7 +51,8 @@ def report(
 ) -> None:
     """Write one HTML page on a run, or on several side by side."""
     with user_errors("report"):
-        from mmkd.report import write_report
+        with extra("report", "mmkd report"):
+            from mmkd.report import write_report
 
         named = [split_name(each) for each in work_dirs]
         elsewhere = parse_pairs("detections", "WORK_DIR=FILE", detections or [])

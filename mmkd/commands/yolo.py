@@ -8,6 +8,7 @@ import typer
 
 from mmkd.commands.options import Imports
 from mmkd.commands.user_errors import stopped, user_errors
+from mmkd.extras import extra
 
 __all__ = ["yolo"]
 
@@ -34,7 +35,9 @@ def train(
     has_config = arguments[0].endswith((".yaml", ".yml")) and "=" not in arguments[0]
     with user_errors("yolo train", ValueError, TypeError, ImportError):
         from mmkd.custom_imports import import_modules
-        from mmkd.engine.ultralytics.train import add_imports, prepare, read_settings
+
+        with extra("yolo", "mmkd yolo train"):
+            from mmkd.engine.ultralytics.train import add_imports, prepare, read_settings
 
         import_modules(imports or [])
         settings = read_settings(arguments[0] if has_config else None, arguments[has_config:])

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmkd.custom_imports import import_custom
 from mmkd.engine.random_state import random_state, set_random_state
 from mmkd.evaluation.coco import evaluate_detections
+from mmkd.extras import extra
 from mmkd.runs.environment import describe_environment
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
@@ -29,6 +31,8 @@ __all__ = ["ConfigRecipe", "MMRecipe"]
 
 # What differs between two runs of one config without changing what they compute.
 _IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level")
+# Packages whose name as a scope is that of mmkd's extra.
+_EXTRAS = ("mmdet", "mmpretrain")
 # A checkpoint's entry from which a run goes on.
 _CHECKPOINT_KEY = "mmkd_run"
 
@@ -88,7 +92,12 @@ class ConfigRecipe(ABC):
         """Of the trained model, in percent."""
 
     def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
-        """Runs the config, and scores the model of its last epoch."""
+        """Runs the config, and scores the model of its last epoch.
+
+        Raises:
+            MissingExtraError: The package of its default scope is not installed.
+        """
+        _check_scope(self.config.get("default_scope"))
         config = self.config_to_run()
         # Where this is another process than the one that read the config.
         import_custom(config.get("custom_imports"))
@@ -227,6 +236,13 @@ class _RunHook(Hook):
         if runner.val_loop is not None and is_due and not state["validated"]:
             # The validation that followed the checkpoint has drawn its data loader's seed.
             torch.empty((), dtype=torch.int64).random_()
+
+
+def _check_scope(scope: str | None) -> None:
+    """MMEngine itself only warns, and then knows no class of the package's."""
+    if scope in _EXTRAS:
+        with extra(scope, f"a config of {scope}'s"):
+            import_module(scope)
 
 
 def _values(settings: Any, key: str) -> Iterator[Any]:
