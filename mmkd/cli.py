@@ -16,7 +16,8 @@ from mmkd.commands.yolo import yolo
 
 __all__ = ["main"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+# Plain help: rich's takes twice as long to import as all else that a help text needs.
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 app.command()(demo)
 app.command("eval")(evaluate)
 app.command()(report)
@@ -42,7 +43,7 @@ def _mmkd(
 ) -> None:
     """Distil an object detector from a larger one, and find out what that gains.
 
-    ``mmkd demo`` shows all of it.
+    "mmkd demo" shows all of it.
     """
 
 

@@ -11,7 +11,17 @@ import pytest
 
 import mmkd
 
-HEAVY = ("torch", "mmengine", "mmcv", "mmdet", "mmpretrain", "ultralytics", "matplotlib", "numpy")
+HEAVY = (
+    "torch",
+    "mmengine",
+    "mmcv",
+    "mmdet",
+    "mmpretrain",
+    "ultralytics",
+    "matplotlib",
+    "numpy",
+    "rich",
+)
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,6 +71,7 @@ else:
         (["eval", "--wrong"], 2),
         (["compare", "--help"], 0),
         (["report"], 2),
+        (["data", "--help"], 0),
         (["yolo", "train", "--help"], 0),
         (["data", "digits", "--num-train", "none"], 2),
         (["demo", "--framework", "wrong"], 2),
@@ -76,6 +87,16 @@ def test_help_version_and_wrong_options_import_none_of_them(
 def test_version(start: list[str]) -> None:
     done = subprocess.run([sys.executable, *start, "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"mmkd {mmkd.__version__}\n")
+
+
+def test_help_tells_every_command_in_a_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "mmkd", "--help"], capture_output=True, text=True)
+    assert "Distil an object detector from a larger one" in done.stdout
+    listed = done.stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == [
+        *("demo", "eval", "report", "compare", "data", "yolo")
+    ]
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
 def test_the_version_is_written_once() -> None:

@@ -31,9 +31,10 @@ def compare(
     workers: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
     resamples: Resamples = 1000,
 ) -> None:
-    """Train plain and distilled from the same start, evaluate both, and report the difference.
+    """Train plain and distilled from the same start; report the gain.
 
-    A comparison that was stopped goes on when it is called again.
+    Both are evaluated, and so is the teacher. A comparison that was stopped goes on when it is
+    called again.
     """
     try:
         with user_errors("compare"):

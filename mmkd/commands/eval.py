@@ -92,9 +92,11 @@ def evaluate(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Evaluate detections as COCO does, and compare runs with intervals and kinds of error.
+    """Evaluate detections as COCO does, and compare runs.
 
-    ``mmkd eval val.json plain=a.json distilled=b.json teacher=c.json``
+    With intervals of the differences, and the kinds of error that are left:
+
+    mmkd eval val.json plain=a.json distilled=b.json teacher=c.json
     """
     with user_errors("eval"):
         from mmkd.commands.eval_settings import coco_settings

@@ -27,10 +27,12 @@ def train(
     ],
     imports: Imports = None,
 ) -> None:
-    """Distil a YOLO detector: ``model=yolov5s.yaml teacher=yolov5m.pt data=coco.yaml epochs=300``.
+    """Distil a YOLO detector.
 
-    ``teacher=None`` trains without distillation. A run that was stopped goes on with ``resume``,
-    ``model=.../last.pt`` and the same teacher.
+    mmkd yolo train model=yolov5s.yaml teacher=yolov5m.pt data=coco.yaml
+
+    teacher=None trains without distillation. A run that was stopped goes on with resume,
+    model=.../last.pt and the same teacher.
     """
     has_config = arguments[0].endswith((".yaml", ".yml")) and "=" not in arguments[0]
     with user_errors("yolo train", ValueError, TypeError, ImportError):
