@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mmkd import custom_imports
+from helpers.own_loss import own_modules_in, write_own_loss
 from mmkd.cli import app
 from mmkd.custom_imports import (
     import_again,
@@ -24,38 +24,12 @@ from mmkd.custom_imports import (
 )
 from mmkd.distiller import FeatureDistiller
 from mmkd.errors import InputError
-from mmkd.registry import MODELS
-
-OWN_LOSS = """
-from torch import nn
-
-from mmkd.registry import MODELS
-
-
-@MODELS.register_module()
-class {name}(nn.Module):
-    def forward(self, student, teacher):
-        return (student - teacher).abs().sum() * 0 + 7
-"""
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder; what is imported from it is forgotten."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(custom_imports, "_imported", [])
-    modules = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - modules:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-    MODELS.module_dict.pop("OwnLoss", None)
-
-
-def own_loss(file: Path, name: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(OWN_LOSS.format(name=name))
+def folder(tmp_path: Path) -> Iterator[Path]:
+    with own_modules_in(tmp_path):
+        yield tmp_path
 
 
 def value_of(loss: str) -> float:
@@ -73,7 +47,7 @@ def value_of(loss: str) -> float:
     ],
 )
 def test_an_own_loss_is_built(folder: Path, file: str, name: str) -> None:
-    own_loss(folder / file, "OwnLoss")
+    write_own_loss(folder / file)
     import_modules([name])
     assert value_of("OwnLoss") == 7
     import_modules([name])  # once more: it is registered but once
@@ -88,7 +62,7 @@ def test_by_absolute_path_from_another_folder(
     """And what lies beside the file can be imported by it."""
     other = tmp_path_factory.mktemp("other")
     (other / "beside_own_losses.py").write_text("name = 3")
-    own_loss(other / "own_losses_e.py", "OwnLoss")
+    write_own_loss(other / "own_losses_e.py")
     with (other / "own_losses_e.py").open("a") as stream:
         stream.write("\nimport beside_own_losses\n")
     import_modules([str(other / "own_losses_e.py")])
@@ -123,7 +97,7 @@ def test_what_cannot_be_imported(
 
 
 def test_custom_imports_of_a_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own_loss(folder / "own_losses_i.py", "OwnLoss")
+    write_own_loss(folder / "own_losses_i.py")
     assert import_custom(None) == import_custom(dict(imports=[])) == []
     assert import_custom(dict(imports="own_losses_i")) == ["own_losses_i"]
     assert value_of("OwnLoss") == 7
@@ -143,7 +117,7 @@ def test_custom_imports_that_are_none(settings: Any) -> None:
 
 
 def test_a_process_that_unpickles_the_callback_imports_too(folder: Path) -> None:
-    own_loss(folder / "own_losses_j.py", "OwnLoss")
+    write_own_loss(folder / "own_losses_j.py")
     callback = import_again(["own_losses_j.py"])
     assert callback("trainer") is None
     (folder / "callback.pkl").write_bytes(pickle.dumps(callback))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,8 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
+from helpers.own_loss import own_modules_in
 from helpers.toy_recipe import ToyRecipe
-from mmkd import custom_imports
 from mmkd.custom_imports import import_modules
 from mmkd.errors import InputError
 from mmkd.runs.record import weights_digest
@@ -111,28 +110,24 @@ def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
 
 
 @both_ways
-def test_own_modules_are_imported_and_belong_to_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
+def test_own_modules_are_imported_and_belong_to_the_run(tmp_path: Path, workers: int) -> None:
     """Of ``--import``: in each process, and another file is another run."""
     module = tmp_path / f"own_module_{workers}.py"
     module.write_text(f"import os\nopen(f'{tmp_path}/imported_{{os.getpid()}}', 'w').close()")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(custom_imports, "_imported", [])
     runs = tmp_path / "runs"
     runs.mkdir()
-    plain = run_all(jobs(runs, SETTINGS[:1]))
-    import_modules([module.name])
-    first = run_all(jobs(runs), workers)
-    assert [len(each) for each in calls(runs).values()] == [1, 1, 2]
-    trained_in = {line.split()[0] for lines in calls(runs).values() for line in lines}
-    assert trained_in <= {file.name.removeprefix("imported_") for file in tmp_path.glob("imp*")}
-    assert run_all(jobs(runs), workers) == first
-    module.write_text("changed = True")
+    run_all(jobs(runs, SETTINGS[:1]))
+    with own_modules_in(tmp_path):
+        import_modules([module.name])
+        first = run_all(jobs(runs), workers)
+        assert [len(each) for each in calls(runs).values()] == [1, 1, 2]
+        trained_in = {line.split()[0] for lines in calls(runs).values() for line in lines}
+        imported_in = {file.name.removeprefix("imported_") for file in tmp_path.glob("imp*")}
+        assert trained_in <= imported_in
+        assert run_all(jobs(runs), workers) == first
+        module.write_text("changed = True")
+        assert holds_another_run(ToyRecipe(runs, 3.0))
     assert holds_another_run(ToyRecipe(runs, 3.0))
-    monkeypatch.setattr(custom_imports, "_imported", [])
-    assert holds_another_run(ToyRecipe(runs, 3.0)) and plain[0].scores == first[0].scores
 
 
 NO_RECORDS = ['{"finger', "[]", '"text"', "3", "null", "{}", '{"result": {}}', b"\xff\xfe"]
