@@ -73,6 +73,7 @@ else:
         (["report"], 2),
         (["data", "--help"], 0),
         (["yolo", "train", "--help"], 0),
+        (["yolo", "train", "--epochs", "3"], 2),
         (["data", "digits", "--num-train", "none"], 2),
         (["demo", "--framework", "wrong"], 2),
     ],

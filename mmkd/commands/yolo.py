@@ -15,7 +15,7 @@ __all__ = ["yolo"]
 yolo = typer.Typer(no_args_is_help=True, help="Train YOLO detectors of Ultralytics.")
 
 
-@yolo.command(context_settings={"ignore_unknown_options": True})
+@yolo.command()
 def train(
     arguments: Annotated[
         list[str],
