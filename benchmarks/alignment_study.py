@@ -24,7 +24,8 @@ from mmkd.analysis import pearson_correlation
 from mmkd.configs import config_file
 from mmkd.report.numbers import spread
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.runs import Job, RunResult, run_all
+from mmkd.runs.running import Job, run_all
+from mmkd.work_dirs.run_result import RunResult
 
 STUDENT_DEPTH, TEACHER_DEPTH = 8, 14
 TEMPERATURES = (1, 2, 4, 7, 10)

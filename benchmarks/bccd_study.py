@@ -17,7 +17,7 @@ from study import report, score_table
 
 from mmkd.configs import config_file
 from mmkd.runs.mmengine.recipes import MMRecipe
-from mmkd.runs.runs import Job, run_all
+from mmkd.runs.running import Job, run_all
 
 CONFIGS = {
     "plain": "faster-rcnn_r18-w8_bccd.py",

@@ -23,7 +23,8 @@ from study import accuracy_table, by_name, report, top1
 from mmkd.configs import config_file
 from mmkd.report.numbers import spread
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.runs import Job, RunResult, run_all
+from mmkd.runs.running import Job, run_all
+from mmkd.work_dirs.run_result import RunResult
 
 CONFIGS = "classification/cifar10_10k"
 TEACHER = f"{CONFIGS}/resnet14_cifar10-10k.py"

@@ -16,7 +16,7 @@ from study import accuracy_table, report
 
 from mmkd.configs import config_file
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.runs import Job, run_all
+from mmkd.runs.running import Job, run_all
 
 CONFIGS = {
     "plain": "resnet8-w4_digits.py",

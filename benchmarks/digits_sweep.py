@@ -19,7 +19,7 @@ from study import report, score_table
 from mmkd.data.digits import make_digits
 from mmkd.demo import NUM_TRAIN, NUM_VAL, digits_config
 from mmkd.runs.mmengine.recipes import MMRecipe
-from mmkd.runs.runs import Job, run_all
+from mmkd.runs.running import Job, run_all
 
 VIEWS = ("dense", "global")
 STAGES = {"last": ("layer4",), "all": ("layer1", "layer2", "layer3", "layer4")}

@@ -20,7 +20,7 @@ from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
 from mmkd.data.to_yolo import coco_to_yolo
 from mmkd.engine.ultralytics.train import read_settings
-from mmkd.runs.runs import Job, run_all
+from mmkd.runs.running import Job, run_all
 from mmkd.runs.ultralytics.recipe import YOLORecipe
 
 TEACHERS = {"digits": "yolov5m-small_digits", "bccd": "yolov5m-small_bccd"}

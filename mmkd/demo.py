@@ -19,7 +19,9 @@ from mmkd.report.results import check_out, compare_results, write_results
 from mmkd.report.sentences import gain_title
 from mmkd.report.style import group_styles, run_label
 from mmkd.runs.mmengine.recipes import MMRecipe
-from mmkd.runs.runs import Job, Recipe, RunResult, run_all
+from mmkd.runs.recipe import Recipe
+from mmkd.runs.running import Job, run_all
+from mmkd.work_dirs.run_result import RunResult
 
 __all__ = ["digits_config", "run_demo"]
 

@@ -36,7 +36,7 @@ DATASETS = Registry(
     scope="mmkd",
     locations=["mmkd.data.mmengine.handwritten_digits", "mmkd.data.mmengine.seeded_subset"],
 )
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd", locations=["mmkd.engine"])
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmkd", locations=["mmkd.engine.mmengine"])
 
 
 def find_class(kind: str | type) -> type:

@@ -15,7 +15,7 @@ from mmkd.configs import config_file
 from mmkd.errors import InputError
 from mmkd.evaluation import evaluate_detections
 from mmkd.runs.mmengine.recipes import MMRecipe
-from mmkd.runs.runs import RunResult, stored_result
+from mmkd.runs.running import RunResult, stored_result
 from mmkd.work_dirs import read_work_dir
 
 

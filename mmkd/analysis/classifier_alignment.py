@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmkd.extras import extra
+
 __all__ = ["classifier_distance", "pearson_correlation"]
 
 
@@ -56,7 +58,8 @@ def pearson_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     if not all(map(math.isfinite, (*x, *y))):
         return math.nan
     # Slow to import, and needed only where a training is analysed.
-    from scipy.stats import pearsonr
+    with extra("mmpretrain", "the correlation of a classifier's alignment"):
+        from scipy.stats import pearsonr
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of series that are nearly constant.

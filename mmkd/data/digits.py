@@ -22,6 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmkd.extras import extra
+
 Split = Literal["train", "val"]
 Layout = Literal["coco", "yolo", "both"]
 
@@ -262,7 +264,8 @@ def _holds(out: Path, settings: dict[str, object]) -> bool:
 @cache
 def _load_sources() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     # Imported here because it takes a second, which only those who draw should wait.
-    from sklearn.datasets import load_digits
+    with extra("demo", "drawing digits"):
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     return (digits.images / 16).astype(np.float32), digits.target

@@ -22,6 +22,7 @@ from mmkd.evaluation.coco_files import (
     read_annotations,
     read_detections,
 )
+from mmkd.extras import extra
 
 __all__ = [
     "COCO_AREAS",
@@ -205,7 +206,7 @@ def evaluate(
         workers: Processes; the outcome is the same with any number. ``'faster'`` uses one.
 
     Raises:
-        InputError: faster-coco-eval is asked for and missing.
+        MissingExtraError: faster-coco-eval is asked for and missing.
     """
     settings = settings or CocoSettings()
     if backend == "faster":
@@ -367,14 +368,9 @@ def _matches_of(
 def _evaluate_faster(
     annotations: Annotations, detections: Detections, settings: CocoSettings
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[Matches]]:
-    try:
+    with extra("fast-eval", "the backend 'faster'"):
         from faster_coco_eval import COCO as FasterCOCO
         from faster_coco_eval import COCOeval_faster
-    except ImportError as error:
-        raise InputError(
-            "backend 'faster' needs faster-coco-eval: pip install 'mmkd[fast-eval]', or take "
-            "'pycocotools'"
-        ) from error
     every = np.arange(len(annotations.category_ids))
     evaluation = _run(
         _of_categories(annotations, every),

@@ -6,16 +6,14 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmkd.errors import InputError
+from mmkd.evaluation.coco_boxes import Annotations
 from mmkd.evaluation.json_records import listed, shown
-
-if TYPE_CHECKING:
-    from mmkd.evaluation.coco_files import Annotations
 
 __all__ = ["DOUBT", "CategoryIds", "find_categories", "find_images", "repeat_names"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from mmkd.extras import extra
 from mmkd.registry import MODELS
 
 __all__: list[str] = []
@@ -16,7 +17,9 @@ __all__: list[str] = []
 
 def _register(name: str, module: str) -> None:
     def build(**settings: Any) -> Any:
-        return getattr(import_module(module), name)(**settings)
+        with extra("mmpretrain", f"mmkd.{name}"):
+            home = import_module(module)
+        return getattr(home, name)(**settings)
 
     MODELS.register_module(name=name, module=build)
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 
 from mmkd.errors import InputError
 from mmkd.evaluation.coco_files import Annotations
-from mmkd.runs.library_output import output_to
-from mmkd.work_dirs.dumped_config import read_dumped_config
+from mmkd.extras import extra
 
-if TYPE_CHECKING:
-    from mmengine.config import Config
-    from mmengine.runner import Runner
-
-    from mmkd.checkpoint import CheckpointWeights
-
-__all__ = ["Detected", "detect_with"]
+__all__ = ["Detected", "detect_with", "first_few"]
 
 _SHOWN = 5
-# Whose registered classes a checkpoint's own config may build. Any other dotted type is a path by
-# which MMEngine would import and call whatever a file names.
-_SCOPES = ("mmengine", "mmcv", "mmdet", "mmpretrain", "mmkd")
 
 
 @dataclass(frozen=True)
@@ -84,8 +70,12 @@ def detect_with(
         if checkpoint.suffix == ".pt":
             parameters = _run_ultralytics(checkpoint, annotations, images, found)
         else:
+            from mmkd.runs.mmengine.detection import detect_with_config
+
             log = out.with_name(f"{out.name}.log")
-            parameters = _run_mmdet(checkpoint, annotations, images, found, config, log)
+            parameters = detect_with_config(
+                checkpoint, annotations, images, found, config=config, log=log
+            )
         found.replace(out)
     return Detected(out, parameters)
 
@@ -97,227 +87,18 @@ def _check_images(annotations: Annotations, images: Path) -> None:
     if missing:
         raise InputError(
             f"{len(missing)} of the {len(annotations.file_names)} images of {annotations.file} are "
-            f"not in {images}: {_shown(missing)}. Give the folder that their file names count from"
+            f"not in {images}: {first_few(missing)}. Give the folder from which their file names "
+            "count"
         )
 
 
-def _shown(items: Sequence[str]) -> str:
+def first_few(items: Sequence[str]) -> str:
+    """The first items for a message, and how many more there are."""
     rest = f", and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(items[:_SHOWN]) + rest
 
 
 def _run_ultralytics(checkpoint: Path, annotations: Annotations, images: Path, out: Path) -> int:
-    try:
+    with extra("yolo", "a checkpoint of Ultralytics'"):
         from mmkd.runs.ultralytics.detection import detect_with_file
-    except ImportError as error:
-        raise InputError(
-            f"{checkpoint}: a .pt file needs Ultralytics: pip install 'mmkd[yolo]' ({error})"
-        ) from error
     return detect_with_file(checkpoint, annotations.file, images, out)
-
-
-def _run_mmdet(
-    checkpoint: Path,
-    annotations: Annotations,
-    images: Path,
-    out: Path,
-    config: Path | None,
-    log: Path,
-) -> int:
-    from mmengine.registry import DefaultScope
-
-    from mmkd.checkpoint import read_weights
-    from mmkd.engine.random_state import preserved_random_state
-
-    try:
-        source = read_weights(checkpoint)
-    except ValueError as error:
-        raise InputError(
-            f"{checkpoint} is no checkpoint, is damaged, or holds more than weights, which is not "
-            "executed"
-        ) from error
-    origin = config or checkpoint
-    # The Runner sets scope and seeds for good.
-    with (
-        output_to(log),
-        DefaultScope.overwrite_default_scope("mmdet"),
-        preserved_random_state(),
-        _failures_as_input_errors(origin, log),
-    ):
-        settings = _read_config(source, config)
-        with _runner(_to_test(settings, origin, annotations, images, out)) as runner:
-            _load(runner, source, origin)
-            _check_classes(runner, annotations, origin)
-            runner.test()
-            return sum(each.numel() for each in runner.model.parameters())
-
-
-@contextlib.contextmanager
-def _failures_as_input_errors(origin: Path, log: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # A config of another version, or for other data, fails in any way.
-        traceback.print_exc()
-        raise InputError(
-            f"{origin} cannot be tested on these images: {error!r}. More in {log}"
-        ) from error
-
-
-def _read_config(source: CheckpointWeights, file: Path | None) -> Config:
-    from mmengine.config import Config
-    from mmengine.utils import import_modules_from_strings
-
-    if file is not None:
-        return Config.fromfile(file)
-    text = source.meta.get("cfg")
-    if not isinstance(text, str):
-        raise InputError(f"{source.file} does not hold its config: give the config's file too")
-    try:
-        config = Config(read_dumped_config(text))
-    except ValueError as error:
-        raise InputError(
-            f"the config in {source.file} cannot be read ({error}): give the config's file too"
-        ) from error
-    _check_harmless(config, source.file)
-    if "custom_imports" in config:
-        import_modules_from_strings(**config.custom_imports)
-    return config
-
-
-def _check_harmless(config: Config, checkpoint: Any) -> None:
-    imports = (config.get("custom_imports") or {}).get("imports") or []
-    modules = [imports] if isinstance(imports, str) else list(imports)
-    asked = [each for each in modules if str(each).partition(".")[0] not in _SCOPES]
-    built = [config.get(key) for key in ("model", "test_dataloader", "val_dataloader")]
-    asked += [each for each in _types(built) if not _is_registered_name(each)]
-    if asked:
-        names = _shown([str(each) for each in asked])
-        raise InputError(
-            f"the config in {checkpoint} names {names}, which could execute anything: give "
-            "the config's file too, if you trust it"
-        )
-
-
-def _types(settings: Any) -> Iterator[Any]:
-    """Everything that would be built."""
-    if isinstance(settings, Mapping):
-        if "type" in settings:
-            yield settings["type"]
-        settings = settings.values()
-    elif not isinstance(settings, list | tuple):
-        return
-    for each in settings:
-        yield from _types(each)
-
-
-def _is_registered_name(name: Any) -> bool:
-    scope, dot, rest = str(name).rpartition(".")
-    return isinstance(name, str) and (not dot or scope in _SCOPES) and rest.isidentifier()
-
-
-def _to_test(
-    settings: Config, origin: Path, annotations: Annotations, images: Path, out: Path
-) -> Config:
-    """A config that does nothing but detect on the images."""
-    from mmengine.config import Config
-
-    loader = settings.get("test_dataloader") or settings.get("val_dataloader") or {}
-    dataset = _with_pipeline(loader.get("dataset"))
-    if dataset is None or "model" not in settings:
-        raise InputError(f"{origin}: expected a config with model and test_dataloader.dataset")
-    testing: dict[str, Any] = dict(
-        model=settings.model,
-        test_dataloader=dict(
-            batch_size=loader.get("batch_size", 1),
-            num_workers=loader.get("num_workers", 0),
-            sampler=dict(type="DefaultSampler", shuffle=False),
-            dataset=dict(
-                type="mmdet.CocoDataset",
-                ann_file=str(annotations.file.resolve()),
-                data_prefix=dict(img=str(images.resolve())),
-                metainfo=dict(classes=_classes(dataset)),
-                pipeline=dataset["pipeline"],
-                test_mode=True,
-            ),
-        ),
-        test_cfg=dict(type="TestLoop"),
-        test_evaluator=dict(
-            type="mmdet.CocoMetric",
-            ann_file=str(annotations.file.resolve()),
-            format_only=True,
-            outfile_prefix=str(out).removesuffix(".bbox.json"),
-        ),
-        default_scope=settings.get("default_scope") or "mmdet",
-        work_dir=str(out.parent),
-        # Loggers and visualizers of one name are one.
-        experiment_name=f"detect_{time.time_ns()}",
-    )
-    testing["visualizer"] = dict(type="Visualizer", name=testing["experiment_name"])
-    return Config(testing)
-
-
-def _with_pipeline(dataset: Any) -> Mapping[str, Any] | None:
-    """The data set, or what it wraps."""
-    while isinstance(dataset, Mapping) and "pipeline" not in dataset:
-        dataset = dataset.get("dataset") or next(iter(dataset.get("datasets") or []), None)
-    return dataset if isinstance(dataset, Mapping) else None
-
-
-def _classes(dataset: Mapping[str, Any]) -> tuple[str, ...]:
-    """As the config names them, or else the kind of data set."""
-    from mmdet.registry import DATASETS
-
-    given = dict(dataset.get("metainfo") or {}).get("classes")
-    return tuple(given or DATASETS.get(dataset["type"]).METAINFO["classes"])
-
-
-@contextlib.contextmanager
-def _runner(config: Config) -> Iterator[Runner]:
-    """A Runner whose logger is closed afterwards, as its stream will be."""
-    from mmengine.logging import MMLogger
-    from mmengine.runner import Runner
-
-    try:
-        yield Runner.from_cfg(config)
-    finally:
-        logger = MMLogger.get_current_instance()
-        if logger.instance_name.startswith(config.experiment_name):
-            for handler in list(logger.handlers):
-                logger.removeHandler(handler)
-                handler.close()
-
-
-def _load(runner: Runner, source: CheckpointWeights, origin: Path) -> None:
-    from mmkd.checkpoint import load_weights
-
-    report = load_weights(runner.model, source)
-    problems = [
-        *(f"{key} is missing" for key in report.missing),
-        *report.mismatched,
-        *(f"{key} has no place in the model" for key in report.unexpected),
-    ]
-    if problems:
-        raise InputError(
-            f"{source.file} does not fit the config of {origin}, {len(problems)} weights differ: "
-            f"{_shown(problems)}. Give the config that the checkpoint was trained with"
-        )
-
-
-def _check_classes(runner: Runner, annotations: Annotations, origin: Path) -> None:
-    """MMDetection numbers classes as the annotation file lists them, whatever the config says."""
-    dataset = runner.test_dataloader.dataset
-    classes = list(dataset.metainfo["classes"])
-    if sorted(classes) != sorted(annotations.category_names):
-        raise InputError(
-            f"{origin} detects the classes {classes}, but {annotations.file} holds the categories "
-            f"{annotations.category_names}: expected the same names"
-        )
-    names = dict(zip(annotations.category_ids, annotations.category_names, strict=True))
-    listed = [names[each] for each in dataset.cat_ids]
-    if listed != classes:
-        raise InputError(
-            f"{origin} detects the classes {classes}, but {annotations.file} lists its categories "
-            f"in the order {listed}, by which MMDetection would number them: put them in one order"
-        )

@@ -11,11 +11,10 @@ from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.evaluation.coco_files import read_annotations
 from mmkd.evaluation.comparison import BASELINE, DISTILLED, TEACHER
-from mmkd.runs.runs import (
+from mmkd.runs.recipe import Recipe, Trained
+from mmkd.runs.record import TrainingRecord
+from mmkd.runs.running import (
     Job,
-    Recipe,
-    Trained,
-    TrainingRecord,
     holds_another_run,
     run_all,
     train_and_evaluate,

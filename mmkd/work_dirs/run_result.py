@@ -16,7 +16,7 @@ class RunResult:
     """One trained and evaluated network.
 
     What comes after ``work_dir`` is unknown of runs that earlier versions made; see
-    :class:`mmkd.runs.runs.Trained`.
+    :class:`mmkd.runs.recipe.Trained`.
     """
 
     name: str

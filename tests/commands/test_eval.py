@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from helpers import scenes
 from mmkd.cli import app
-from mmkd.commands.evaluation import parse_areas, parse_pairs, parse_runs
+from mmkd.commands.eval_settings import parse_areas
+from mmkd.commands.named_files import parse_pairs, parse_runs
 from mmkd.errors import InputError
 from mmkd.evaluation import evaluate_detections
 

@@ -10,7 +10,8 @@ import pytest
 
 from helpers.small_scale import ROOT, read
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.runs.recipe import Trained
+from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = ROOT / "configs/classification/cifar10_10k"

@@ -13,7 +13,8 @@ from mmengine.registry import MODELS, DefaultScope
 from helpers.small_scale import ROOT, is_distillation, read
 from mmkd.data.mmengine.handwritten_digits import HandwrittenDigits
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.runs import RunResult, TrainingRecord, train_and_evaluate
+from mmkd.runs.record import TrainingRecord
+from mmkd.runs.running import RunResult, train_and_evaluate
 from mmkd.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = ROOT / "configs/classification/digits"

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.runs.recipe import Trained
+from mmkd.runs.record import TrainingRecord
 
 
 @dataclass(frozen=True)

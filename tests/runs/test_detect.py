@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 
 # The toy detectors of the engine's tests.
 from helpers.detector import STUDENT_CONFIG, TEACHER_CONFIG, detector_config, write_detector_teacher
+from helpers.own_loss import own_modules_in
 from helpers.toy import train
 from mmkd.cli import app
+from mmkd.custom_imports import import_modules
 from mmkd.data import make_digits
 from mmkd.errors import InputError
 from mmkd.evaluation import evaluate_detections
@@ -239,6 +241,21 @@ def test_a_checkpoints_config_executes_nothing(
     assert "antigravity" not in sys.modules
 
 
+def test_a_module_that_the_user_imported_is_trusted(
+    run: Path, digits: Path, tmp_path: Path
+) -> None:
+    """By ``mmkd eval --import``."""
+    (tmp_path / "own_for_detection.py").touch()
+    meta = torch.load(run / "epoch_1.pth", weights_only=False)["meta"]
+    line = "\ncustom_imports = dict(imports=['own_for_detection'])\n"
+    own = changed_checkpoint(run, tmp_path / "own.pth", meta=dict(meta, cfg=meta["cfg"] + line))
+    with own_modules_in(tmp_path):
+        with pytest.raises(InputError, match="names own_for_detection, which could execute"):
+            detect(run, digits, tmp_path / "found.json", checkpoint=own)
+        import_modules(["own_for_detection"])
+        assert detect(run, digits, tmp_path / "found.json", checkpoint=own).parameters > 0
+
+
 def test_what_is_no_checkpoint(run: Path, digits: Path, tmp_path: Path) -> None:
     file = tmp_path / "other.pth"
     file.write_bytes(pickle.dumps(Executed(tmp_path / "trace")))
@@ -256,7 +273,8 @@ def test_without_ultralytics(
     run: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "last.pt").touch()
-    monkeypatch.setitem(sys.modules, "mmkd.runs.ultralytics.detection", None)
+    monkeypatch.delitem(sys.modules, "mmkd.runs.ultralytics.detection", raising=False)
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
     with pytest.raises(InputError, match=r"pip install 'mmkd\[yolo\]'"):
         detect(run, digits, tmp_path / "found.json", checkpoint=tmp_path / "last.pt")
 
@@ -273,6 +291,6 @@ def test_eval_runs_a_checkpoint_once(
     expected = evaluate_detections(truth, run / "val.bbox.json")
     assert student["metrics"]["mAP"]["mean"] == expected.mAP
     assert student["parameters"] > 0
-    monkeypatch.setattr("mmkd.commands.evaluation.detect_with", None)
+    monkeypatch.setattr("mmkd.commands.evaluate_files.detect_with", None)
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert json.loads(json_file.read_text())["runs"]["student"] == student

@@ -22,7 +22,7 @@ from mmkd.errors import InputError
 from mmkd.runs.mmengine.pair import MMPair
 from mmkd.runs.mmengine.recipes import MMRecipe
 from mmkd.runs.paired import check_same_start, compare_config
-from mmkd.runs.runs import train_and_evaluate
+from mmkd.runs.running import train_and_evaluate
 from mmkd.work_dirs.run_result import RunResult
 
 SEEDS = (3, 5)

@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
+from mmkd.extras import extra
 from mmkd.registry import DATASETS
 
 __all__ = ["HandwrittenDigits"]
@@ -45,6 +44,9 @@ class HandwrittenDigits(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Images and labels of the split."""
+        with extra("demo", "mmkd.HandwrittenDigits"):
+            from sklearn.datasets import load_digits
+            from sklearn.model_selection import train_test_split
         digits = load_digits()
         indices = np.arange(len(digits.target))
         train, test = train_test_split(

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmkd.custom_imports import import_custom
 from mmkd.engine.mmengine.exact_resume import RandomStates
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.extras import extra
+from mmkd.runs.recipe import Trained
+from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
@@ -26,6 +30,8 @@ __all__ = ["ConfigRecipe", "MMRecipe"]
 
 # What differs between two runs of one config without changing what they compute.
 _IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level")
+# Packages whose name as a scope is that of mmkd's extra.
+_EXTRAS = ("mmdet", "mmpretrain")
 # A checkpoint's entry from which a run goes on.
 _CHECKPOINT_KEY = "mmkd_run"
 
@@ -35,7 +41,7 @@ class ConfigRecipe(ABC):
     """An epoch-based config with ``work_dir`` and ``randomness.seed``.
 
     What the tasks share; each adds ``iterations``, ``files`` and ``scores``. See
-    :class:`mmkd.runs.runs.Recipe`.
+    :class:`mmkd.runs.recipe.Recipe`.
     """
 
     config: Config
@@ -85,8 +91,15 @@ class ConfigRecipe(ABC):
         """Of the trained model, in percent."""
 
     def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
-        """Runs the config, and scores the model of its last epoch."""
+        """Runs the config, and scores the model of its last epoch.
+
+        Raises:
+            MissingExtraError: The package of its default scope is not installed.
+        """
+        _check_scope(self.config.get("default_scope"))
         config = self.config_to_run()
+        # Where this is another process than the one that read the config.
+        import_custom(config.get("custom_imports"))
         config.experiment_name = f"{self.work_dir.name}_{time.time_ns()}"
         if config.get("visualizer"):
             config.visualizer.name = config.experiment_name
@@ -212,6 +225,13 @@ class _RunHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if _CHECKPOINT_KEY in checkpoint:
             self._random.resume(checkpoint[_CHECKPOINT_KEY])
+
+
+def _check_scope(scope: str | None) -> None:
+    """MMEngine itself only warns, and then knows no class of the package's."""
+    if scope in _EXTRAS:
+        with extra(scope, f"a config of {scope}'s"):
+            import_module(scope)
 
 
 def _values(settings: Any, key: str) -> Iterator[Any]:

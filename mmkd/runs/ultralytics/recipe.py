@@ -16,11 +16,13 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import unwrap_model
 
+from mmkd.custom_imports import import_custom, source_files
 from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume
 from mmkd.engine.ultralytics.train import prepare
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.runs.runs import Trained, TrainingRecord
+from mmkd.runs.recipe import Trained
+from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
@@ -34,7 +36,7 @@ _TEACHERS = ("teacher", "distill_model")
 
 @dataclass(frozen=True)
 class YOLORecipe:
-    """A training of a YOLO detector. See :class:`mmkd.runs.runs.Recipe`.
+    """A training of a YOLO detector. See :class:`mmkd.runs.recipe.Recipe`.
 
     Args:
         settings: As :func:`mmkd.engine.ultralytics.train.read_settings` returns them.
@@ -84,10 +86,11 @@ class YOLORecipe:
         return {**content, "network": _definition(str(self.settings["model"]))}
 
     def files(self) -> list[Path]:
-        """Annotations, the teacher, and weights to start from."""
+        """Annotations, the teacher, weights to start from, and the user's own modules."""
         networks = [str(self.settings.get(key)) for key in (*_TEACHERS, "model")]
         own = [Path(each) for each in networks if each.endswith(".pt")]
-        return [self.training_annotations, self.annotations, *own]
+        modules = source_files(import_custom(self.settings.get("custom_imports")))
+        return [self.training_annotations, self.annotations, *own, *modules]
 
     def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
         """Trains, then detects on the images with the last weights and scores what they find.

@@ -17,7 +17,7 @@ from mmkd.cli import app
 from mmkd.configs import config_file
 from mmkd.engine.ultralytics.train import prepare, read_settings
 from mmkd.evaluation import evaluate_detections
-from mmkd.runs.runs import RunResult, stored_result
+from mmkd.runs.running import RunResult, stored_result
 from mmkd.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = Path(config_file("yolo/README.md")).parent

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmkd import demo
 from mmkd.data import make_digits
 from mmkd.runs.mmengine.recipes import MMRecipe
-from mmkd.runs.runs import RunResult, holds_another_run, stored_result, train_and_evaluate
+from mmkd.runs.running import RunResult, holds_another_run, stored_result, train_and_evaluate
 
 # 12 images make 2 iterations an epoch.
 ITERATIONS_AN_EPOCH, EPOCHS = 2, 3

@@ -21,7 +21,8 @@ from helpers.yolo_toy import SIZE, TERM, YOLOToy, weights_of
 from mmkd.data import make_digits
 from mmkd.errors import InputError
 from mmkd.runs.paired import compare_config
-from mmkd.runs.runs import train_and_evaluate, weights_digest
+from mmkd.runs.record import weights_digest
+from mmkd.runs.running import train_and_evaluate
 from mmkd.runs.ultralytics import recipe as recipes
 from mmkd.runs.ultralytics.pair import YOLOPair, coco_annotations
 from mmkd.runs.ultralytics.recipe import YOLORecipe

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from mmkd.commands.named_files import CHECKPOINTS, NamedFile
 from mmkd.errors import InputError
-from mmkd.evaluation.coco import COCO_AREAS, Backend, CocoSettings
+from mmkd.evaluation.coco import Backend, CocoSettings
 from mmkd.evaluation.coco_files import (
     Annotations,
     CategoryIds,
@@ -25,41 +25,18 @@ from mmkd.evaluation.coco_files import (
 )
 from mmkd.evaluation.coco_ids import DOUBT
 from mmkd.evaluation.comparison import Comparison, Run, compare_runs, workers_for
+from mmkd.extras import extra
 from mmkd.report.exports import as_csv, as_json
-from mmkd.report.figures import PICTURES, draw_pictures
 from mmkd.report.sentences import conclusions
 from mmkd.report.tables import comparison_tables
 from mmkd.report.terminal import markdown_tables, rich_table
 from mmkd.runs.detect import detect_with
 from mmkd.work_dirs import read_work_dir
 
-__all__ = [
-    "EvalOutputs",
-    "NamedFile",
-    "Requests",
-    "evaluate_files",
-    "parse_areas",
-    "parse_limits",
-    "parse_pairs",
-    "parse_runs",
-    "split_name",
-]
+__all__ = ["EvalOutputs", "Requests", "evaluate_files"]
 
-CHECKPOINTS = (".pth", ".pt")
-# What detection files and checkpoints are called besides their run's name.
-_SUFFIXES = (".bbox.json", ".json", *CHECKPOINTS)
-# What trainers call files alike in each work dir.
-_COMMON = re.compile(r"detections|predictions|last|best|epoch_\d+|iter_\d+|best_.*")
 # Longer tables by class are for files; in the terminal they hide the rest.
 _MANY_CLASSES = 25
-
-
-@dataclass(frozen=True)
-class NamedFile:
-    """A detection file or a checkpoint, and its run's name in tables."""
-
-    name: str
-    file: Path
 
 
 @dataclass(frozen=True)
@@ -85,112 +62,6 @@ class EvalOutputs:
     csv: Path | None = None
     markdown: Path | None = None
     figures: Path | None = None
-
-
-def parse_runs(arguments: Sequence[str]) -> list[NamedFile]:
-    """Reads ``FILE`` and ``NAME=FILE``.
-
-    Without a name, a run is called as its file; files that trainers name alike in each work dir
-    are called as that folder, less ``_seed<number>``.
-
-    Raises:
-        InputError: A file is given twice, or files that are not known for seeds get one name.
-    """
-    runs: dict[str, list[NamedFile]] = {}
-    unclear: set[str] = set()
-    for argument in arguments:
-        given, path = split_name(argument)
-        called, is_seed = _called(path)
-        name = called if given is None else given
-        runs.setdefault(name, []).append(NamedFile(name, path))
-        if given is None and not is_seed:
-            unclear.add(name)
-    for name, members in runs.items():
-        files = ", ".join(str(each.file) for each in members)
-        if len({each.file.resolve() for each in members}) < len(members):
-            raise InputError(f"{name}: a file is given twice: {files}")
-        if len(members) > 1 and name in unclear:
-            raise InputError(
-                f"{files} would all be called {name!r}, and taken for seeds of one run: give "
-                "NAME=FILE, with one name if they are"
-            )
-    return [each for members in runs.values() for each in members]
-
-
-def _called(path: Path) -> tuple[str, bool]:
-    """A file's run, and whether its folder tells that it is a seed of it."""
-    name = next((path.name.removesuffix(s) for s in _SUFFIXES if path.name.endswith(s)), path.stem)
-    if not _COMMON.fullmatch(name):
-        return name, False
-    # Ultralytics keeps its checkpoints one folder further down.
-    folder = path.parent.parent if path.parent.name == "weights" else path.parent
-    run = re.sub(r"_seed\d+$", "", folder.resolve().name)
-    return run or name, run != folder.resolve().name
-
-
-def parse_limits(arguments: Sequence[str]) -> tuple[int, ...]:
-    """Reads numbers of detections, each by itself or several with commas between.
-
-    Raises:
-        InputError: Anything else.
-    """
-    try:
-        return tuple(int(part) for argument in arguments for part in argument.split(","))
-    except ValueError as error:
-        raise InputError(
-            f"--max-detections: expected whole numbers, as 1,10,100, got {' '.join(arguments)!r}"
-        ) from error
-
-
-def parse_pairs(option: str, form: str, arguments: Sequence[str]) -> dict[str, Path]:
-    """Reads ``NAME=FILE``.
-
-    Args:
-        option: For messages, as ``form``.
-        form: What is expected.
-        arguments: One or more.
-
-    Raises:
-        InputError: Anything else.
-    """
-    pairs = {}
-    for argument in arguments:
-        name, separator, file = argument.partition("=")
-        if not separator or not name or not file:
-            raise InputError(f"--{option}: expected {form}, got {argument!r}")
-        pairs[name] = Path(file)
-    return pairs
-
-
-def split_name(argument: str) -> tuple[str | None, Path]:
-    """Reads ``PATH`` and ``NAME=PATH``; a path that exists may hold an equals sign."""
-    name, separator, path = argument.partition("=")
-    if separator and name and not Path(argument).exists():
-        return name, Path(path)
-    return None, Path(argument)
-
-
-def parse_areas(arguments: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Reads ``NAME=LOW:HIGH``, in square pixels, behind the range ``all``.
-
-    Raises:
-        InputError: Anything else.
-    """
-    areas = {"all": COCO_AREAS["all"]}
-    for argument in arguments:
-        found = re.fullmatch(r"([^=]+)=([^:]+):([^:]+)", argument)
-        try:
-            if found is None or found[1] in areas:
-                raise ValueError(argument)
-            areas[found[1]] = (float(found[2]), float(found[3]))
-            if not math.isfinite(sum(areas[found[1]])):
-                raise ValueError(argument)
-        except ValueError as error:
-            raise InputError(
-                "area: expected NAME=LOW:HIGH in square pixels, as tiny=0:256, each name once and "
-                f"none of them 'all', got {argument!r}"
-            ) from error
-    return areas
 
 
 def evaluate_files(
@@ -261,6 +132,9 @@ def _check_outputs(outputs: EvalOutputs, inputs: Sequence[Path], force: bool) ->
     taken = {file.resolve(): "one of the files to be read" for file in inputs}
     files = [(option, getattr(outputs, option)) for option in ("json", "csv", "markdown")]
     if outputs.figures is not None:
+        with extra("report", "--figures"):
+            from mmkd.report.figures import PICTURES
+
         files += [("figures", outputs.figures / name) for name in PICTURES]
     for option, file in files:
         if file is None:
@@ -361,4 +235,6 @@ def _write(comparison: Comparison, outputs: EvalOutputs) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text(), encoding="utf-8")
     if outputs.figures is not None:
+        from mmkd.report.figures import draw_pictures
+
         draw_pictures(comparison, outputs.figures)

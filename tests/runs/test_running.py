@@ -12,15 +12,17 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
+from helpers.own_loss import own_modules_in
 from helpers.toy_recipe import ToyRecipe
+from mmkd.custom_imports import import_modules
 from mmkd.errors import InputError
-from mmkd.runs.runs import (
+from mmkd.runs.record import weights_digest
+from mmkd.runs.running import (
     Job,
     holds_another_run,
     run_all,
     stored_result,
     train_and_evaluate,
-    weights_digest,
 )
 from mmkd.work_dirs.run_result import RunResult, is_finished
 
@@ -103,6 +105,27 @@ def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
     earlier = stored_result(ToyRecipe(tmp_path, 3.0))
     assert earlier == replace(result, iterations=None, environment={})
     assert result.detections == Path(result.work_dir) / "detections.bbox.json"
+
+
+@both_ways
+def test_own_modules_are_imported_and_belong_to_the_run(tmp_path: Path, workers: int) -> None:
+    """Of ``--import``: in each process, and another file is another run."""
+    module = tmp_path / f"own_module_{workers}.py"
+    module.write_text(f"import os\nopen(f'{tmp_path}/imported_{{os.getpid()}}', 'w').close()")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    run_all(jobs(runs, SETTINGS[:1]))
+    with own_modules_in(tmp_path):
+        import_modules([module.name])
+        first = run_all(jobs(runs), workers)
+        assert [len(each) for each in calls(runs).values()] == [1, 1, 2]
+        trained_in = {line.split()[0] for lines in calls(runs).values() for line in lines}
+        imported_in = {file.name.removeprefix("imported_") for file in tmp_path.glob("imp*")}
+        assert trained_in <= imported_in
+        assert run_all(jobs(runs), workers) == first
+        module.write_text("changed = True")
+        assert holds_another_run(ToyRecipe(runs, 3.0))
+    assert holds_another_run(ToyRecipe(runs, 3.0))
 
 
 NO_RECORDS = ['{"finger', "[]", '"text"', "3", "null", "{}", '{"result": {}}', b"\xff\xfe"]

@@ -6,16 +6,12 @@ import hashlib
 import json
 import math
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-from joblib import Parallel, delayed, parallel_config
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -25,148 +21,23 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import nn
 
+from mmkd.custom_imports import import_modules, imported_modules, source_files
 from mmkd.errors import InputError
+from mmkd.extras import extra
 from mmkd.runs.library_output import output_to
-from mmkd.work_dirs.environment import describe_environment
+from mmkd.runs.recipe import Recipe
+from mmkd.runs.record import TrainingRecord, as_record, read_record, unfinished_file, write_json
 from mmkd.work_dirs.run_files import RESULT, STARTED
 from mmkd.work_dirs.run_result import RunResult
 
 __all__ = [
     "Job",
-    "Recipe",
-    "RunResult",
-    "Trained",
-    "TrainingRecord",
     "holds_another_run",
     "run_all",
     "stored_result",
     "train_and_evaluate",
-    "weights_digest",
 ]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training leaves.
-
-    Args:
-        parameters: Of the network as it is deployed.
-        training_seconds: Without evaluation.
-        checkpoint: File of the weights.
-        scores: Of these weights, in percent by metric.
-        iterations: Of the training, where there was one.
-        annotations: COCO file of the images on which a detector was scored.
-        images: Folder of these.
-        initial_weights: :func:`weights_digest` of the network as training began.
-        environment: In which it was trained.
-    """
-
-    parameters: int
-    training_seconds: float
-    checkpoint: str
-    scores: dict[str, float]
-    iterations: int | None = None
-    annotations: str | None = None
-    images: str | None = None
-    initial_weights: str | None = None
-    environment: dict[str, str] = field(default_factory=describe_environment)
-
-
-@dataclass
-class TrainingRecord:
-    """What a training leaves in its work dir as it goes, for whoever takes it up again.
-
-    Args:
-        file: Where it is kept.
-        fingerprint: Of the run.
-        initial_weights: :func:`weights_digest` of the network as training began; None before.
-        epoch_seconds: Of the training epochs that are over, without evaluation.
-    """
-
-    file: Path
-    fingerprint: str
-    initial_weights: str | None = None
-    epoch_seconds: list[float] = field(default_factory=list)
-
-    @classmethod
-    def open(cls, work_dir: Path, fingerprint: str) -> TrainingRecord:
-        """The record of the same run, where it was started before; or a new one.
-
-        Raises:
-            InputError: There is one that cannot be read.
-        """
-        file = work_dir / STARTED
-        stored = _read_record(file)
-        if stored is not None and stored["fingerprint"] == fingerprint:
-            with _as_record(file):
-                return cls(file, **stored)
-        record = cls(file, fingerprint)
-        record._write()
-        return record
-
-    @property
-    def is_started(self) -> bool:
-        """Whether checkpoints in the work dir are this run's."""
-        return self.initial_weights is not None
-
-    @property
-    def training_seconds(self) -> float:
-        """Of all epochs, those before an interruption included."""
-        return sum(self.epoch_seconds)
-
-    def start(self, network: nn.Module) -> None:
-        """Notes the weights of a training that begins with its first epoch."""
-        self.initial_weights = weights_digest(network)
-        self._write()
-
-    def start_epoch(self, epoch: int) -> None:
-        """Starts the clock of an epoch, counted from 0."""
-        del self.epoch_seconds[epoch:]
-        self._begun = time.perf_counter()
-
-    def end_epoch(self) -> None:
-        """Stops it. To be called before a checkpoint is saved."""
-        self.epoch_seconds.append(time.perf_counter() - self._begun)
-        self._write()
-
-    def _write(self) -> None:
-        names = ("fingerprint", "initial_weights", "epoch_seconds")
-        _write_json(self.file, {name: getattr(self, name) for name in names})
-
-
-class Recipe(Protocol):
-    """Settings of one training, in any framework."""
-
-    @property
-    def seed(self) -> int:
-        """Of the run."""
-
-    @property
-    def work_dir(self) -> Path:
-        """Where everything of the run goes."""
-
-    @property
-    def iterations(self) -> int:
-        """Training iterations."""
-
-    def content(self) -> dict[str, Any]:
-        """All settings that matter for the outcome, as plain values."""
-
-    def files(self) -> list[Path]:
-        """Files whose content matters too: data, teachers."""
-
-    def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
-        """Trains, and scores what was trained.
-
-        A training that ``record`` says was started before goes on from its last checkpoint, if it
-        then ends as if it had never been interrupted; otherwise it begins again.
-
-        Args:
-            on_iteration: To be called after every training iteration.
-            record: To be kept up to date.
-        """
 
 
 @dataclass(frozen=True)
@@ -239,9 +110,13 @@ def _run_in_processes(jobs: Sequence[Job], progress: Progress, workers: int) -> 
     missing = [index for index in range(len(jobs)) if index not in results]
     done = sum(_work(jobs[index]) for index in results)
     whole = progress.add_task("", total=sum(map(_work, jobs)), completed=round(done))
+    with extra("eval", "training with several workers"):
+        from joblib import Parallel, delayed, parallel_config
     with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
         parallel = Parallel(return_as="generator_unordered", pre_dispatch=workers)
-        for index, result in parallel(delayed(_run_one)(jobs[i], i) for i in missing):
+        for index, result in parallel(
+            delayed(_run_one)(jobs[i], i, imported_modules()) for i in missing
+        ):
             results[index] = result
             job = jobs[index]
             progress.advance(whole, _work(job))
@@ -249,62 +124,18 @@ def _run_in_processes(jobs: Sequence[Job], progress: Progress, workers: int) -> 
     return [results[index] for index in range(len(jobs))]
 
 
-def _run_one(job: Job, index: int) -> tuple[int, RunResult]:
+def _run_one(job: Job, index: int, imports: Sequence[str]) -> tuple[int, RunResult]:
+    import_modules(imports)
     torch.set_num_threads(1)
     return index, train_and_evaluate(job.recipe, job.name)
 
 
-def weights_digest(network: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and values of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _fingerprint(recipe: Recipe) -> str:
-    """Of the settings, and of what is in the files that they name."""
-    hashes = [hashlib.sha256(f.read_bytes()).hexdigest() for f in recipe.files() if f.is_file()]
+    """Of the settings, and of what is in the files that they name and in a user's own modules."""
+    files = [*recipe.files(), *source_files(imported_modules())]
+    hashes = [hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f.is_file()]
     content = {**recipe.content(), "files": hashes}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _read_record(file: Path) -> dict[str, Any] | None:
-    """Of a run; None where there is none.
-
-    Raises:
-        InputError: The file is something else, or damaged.
-    """
-    if not file.is_file():
-        return None
-    with _as_record(file):
-        record = dict(json.loads(file.read_text()))
-        record["fingerprint"] = str(record["fingerprint"])
-        return record
-
-
-@contextmanager
-def _as_record(file: Path) -> Iterator[None]:
-    """Makes the errors of what is no record InputErrors."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(
-            f"{file}: expected what a run of mmkd's notes there, found something else or half of "
-            f"it ({error!r}). The folder is not overwritten: choose another, or move it away"
-        ) from error
-
-
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    """In one step: whoever is stopped while writing leaves no half of a file."""
-    unfinished = _unfinished(file)
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(file)
-
-
-def _unfinished(file: Path) -> Path:
-    return file.with_name(f"{file.name}.part")
 
 
 def _check_work_dir(work_dir: Path) -> set[str]:
@@ -313,7 +144,7 @@ def _check_work_dir(work_dir: Path) -> set[str]:
     Raises:
         InputError: It does.
     """
-    records = [_read_record(work_dir / name) for name in (RESULT, STARTED)]
+    records = [read_record(work_dir / name) for name in (RESULT, STARTED)]
     found = {record["fingerprint"] for record in records if record is not None}
     if not found and _holds_files(work_dir):
         raise InputError(
@@ -327,7 +158,7 @@ def _holds_files(work_dir: Path) -> bool:
     if not work_dir.is_dir():
         return work_dir.exists()
     # All that is there of a run that was stopped at once.
-    return any(file.name != _unfinished(work_dir / STARTED).name for file in work_dir.iterdir())
+    return any(file.name != unfinished_file(work_dir / STARTED).name for file in work_dir.iterdir())
 
 
 def holds_another_run(recipe: Recipe) -> bool:
@@ -347,10 +178,10 @@ def stored_result(recipe: Recipe) -> RunResult | None:
         InputError: There is one that cannot be read.
     """
     file = recipe.work_dir / RESULT
-    stored = _read_record(file)
+    stored = read_record(file)
     if stored is None or stored["fingerprint"] != _fingerprint(recipe):
         return None
-    with _as_record(file):
+    with as_record(file):
         result = RunResult(**stored["result"])
         return result if Path(result.checkpoint).is_file() else None
 
@@ -382,5 +213,5 @@ def train_and_evaluate(
     with output_to(work_dir / "output.log"):
         trained = recipe.train(on_iteration, record)
     result = RunResult(name=name, seed=recipe.seed, work_dir=str(work_dir), **asdict(trained))
-    _write_json(work_dir / RESULT, dict(fingerprint=fingerprint, result=asdict(result)))
+    write_json(work_dir / RESULT, dict(fingerprint=fingerprint, result=asdict(result)))
     return result

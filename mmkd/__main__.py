@@ -1,0 +1,6 @@
+"""``python -m mmkd``."""
+
+from mmkd.cli import main
+
+if __name__ == "__main__":
+    main()

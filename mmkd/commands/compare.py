@@ -1,0 +1,56 @@
+"""``mmkd compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmkd.commands.options import Imports, Resamples
+from mmkd.commands.user_errors import user_errors
+from mmkd.extras import extra
+
+__all__ = ["compare"]
+
+
+def compare(
+    config: Annotated[
+        str,
+        typer.Argument(help="Config with a DistillHook, or a YAML file of `mmkd yolo train`."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for runs, tables and report.")],
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Each by one option.", show_default="0")
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Override a config value."),
+    ] = None,
+    imports: Imports = None,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    resamples: Resamples = 1000,
+) -> None:
+    """Train plain and distilled from the same start; report the gain.
+
+    Both are evaluated, and so is the teacher. A comparison that was stopped goes on when it is
+    called again.
+    """
+    try:
+        with user_errors("compare"):
+            from mmkd.custom_imports import import_modules
+
+            with extra("report", "mmkd compare"):
+                from mmkd.report.results import check_out, compare_results, write_results
+                from mmkd.runs.paired import compare_config
+
+            import_modules(imports or [])
+            out = out.resolve()
+            check_out(out)
+            runs = compare_config(config, seeds or [0], out, options=options or [], workers=workers)
+            compared = compare_results(runs.results, resamples=resamples)
+            file = write_results(compared, out, title=runs.title, notes=runs.notes)
+    except KeyboardInterrupt:
+        typer.echo("mmkd compare: stopped; the same call goes on from here", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(file)

@@ -1,0 +1,74 @@
+"""``mmkd report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmkd.commands.named_files import parse_pairs, split_name
+from mmkd.commands.options import (
+    Baseline,
+    BootstrapSeed,
+    CategoryIds,
+    HowToReadIds,
+    Resamples,
+    Teacher,
+)
+from mmkd.commands.user_errors import user_errors
+from mmkd.extras import extra
+
+__all__ = ["report"]
+
+
+def report(
+    work_dirs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]WORK_DIR...",
+            help="Folders of runs; those of one name are seeds. Without a name: what mmkd called "
+            "the run, or the folder's, less _seed<number>.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    baseline: Baseline = None,
+    teacher: Teacher = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="COCO annotation file.", show_default="the one that the runs name"),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of its images.", show_default="likewise")
+    ] = None,
+    detections: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORK_DIR=FILE", help="A run's detections, where they lie elsewhere."),
+    ] = None,
+    category_ids: HowToReadIds = CategoryIds.auto,
+    resamples: Resamples = 1000,
+    seed: BootstrapSeed = 0,
+) -> None:
+    """Write one HTML page on a run, or on several side by side."""
+    with user_errors("report"):
+        with extra("report", "mmkd report"):
+            from mmkd.report import write_report
+
+        named = [split_name(each) for each in work_dirs]
+        elsewhere = parse_pairs("detections", "WORK_DIR=FILE", detections or [])
+        file = write_report(
+            [path for _, path in named],
+            out,
+            annotations=annotations,
+            images=images,
+            detections={Path(folder): file for folder, file in elsewhere.items()},
+            names={path: name for name, path in named if name is not None},
+            baseline=baseline,
+            teacher=teacher,
+            category_ids=category_ids.value,
+            resamples=resamples,
+            seed=seed,
+            progress=True,
+            tell=lambda note: typer.echo(f"mmkd report: {note}", err=True),
+        )
+    typer.echo(file)
