@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd.errors import first_few
+
 __all__ = ["CheckpointWeights", "LoadReport", "load_weights", "read_weights"]
 
 # What OpenMMLab's runners pickle beside the weights: log buffers (with their methods, hence
@@ -152,12 +154,10 @@ class LoadReport:
             if key.partition(".")[0] in ran
         ]
         if problems:
-            shown = "; ".join(problems[:5]) + (
-                f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-            )
             raise ValueError(
                 f"{self.source.file} does not fit the teacher, {len(problems)} weights differ: "
-                f"{shown}. Give the checkpoint that belongs to the teacher's config."
+                f"{first_few(problems, '; ')}. Give the checkpoint that belongs to the teacher's "
+                "config."
             )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from mmengine.config import Config
 from rich.console import Console
 
 from mmkd.configs import config_file
 from mmkd.data.digits import make_digits
+from mmkd.engine.mmengine.config_files import open_config
 from mmkd.evaluation.comparison import Comparison
 from mmkd.report.figures.canvas import write_picture
 from mmkd.report.figures.demo import draw_curves, draw_detections
@@ -122,9 +123,9 @@ def _yolov5_recipe(role: str, seed: int, data: Path, out: Path) -> Recipe:
     )
 
 
-def digits_config(role: str, seed: int, data: Path, out: Path) -> Config:
+def digits_config(role: str, seed: int, data: Path, out: Path) -> Any:
     """The config of one of Faster R-CNN's runs: ``'teacher'``, ``'plain'`` or ``'distilled'``."""
-    config = Config.fromfile(config_file(CONFIGS["faster_rcnn"][role]))
+    config = open_config(config_file(CONFIGS["faster_rcnn"][role]))
     config.work_dir = str(_work_dir(role, seed, out))
     config.randomness = dict(seed=seed)
     for split in ("train", "val", "test"):

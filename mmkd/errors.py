@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = [
@@ -13,8 +13,11 @@ __all__ = [
     "SettingError",
     "TermError",
     "check_keys",
+    "first_few",
     "naming",
 ]
+
+_SHOWN = 5
 
 
 class SettingError(Exception):
@@ -97,3 +100,9 @@ def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             message = f"{where} has no key {key!r}{hint}; it takes {', '.join(known)}"
             raise InputError(message, setting=where)
+
+
+def first_few(items: Sequence[str], separator: str = ", ") -> str:
+    """The first items for a message, and how many more there are."""
+    rest = len(items) - _SHOWN
+    return separator.join(items[:_SHOWN]) + (f"{separator}and {rest} more" if rest > 0 else "")

@@ -23,10 +23,11 @@ FLOORS = [
     ["demo"],
     ["report", "runs"],
     ["engine", "evaluation", "work_dirs", "data", "models"],
-    ["distillation", "analysis", "custom_imports", "configs", "extras", "ops"],
+    ["distillation", "analysis", "custom_imports", "configs", "ops"],
     ["distiller", "terms", "checkpoint"],
     ["losses", "projectors", "normalizers"],
     ["registry", "numerics", "distributed", "features", "targets"],
+    ["extras"],
     ["errors"],
 ]
 # Who may import a package: folders by their names, and files by their module's.

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmkd.errors import InputError
+from mmkd.errors import InputError, first_few
 from mmkd.evaluation.coco_files import Annotations
 from mmkd.extras import extra
 
-__all__ = ["Detected", "detect_with", "first_few"]
-
-_SHOWN = 5
+__all__ = ["Detected", "detect_with"]
 
 
 @dataclass(frozen=True)
@@ -90,12 +87,6 @@ def _check_images(annotations: Annotations, images: Path) -> None:
             f"not in {images}: {first_few(missing)}. Give the folder from which their file names "
             "count"
         )
-
-
-def first_few(items: Sequence[str]) -> str:
-    """The first items for a message, and how many more there are."""
-    rest = f", and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + rest
 
 
 def _run_ultralytics(checkpoint: Path, annotations: Annotations, images: Path, out: Path) -> int:

@@ -198,10 +198,10 @@ class _TeacherRecipe:
             return None
         if "::" not in self.config:
             return Path(self.config)
-        from mmengine.hub import get_config
+        from mmkd.engine.mmengine.config_files import open_config
 
         file = self.work_dir / "config.py"
-        get_config(self.config).dump(file)
+        open_config(self.config).dump(file)
         return file
 
 

@@ -8,7 +8,26 @@ from typing import Any
 
 from mmengine.config import Config
 
-__all__ = ["read_config", "with_options"]
+__all__ = ["open_config", "read_config", "with_options"]
+
+
+def open_config(name: str | Path) -> Config:
+    """A config by its file's path, or as ``'package::path'`` of an installed package's.
+
+    Raises:
+        ValueError: It cannot be read, and why.
+    """
+    try:
+        if "::" in str(name):
+            from mmengine.hub import get_config
+
+            return get_config(str(name))
+        return Config.fromfile(name)
+    except (FileNotFoundError, ImportError, ValueError) as error:
+        raise ValueError(
+            f"cannot read {str(name)!r} ({error}): expected a config file's path or "
+            "'package::path', such as 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
+        ) from error
 
 
 def read_config(file: str | Path) -> dict[str, Any]:

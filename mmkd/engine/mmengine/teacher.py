@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from mmkd.checkpoint import load_weights, read_weights
 from mmkd.engine.frozen_teacher import FrozenTeacher, taps_of
 from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.engine.mmengine.config_files import open_config
 from mmkd.errors import InputError, MissingFileError, check_keys, naming
 from mmkd.terms import Term
 
@@ -102,7 +102,7 @@ class MMTeacher:
         if self.config is None:
             return MODELS.build(dict(self.model or {}))
         with naming(f"{self.where}.config"):
-            config = _read_config(self.config)
+            config = open_config(self.config)
         if "model" not in config:
             where = f"{self.where}.config"
             raise InputError.at(where, f"{self.config} defines no model")
@@ -113,20 +113,6 @@ class MMTeacher:
             config.model.setdefault("data_preprocessor", config.data_preprocessor)
         with DefaultScope.overwrite_default_scope(scope):
             return MODELS.build(config.model)
-
-
-def _read_config(path: str) -> Config:
-    try:
-        if "::" in path:
-            from mmengine.hub import get_config
-
-            return get_config(path)
-        return Config.fromfile(path)
-    except (FileNotFoundError, ImportError, ValueError) as error:
-        raise ValueError(
-            f"cannot read {path!r} ({error}): expected a config file's path or "
-            "'package::path', such as 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
-        ) from error
 
 
 def _forward(model: nn.Module, inputs: Tensor, data_samples: Any) -> Any:

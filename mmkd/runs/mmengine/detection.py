@@ -18,10 +18,9 @@ from mmengine.utils import import_modules_from_strings
 from mmkd.checkpoint import CheckpointWeights, load_weights, read_weights
 from mmkd.custom_imports import imported_modules
 from mmkd.engine.random_state import preserved_random_state
-from mmkd.errors import InputError
+from mmkd.errors import InputError, first_few
 from mmkd.evaluation.coco_files import Annotations
 from mmkd.extras import extra
-from mmkd.runs.detect import first_few
 from mmkd.runs.library_output import output_to
 from mmkd.work_dirs.dumped_config import read_dumped_config
 
