@@ -28,13 +28,13 @@ TERMS = dict(
 BATCH = 32
 
 
-def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def digits(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Images ``[N, 3, 32, 32]`` and labels ``[N]`` for training, likewise for the test."""
     found = load_digits()
     images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16 - 0.5
     large = interpolate(images, size=32, mode="bilinear").repeat(1, 3, 1, 1)
     labels = torch.tensor(found.target)
-    parts = train_test_split(large, labels, train_size=400, stratify=labels, random_state=0)
+    parts = train_test_split(large, labels, train_size=count, stratify=labels, random_state=0)
     return parts[0], parts[2], parts[1], parts[3]
 
 
@@ -47,7 +47,7 @@ def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def train(
     model: nn.Module,
-    data: tuple[Tensor, Tensor],
+    data: list[Tensor],
     epochs: int,
     distillation: PlainDistillation | None = None,
 ) -> None:
@@ -74,20 +74,21 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def main(
     epochs: Annotated[int, typer.Option(help="Of each student; the teacher gets twice.")] = 4,
+    images: Annotated[int, typer.Option(help="For training; the rest is for the test.")] = 400,
     seed: int = 0,
 ) -> None:
     """Train a teacher, a plain student and the same student with distillation."""
-    images, labels, *test = digits()
+    *data, test_images, test_labels = digits(images)
     torch.manual_seed(seed)
     teacher = timm.create_model("resnet18", num_classes=10)
-    train(teacher, (images, labels), 2 * epochs)
-    print(f"teacher: {accuracy(teacher, *test):.1f}%")
+    train(teacher, data, 2 * epochs)
+    print(f"teacher: {accuracy(teacher, test_images, test_labels):.1f}%")
     for name in ("plain", "distilled"):
         torch.manual_seed(seed)
         student = timm.create_model("resnet10t", num_classes=10)
         distillation = distill(student, teacher, TERMS, seed=seed) if name == "distilled" else None
-        train(student, (images, labels), epochs, distillation)
-        print(f"{name} student: {accuracy(student, *test):.1f}%")
+        train(student, data, epochs, distillation)
+        print(f"{name} student: {accuracy(student, test_images, test_labels):.1f}%")
 
 
 if __name__ == "__main__":
