@@ -8,8 +8,15 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 import mmkd
-from mmkd.distiller import FeatureDistiller
-from mmkd.losses import JointClassifierLoss, L2Loss, LogSumLoss, SoftmaxRegressionLoss
+from mmkd.distiller import Distiller, FeatureDistiller
+from mmkd.losses import (
+    JointClassifierLoss,
+    L2Loss,
+    LogSumLoss,
+    Loss,
+    SoftmaxRegressionLoss,
+    Takes,
+)
 from mmkd.normalizers import BatchNormalizer, IdentityNormalizer
 from mmkd.projectors import ConvConnector, IdentityProjector, LinearProjector
 from mmkd.registry import MODELS, build_part
@@ -453,3 +460,97 @@ def test_build_part_leaves_the_config_alone() -> None:
     config = dict(type="mmkd.LinearProjector", bias=False)
     build_part(config, in_channels=2, out_channels=3)
     assert config == dict(type="mmkd.LinearProjector", bias=False)
+
+
+# Maps and several levels
+
+
+@MODELS.register_module()
+class SumOverLevels(Loss):
+    """The mean squared difference, summed over levels."""
+
+    takes = Takes(form="maps", several_levels=True)
+
+    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        assert isinstance(student, list) and isinstance(teacher, list)
+        return sum((s - t).square().mean() for s, t in zip(student, teacher, strict=True))
+
+
+def test_several_levels_have_a_projector_each() -> None:
+    loss = dict(type="SumOverLevels")
+    distiller = FeatureDistiller([6, 3, 8], [8, 5, 8], loss=loss, weight=2.0, seed=4)
+    students = [_random(2, c, size, size) for c, size in ((6, 8), (3, 4), (8, 2))]
+    teachers = [_random(2, c, 4, 4, seed=1) for c in (8, 5, 8)]
+    # Widths that are equal need none.
+    kinds = [type(each) for each in distiller.projector]
+    assert kinds == [LinearProjector, LinearProjector, IdentityProjector]
+    first, second = (each.linear.weight for each in list(distiller.projector)[:2])
+    assert first.shape == (8, 6) and second.shape == (5, 3)
+    expected = torch.zeros(())
+    for projector, ours, theirs in zip(distiller.projector, students, teachers, strict=True):
+        size = min(ours.shape[2], theirs.shape[2])
+        pair = (nn.functional.adaptive_avg_pool2d(x, size) for x in (ours, theirs))
+        student, teacher = pair
+        expected = expected + (projector(student) - teacher).square().mean()
+    torch.testing.assert_close(distiller.distance(students, teachers), expected)
+    torch.testing.assert_close(distiller(students, teachers), 2 * expected)
+    again = FeatureDistiller([6, 3, 8], [8, 5, 8], loss=loss, seed=4)
+    assert torch.equal(again.projector[1].linear.weight, second)
+
+
+@pytest.mark.parametrize(
+    ("channels", "settings", "message"),
+    [
+        (
+            (6, 8),
+            {},
+            r"SumOverLevels takes several levels, got channels 6 and 8: in a term",
+        ),
+        (([6], [8]), dict(loss=L2Loss()), r"L2Loss takes one level, got channels \[6\] and \[8\]"),
+        (
+            ([6], [8]),
+            dict(projector=nn.Identity()),
+            "give the projector's config: each has its own",
+        ),
+        (([6], [8]), dict(view="dense"), "SumOverLevels compares maps, so that view='dense' does"),
+    ],
+)
+def test_levels_that_do_not_fit(channels: tuple, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FeatureDistiller(*channels, **{"loss": dict(type="SumOverLevels"), **settings})
+
+
+@pytest.mark.parametrize("loss", ["PKDLoss", "CWDLoss"])
+def test_maps_are_compared_on_a_common_grid(loss: str) -> None:
+    distiller = FeatureDistiller(6, 8, loss=_config(loss))
+    assert distiller.view == "map"
+    assert isinstance(distiller.normalizer, IdentityNormalizer)
+    student, teacher = _random(2, 6, 8, 4), _random(2, 8, 4, 4, seed=1)
+    pooled = nn.functional.adaptive_avg_pool2d(student, 4)
+    expected = distiller.loss(distiller.projector(pooled), teacher)
+    torch.testing.assert_close(distiller(student, teacher), expected)
+    # Tokens of a square grid are a map too.
+    tokens = teacher.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(distiller(student, tokens), expected)
+    with pytest.raises(ValueError, match=r"view='map' pairs maps, got \(2, 6\) and"):
+        distiller(student.mean(dim=(2, 3)), teacher)
+
+
+def test_a_normalizer_of_samples_serves_maps() -> None:
+    loss = dict(type="mmkd.CWDLoss", temperature=2.0)
+    distiller = FeatureDistiller(6, 6, loss=loss, normalizer=_config("BatchNormalizer"))
+    student, teacher = _random(2, 6, 3, 4), _random(2, 6, 3, 4, seed=1)
+    normalized = [
+        nn.functional.batch_norm(x, None, None, training=True, eps=1e-4) for x in (student, teacher)
+    ]
+    torch.testing.assert_close(distiller(student, teacher), distiller.loss(*normalized))
+
+
+def test_losses_of_samples_refuse_the_view_of_maps() -> None:
+    with pytest.raises(ValueError, match="L2Loss compares samples, so that view='map' does"):
+        FeatureDistiller(6, 8, loss=L2Loss(), view="map")
+
+
+def test_own_distillers_check_their_weight() -> None:
+    with pytest.raises(ValueError, match="weight must be 0 or more, got -1"):
+        Distiller(-1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from helpers.interruption import Killed, kill_after
 from mmkd import demo
 from mmkd.data import make_digits
 from mmkd.runs.mmengine.recipes import MMRecipe
@@ -18,22 +19,6 @@ from mmkd.runs.running import RunResult, holds_another_run, stored_result, train
 
 # 12 images make 2 iterations an epoch.
 ITERATIONS_AN_EPOCH, EPOCHS = 2, 3
-
-
-class Killed(Exception):
-    """Stands in for whatever ends a process."""
-
-
-def kill_after(iterations: int) -> Callable[[], None]:
-    seen = 0
-
-    def on_iteration() -> None:
-        nonlocal seen
-        seen += 1
-        if seen == iterations:
-            raise Killed
-
-    return on_iteration
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import yaml
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import unwrap_model
 
+from helpers.interruption import Killed, kill_after
 from helpers.paired_results import compare_and_write
 from helpers.toy import differences
 from helpers.yolo_toy import SIZE, TERM, YOLOToy, weights_of
@@ -30,22 +31,6 @@ from mmkd.work_dirs.run_result import RunResult
 
 # 16 images make 4 iterations an epoch.
 ITERATIONS_AN_EPOCH, EPOCHS = 4, 3
-
-
-class Killed(Exception):
-    """Stands in for whatever ends a process."""
-
-
-def kill_after(iterations: int) -> Callable[[], None]:
-    seen = 0
-
-    def on_iteration() -> None:
-        nonlocal seen
-        seen += 1
-        if seen == iterations:
-            raise Killed
-
-    return on_iteration
 
 
 @pytest.fixture(scope="module")

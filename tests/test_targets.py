@@ -1,0 +1,49 @@
+"""What the images show is worked out when it is asked for, and once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmkd.targets import Boxes, Targets
+
+
+def test_values_and_functions_serve_alike() -> None:
+    labels, indices = torch.tensor([1, 0]), torch.tensor([7, 3])
+    boxes = [Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))] * 2
+    given = Targets((4, 6), labels=labels, boxes=boxes, indices=indices)
+    made = Targets((4, 6), labels=lambda: labels, boxes=lambda: boxes, indices=lambda: indices)
+    for targets in (given, made):
+        assert targets.size == (4, 6)
+        assert targets.labels is labels and targets.boxes is boxes and targets.indices is indices
+
+
+def test_nothing_is_worked_out_before_it_is_asked_for() -> None:
+    asked: list[str] = []
+
+    def labels() -> Tensor:
+        asked.append("labels")
+        return torch.zeros(2)
+
+    targets = Targets((4, 6), labels=labels)
+    assert asked == []
+    assert targets.labels is targets.labels
+    assert asked == ["labels"]
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("labels", "class labels"), ("boxes", "boxes"), ("indices", "image indices")],
+)
+def test_what_a_training_does_not_have(name: str, called: str) -> None:
+    with pytest.raises(ValueError, match=f"asks for {called}, and the batches of this training"):
+        getattr(Targets((4, 6)), name)
+
+
+def test_boxes_meet_the_grid_of_a_feature() -> None:
+    """The batch's size and the map's grid tell where a box lies, whatever the stride."""
+    targets = Targets((8, 12), boxes=[Boxes(torch.tensor([[4.0, 2.0, 8.0, 6.0]]), torch.zeros(1))])
+    height, width = 4, 6
+    scale = torch.tensor([width / targets.size[1], height / targets.size[0]] * 2)
+    assert (targets.boxes[0].corners * scale).tolist() == [[2, 1, 4, 3]]
