@@ -33,6 +33,7 @@ from helpers.small_scale_classification import (
 from mmkd import DistillHook
 from mmkd.distiller import FeatureDistiller
 from mmkd.features import FeatureTaps, channels_of, select
+from mmkd.targets import Targets
 from mmkd.terms import parse_terms
 
 every_config = pytest.mark.parametrize(
@@ -278,9 +279,8 @@ def test_terms_fit_at_full_size(path: Path) -> None:
         }
         distiller = FeatureDistiller(*channels, **term.parts, **classifiers)
         drawn = [torch.randn(feature.shape, generator=generator) for feature in pair]
-        distance = distiller.distance(
-            *drawn, torch.tensor([0, 1]) if distiller.takes_labels else None
-        )
+        targets = Targets((side, side), labels=torch.tensor([0, 1]))
+        distance = distiller.distance(*drawn, targets if distiller.takes.targets else None)
         assert torch.isfinite(distance) and distance > 0
 
 

@@ -18,7 +18,7 @@ from ultralytics.data.utils import check_det_dataset
 from mmkd.engine.teachers import TeacherSettings
 from mmkd.engine.ultralytics.callback import DistillCallback
 from mmkd.engine.ultralytics.train import prepare, read_settings
-from mmkd.errors import InputError
+from mmkd.errors import InputError, MissingFileError
 from mmkd.runs.ultralytics.recipe import YOLORecipe, log_to_stdout
 
 __all__ = ["YOLOPair", "coco_annotations"]
@@ -103,6 +103,8 @@ def _check_arguments(file: Path, settings: Mapping[str, Any]) -> None:
         # It prints a help of its own.
         with contextlib.redirect_stdout(io.StringIO()), log_to_stdout():
             get_cfg(overrides=arguments)
+    except MissingFileError:
+        raise
     # Ultralytics calls an unknown argument a SyntaxError.
     except (ValueError, TypeError, SyntaxError) as error:
         raise InputError(f"{file}: {str(error).strip()}") from error
