@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,16 @@ from mmkd.errors import naming
 from mmkd.features import FeatureTaps, find_module
 from mmkd.terms import Term
 
-__all__ = ["FrozenTeacher", "modules_that_run", "taps_of"]
+__all__ = ["FrozenTeacher", "TeacherFiles", "modules_that_run", "taps_of"]
 
 Forward = Callable[[nn.Module, Tensor, Any], Any]
+
+
+class TeacherFiles(NamedTuple):
+    """A checkpoint, and the config that belongs to it where it does not hold its own."""
+
+    checkpoint: Path
+    config: str | None = None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from mmkd.distillation import Measured
+from mmkd.distillation import FeatureSource, Measured
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import format_of, parse_images
@@ -107,9 +108,8 @@ class PlainDistillation:
         self._distillation = settings.build(
             self._student, given or format_of(self._student), self._run, seed=seed
         )
-        self.introductions = [
-            teacher.introduction for teacher in self._distillation.teachers.values()
-        ]
+        for teacher in self.teachers.values():
+            logging.getLogger(__name__).info(teacher.introduction)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._distillation.synchronize()
         self.measured: dict[str, Measured] = {}
@@ -123,6 +123,12 @@ class PlainDistillation:
         if self._resizes:
             return torchvision_detectors.forward(self._student, blank)
         return self._student(blank)
+
+    @property
+    def teachers(self) -> dict[str, FeatureSource]:
+        """The built teachers by name; their ``introduction`` tells weights and input, and is logged
+        (``mmkd.engine.plain``, INFO)."""
+        return self._distillation.teachers
 
     @property
     def terms(self) -> list[Term]:
@@ -178,7 +184,9 @@ class PlainDistillation:
         self._has_run = True
 
     def _after_transform(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._batch = torchvision_detectors.Batch.of(output)
+        # In a validation, nobody asks for it.
+        if self._has_run:
+            self._batch = torchvision_detectors.Batch.of(output)
 
     def _check_loss_was_called(self) -> None:
         if self._has_run and self._distillation.fired:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.engine import torchvision_detectors
-from mmkd.engine.frozen_teacher import FrozenTeacher, taps_of
+from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, conversion_between
 from mmkd.errors import InputError, InputTypeError, check_keys
 from mmkd.terms import Tap, Term
@@ -62,6 +62,9 @@ class TeacherSettings(Protocol):
             ValueError: A file of another kind.
             FileNotFoundError: Its file is missing.
         """
+
+    def files(self) -> TeacherFiles | str:
+        """By which it can be run on its own; or why it cannot be."""
 
     def build(
         self,
@@ -114,6 +117,10 @@ class ModuleTeacher:
 
     def check(self) -> None:
         """See :class:`TeacherSettings`."""
+
+    def files(self) -> str:
+        """See :class:`TeacherSettings`."""
+        return "it is a module from memory"
 
     def build(
         self,

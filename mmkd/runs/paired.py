@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mmkd.engine.teachers import TeacherSettings
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.evaluation.coco_files import read_annotations
@@ -29,8 +30,8 @@ class Pair(Protocol):
     """One config of a distillation, of any trainer."""
 
     @property
-    def teachers(self) -> Mapping[str, Any]:
-        """Their settings by name (:class:`mmkd.engine.teachers.TeacherSettings`)."""
+    def teachers(self) -> Mapping[str, TeacherSettings]:
+        """Their settings by name."""
 
     @property
     def scored_on(self) -> tuple[Path, Path] | None:
@@ -212,14 +213,10 @@ def _teacher_recipe(pair: Pair, work_dir: Path) -> _TeacherRecipe | str:
     if len(pair.teachers) > 1:
         return f"there are several ({', '.join(pair.teachers)})"
     [teacher] = pair.teachers.values()
-    # Of the MM family, or of Ultralytics.
-    source = getattr(teacher, "checkpoint", None) or getattr(teacher, "source", None)
-    if not isinstance(source, str | Path) or not Path(source).is_file():
-        return "it is no checkpoint file"
-    config = getattr(teacher, "config", None)
-    if hasattr(teacher, "checkpoint") and config is None:
-        return "it comes without a config file"
-    return _TeacherRecipe(Path(source).resolve(), config, *pair.scored_on, work_dir)
+    found = teacher.files()
+    if isinstance(found, str):
+        return found
+    return _TeacherRecipe(found.checkpoint.resolve(), found.config, *pair.scored_on, work_dir)
 
 
 def _score_teacher(teacher: _TeacherRecipe | str) -> tuple[list[RunResult], list[str]]:

@@ -244,7 +244,7 @@ def test_torchvision_s_teacher_sees_what_the_student_s_backbone_saw() -> None:
     images, targets = photos()
     keys = list(student.state_dict())
     with distill(student, teacher, BODY) as distillation:
-        model = distillation._distillation.teachers["teacher"].model
+        model = distillation.teachers["teacher"].model
         ours, theirs = seen(student.backbone), seen(model.backbone)
         losses = student(images, targets)
         total = sum(losses.values()) + distillation.loss(images)
@@ -262,7 +262,7 @@ def test_torchvision_s_normalisations_are_converted() -> None:
     teacher = faster_rcnn(5, image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.4, 0.2])
     images, targets = photos()
     with distill(student, teacher, BODY) as distillation:
-        model = distillation._distillation.teachers["teacher"].model
+        model = distillation.teachers["teacher"].model
         theirs = seen(model.backbone)
         student(images, targets)
         distillation.loss(images)
@@ -499,7 +499,7 @@ def test_images_of_another_normalisation() -> None:
     images, _ = batch()
     unit = dict(mean=[0, 0, 0], std=[255.0, 255.0, 255.0], order="bgr")
     with distill(student, given, TERMS, images=unit) as distillation:
-        (model,) = (each.model for each in distillation._distillation.teachers.values())
+        (model,) = (each.model for each in distillation.teachers.values())
         theirs = seen(model)
         student(images)
         distillation.loss(images)
@@ -507,9 +507,11 @@ def test_images_of_another_normalisation() -> None:
     torch.testing.assert_close(theirs[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_introductions_tell_the_teacher() -> None:
-    distillation = distill(net(4), net(6, seed=1), TERMS)
-    (text,) = distillation.introductions
+def test_introductions_tell_the_teacher(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="mmkd"):
+        distillation = distill(net(4), net(6, seed=1), TERMS)
+    (text,) = (each.introduction for each in distillation.teachers.values())
+    assert caplog.messages == [text]
     assert text.startswith("distill teacher: Net, a module from memory; input as the student sees")
     assert json.dumps([str(term.student[0]) for term in distillation.terms]) == (
         '["backbone[-1]", "backbone.0[-1]"]'

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmkd.checkpoint import load_weights, read_weights
-from mmkd.engine.frozen_teacher import FrozenTeacher, taps_of
+from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, conversion_between
 from mmkd.engine.mmengine.config_files import open_config
 from mmkd.errors import InputError, MissingFileError, check_keys, naming
@@ -68,6 +68,15 @@ class MMTeacher:
                 f"{self.where}.checkpoint",
                 f"no such file: {self.checkpoint}. Train the teacher first, or name another file",
             )
+
+    def files(self) -> TeacherFiles | str:
+        """See :class:`mmkd.engine.teachers.TeacherSettings`."""
+        file = Path(self.checkpoint).expanduser()
+        if not file.is_file():
+            return "it is no checkpoint file"
+        if self.config is None:
+            return "it comes without a config file"
+        return TeacherFiles(file, self.config)
 
     def build(
         self,

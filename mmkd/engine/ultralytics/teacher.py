@@ -17,7 +17,7 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
-from mmkd.engine.frozen_teacher import FrozenTeacher, taps_of
+from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, conversion_between
 from mmkd.errors import InputError, MissingFileError, check_keys, naming
 from mmkd.features import find_module
@@ -129,6 +129,12 @@ class YOLOTeacher:
             return
         if check_yolov5u_filename(file.name, verbose=False) not in GITHUB_ASSETS_NAMES:
             raise MissingFileError.at(self.where, f"no such file: {self.source}")
+
+    def files(self) -> TeacherFiles | str:
+        """See :class:`mmkd.engine.teachers.TeacherSettings`."""
+        if isinstance(self.source, nn.Module) or not Path(self.source).expanduser().is_file():
+            return "it is no checkpoint file"
+        return TeacherFiles(Path(self.source).expanduser())
 
     def build(
         self,
