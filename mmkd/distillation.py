@@ -85,7 +85,6 @@ class Distillation:
         self._taps: FeatureTaps | None = None
         self.factors: dict[str, float] = {}
         self.fired = False
-        self._averaging: list[Any] = []
         self._checked: Counter[str] = Counter()
         self._nonzero: set[str] = set()
         self.distillers = self._build(self._probe(probe), seed)
@@ -173,7 +172,7 @@ class Distillation:
         """Does for the distillers what DistributedDataParallel does for the student, which it
         wrapped before they existed: the first process's values, and averaged gradients."""
         broadcast(self.distillers)
-        self._averaging = average_after_backward(self.parameters)
+        average_after_backward(self.parameters)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Of the distillers, on the CPU."""

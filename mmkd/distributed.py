@@ -74,7 +74,7 @@ def broadcast(module: nn.Module) -> None:
         dist.broadcast(value, src=0)
 
 
-def average_after_backward(parameters: Sequence[nn.Parameter]) -> list[Any]:
+def average_after_backward(parameters: Sequence[nn.Parameter]) -> None:
     """Averages these parameters' gradients over all processes at the end of each backward pass.
 
     What DistributedDataParallel does for a model, for parameters that it does not know. By the end
@@ -83,10 +83,8 @@ def average_after_backward(parameters: Sequence[nn.Parameter]) -> list[Any]:
     accumulated again changes nothing in what was averaged before.
 
     Args:
-        parameters: The same on every process; all or none of them get a gradient in a pass.
-
-    Returns:
-        Handles, whose ``remove`` ends it.
+        parameters: The same on every process; all or none of them get a gradient in a pass. The
+            averaging lasts as long as they do.
     """
     queued = False
 
@@ -102,4 +100,5 @@ def average_after_backward(parameters: Sequence[nn.Parameter]) -> list[Any]:
             # As DistributedDataParallel itself learns of the end of a backward pass.
             torch.autograd.Variable._execution_engine.queue_callback(average)
 
-    return [each.register_post_accumulate_grad_hook(queue) for each in parameters]
+    for parameter in parameters:
+        parameter.register_post_accumulate_grad_hook(queue)
