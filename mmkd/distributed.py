@@ -86,19 +86,18 @@ def average_after_backward(parameters: Sequence[nn.Parameter]) -> None:
         parameters: The same on every process; all or none of them get a gradient in a pass. The
             averaging lasts as long as they do.
     """
-    queued = False
-
-    def average() -> None:
-        nonlocal queued
-        queued = False
-        average_gradients(parameters)
+    averaged_in = -1
 
     def queue(parameter: nn.Parameter) -> None:
-        nonlocal queued
-        if not queued:
-            queued = True
+        nonlocal averaged_in
+        backward = torch._C._current_graph_task_id()
+        # Once a pass; by its number, since one that fails never comes to its end.
+        if backward != averaged_in:
+            averaged_in = backward
             # As DistributedDataParallel itself learns of the end of a backward pass.
-            torch.autograd.Variable._execution_engine.queue_callback(average)
+            torch.autograd.Variable._execution_engine.queue_callback(
+                lambda: average_gradients(parameters)
+            )
 
     for parameter in parameters:
         parameter.register_post_accumulate_grad_hook(queue)
