@@ -8,6 +8,7 @@ import typer
 
 from mmkd.commands.options import Imports
 from mmkd.commands.user_errors import stopped, user_errors
+from mmkd.errors import SettingError
 from mmkd.extras import extra
 
 __all__ = ["yolo"]
@@ -46,8 +47,6 @@ def train(
         model, rest = prepare(add_imports(settings, imports or []))
     try:
         model.train(**rest)
-    except (ValueError, TypeError, RuntimeError, FileNotFoundError, SyntaxError) as error:
-        # Ultralytics calls an unknown argument a SyntaxError; other errors keep their traceback.
-        if isinstance(error, SyntaxError) or str(error).startswith("DistillCallback"):
-            raise stopped("yolo train", error) from error
-        raise
+    # Ultralytics calls an unknown argument a SyntaxError; other errors keep their traceback.
+    except (SettingError, SyntaxError) as error:
+        raise stopped("yolo train", error) from error
