@@ -14,7 +14,7 @@ __all__ = ["CWDLoss", "cwd"]
 
 
 def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """``T^2 / (N C) sum_nc KL(softmax_hw(t_nc / T) || softmax_hw(s_nc / T))``, Eqs. (3) and (4).
+    """``T^2 / (N C) sum_nc KL(softmax_hw(t_nc / T) || softmax_hw(s_nc / T))``.
 
     Each channel of each image is a distribution over its locations.
 

@@ -20,7 +20,7 @@ _AXES = (0, 2, 3)
 def pkd(student: Tensor, teacher: Tensor, eps: float = 1e-6, sync: bool | None = None) -> Tensor:
     """``1/2 mean (s' - t')^2``, ``x' = (x - mean) / (std + eps)`` per channel over N, H and W.
 
-    But for eps it is 1 less the mean over channels of Pearson's correlation (section 3.2), since
+    But for eps it is 1 less the mean over channels of Pearson's correlation, since
     mean and (biased) std are the batch's own.
 
     Args:
