@@ -96,6 +96,7 @@ class Term:
 
 
 _SIDES = ("student", "teacher")
+_Compared = tuple[str, tuple[Tap, ...], tuple[Tap, ...]]
 _TERM_KEYS = (
     "type",
     "source",
@@ -178,24 +179,36 @@ def _parse(
         parts={key: settings[key] for key in own if key in settings},
     )
     several = _several(where, settings)
+    return [
+        Term(
+            name=name + suffix,
+            student=ours,
+            teacher=theirs,
+            takes_several=several is not None,
+            **shared,
+        )
+        for suffix, ours, theirs in _taps(where, settings, several)
+    ]
+
+
+def _taps(
+    where: str, settings: Mapping[str, Any], several: list[list[int | str]] | None
+) -> list[_Compared]:
+    """What each term of these settings compares, and what its name ends in."""
     if several is not None:
         ours, theirs = (
             tuple(Tap(settings.get(side, "backbone"), level) for level in levels)
             for side, levels in zip(_SIDES, several, strict=True)
         )
-        return [Term(name=name, student=ours, teacher=theirs, takes_several=True, **shared)]
+        return [("", ours, theirs)]
     level = settings.get("level", -1)
     levels = list(level) if isinstance(level, list | tuple) else [level]
     if not levels:
         raise InputError(f"{where}.level is empty", setting=f"{where}.level")
+    pairs = [[_tap(settings, side, each) for side in _SIDES] for each in levels]
     return [
-        Term(
-            name=name if len(levels) == 1 else f"{name}_{each}",
-            student=(_tap(settings, "student", each),),
-            teacher=(_tap(settings, "teacher", each),),
-            **shared,
-        )
-        for each in levels
+        ("" if len(levels) == 1 else f"_{each}", (ours,), (theirs,))
+        for each, (ours, theirs) in zip(levels, pairs, strict=True)
     ]
 
 
