@@ -48,12 +48,15 @@ class DistillHook(Hook):
             module. For several teachers, a dict of such dicts by name.
         terms: Name to settings, each of which may be left out: ``student`` and ``teacher``
             (module paths, ``'backbone'``), ``level`` (which of several outputs, the last; a
-            list makes one term each) or ``student_level`` and ``teacher_level``, ``source``
-            (which of several teachers), ``projector``, ``normalizer``, ``loss``, ``view``,
-            ``weight``, ``student_channels``, ``teacher_channels``, ``student_extra_tokens``,
-            ``teacher_extra_tokens``, ``student_classifier``, ``teacher_classifier`` (module paths;
-            see :class:`mmkd.FeatureDistiller`; channels are measured where left out) and
-            ``schedule`` (see :class:`mmkd.terms.Schedule`). None: one default term a teacher.
+            list makes one term each) or ``student_level`` and ``teacher_level``, ``levels`` (or
+            ``student_levels`` and ``teacher_levels``: one term of several, for what takes them all
+            at once), ``source`` (which of several teachers), ``projector``, ``normalizer``,
+            ``loss``, ``view``, ``weight``, ``student_channels``, ``teacher_channels``,
+            ``student_extra_tokens``, ``teacher_extra_tokens``, ``student_classifier``,
+            ``teacher_classifier`` (module paths; see :class:`mmkd.FeatureDistiller`; channels are
+            measured where left out) and ``schedule`` (see :class:`mmkd.terms.Schedule`). ``type``
+            names a :class:`mmkd.distiller.Distiller` of one's own, whose settings take the place of
+            projector, normalizer, loss and view. None: one default term a teacher.
         inherit: Student module to teacher module whose weights it starts from, such as
             ``{'head.fc': 'head.fc'}``. They are copied when a training begins, not on resume.
         probe_size: Side in pixels of the blank image on which taps, channels and weights are

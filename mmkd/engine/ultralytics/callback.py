@@ -36,7 +36,8 @@ class DistillCallback(Attached):
             255). For several teachers, a dict of such values by name.
         terms: Name to settings, as in :class:`mmkd.DistillHook`. ``student`` and ``teacher``
             name modules (``'model.9'``); ``'backbone'``, the default, stands for the outputs of
-            the model's own backbone definition, the last being ``level=-1``.
+            the model's own backbone definition, the last being ``level=-1``, and ``'neck'`` for
+            those that its head reads, the finest being ``level=0``.
         probe_size: Side in pixels of the blank image on which taps and channels are checked.
 
     Each term is a column in the progress line, in ``results.csv`` and in the plots (``kd_loss``;
