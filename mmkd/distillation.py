@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from inspect import signature
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,7 +14,7 @@ from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.distributed import average_after_backward, broadcast
 from mmkd.errors import InputError, TermError, naming
 from mmkd.features import FeatureTaps, channels_of, find_module, select
-from mmkd.registry import find_class
+from mmkd.registry import arguments_of, find_class
 from mmkd.targets import Targets
 from mmkd.terms import Tap, Term
 
@@ -141,7 +140,7 @@ class Distillation:
             seed=seed,
             **classifiers,
         )
-        taken = signature(cls).parameters
+        taken = arguments_of(cls)
         for name in classifiers:
             if name not in taken:
                 raise InputError(f"{name} is given, but {cls.__name__} takes none")
@@ -214,6 +213,11 @@ class Distillation:
             self._taps.arm()
             self.fired = True
 
+    def rest(self) -> None:
+        """Records no more: the student's forward pass is over, and others may follow."""
+        if self._taps is not None:
+            self._taps.rest()
+
     def release(self) -> None:
         """Forgets what was recorded, of a forward pass that failed."""
         if self._taps is not None:
@@ -281,7 +285,10 @@ class Distillation:
             self._check_distance(term, distance)
         return distance
 
-    def _check_distance(self, term: Term, distance: Tensor) -> None:
+    def _check_distance(self, term: Term, distance: Any) -> None:
+        if not isinstance(distance, Tensor) or distance.ndim:
+            found = f"shape {tuple(distance.shape)}" if isinstance(distance, Tensor) else distance
+            raise RuntimeError(f"a distance must be a scalar tensor, got {found!r}")
         if not torch.isfinite(distance):
             raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
         if distance.abs() > _ROUNDING:

@@ -77,7 +77,9 @@ def naming(setting: str) -> Iterator[None]:
     try:
         yield
     except tuple(_KINDS) as error:
-        if isinstance(error, SettingError) and error.setting is not None:
+        # Of the RuntimeErrors' kinds, running out of memory for instance is for others to handle.
+        is_other = isinstance(error, RuntimeError) and type(error) not in (RuntimeError, TermError)
+        if is_other or (isinstance(error, SettingError) and error.setting is not None):
             raise
         kind = next(own for base, own in _KINDS.items() if isinstance(error, base))
         raise kind.at(setting, str(error)) from error

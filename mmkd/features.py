@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 __all__ = [
     "VIEWS",
     "FeatureTaps",
+    "OwnHook",
     "as_samples",
     "channels_of",
     "find_module",
@@ -36,7 +37,7 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     Raises:
         ValueError: There is none; close matches are listed.
     """
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     if path in modules:
         return modules[path]
     close = difflib.get_close_matches(path, modules, n=5, cutoff=0.4)
@@ -46,6 +47,34 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
         + (f"Close matches: {', '.join(close)}. " if close else "")
         + f"Its top-level modules: {', '.join(top)}."
     )
+
+
+class OwnHook:
+    """A hook of one module alone: a copy of the module, or its pickle, goes without.
+
+    Args:
+        module: Whose hook it is.
+        call: What is called, as torch calls hooks of its kind.
+    """
+
+    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
+        self._module, self._call = module, call
+
+    def __call__(self, module: nn.Module, *args: Any) -> Any:
+        return self._call(module, *args) if module is self._module else None
+
+    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
+        return _nothing
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _without_hook, ()
+
+
+def _nothing(*args: Any) -> None: ...
+
+
+def _without_hook() -> Callable[..., None]:
+    return _nothing
 
 
 class _Complete(BaseException):
@@ -77,7 +106,7 @@ class FeatureTaps:
         self._armed = False
         modules = [find_module(model, path) for path in self.paths]
         self._handles = [
-            module.register_forward_hook(self._recorder(path))
+            module.register_forward_hook(OwnHook(module, self._recorder(path)))
             for path, module in zip(self.paths, modules, strict=True)
         ]
 
@@ -107,6 +136,10 @@ class FeatureTaps:
         """Stops recording and forgets what was recorded."""
         self._armed = False
         self._calls = {}
+
+    def rest(self) -> None:
+        """Stops recording; what was recorded stays for :meth:`take`."""
+        self._armed = False
 
     def arm(self) -> None:
         """Forgets what was recorded and starts recording."""

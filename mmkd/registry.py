@@ -16,7 +16,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 from torch import nn
 
-__all__ = ["DATASETS", "HOOKS", "MODELS", "build_part", "find_class"]
+__all__ = ["DATASETS", "HOOKS", "MODELS", "arguments_of", "build_part", "find_class"]
 
 MODELS = Registry(
     "model",
@@ -57,6 +57,21 @@ def find_class(kind: str | type) -> type:
             f"no class is registered under {kind!r}; the project's own start 'mmkd.', and those of "
             "a file of yours are known once it is imported (custom_imports)"
         )
+    return found
+
+
+def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
+    """What a class's constructor takes by name; where it passes ``**kwargs`` on, also what those of
+    the classes above it take."""
+    found: dict[str, inspect.Parameter] = {}
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for each in cls.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        parameters = list(inspect.signature(each).parameters.values())
+        found = {p.name: p for p in parameters if p.kind not in variadic} | found
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
     return found
 
 

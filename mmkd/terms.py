@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mmkd.errors import InputError, InputTypeError, check_keys, naming
-from mmkd.registry import find_class
+from mmkd.registry import arguments_of, find_class
 
 __all__ = ["Schedule", "Tap", "Term", "parse_terms"]
 
@@ -157,6 +156,8 @@ def parse_terms(
 def _parse(
     where: str, name: str, settings: Mapping[str, Any], sources: Sequence[str]
 ) -> list[Term]:
+    if not isinstance(name, str):
+        raise InputTypeError(f"{where}: a term's name must be text, got {name!r}", setting=where)
     if not isinstance(settings, Mapping):
         raise InputTypeError(f"{where} must be a dict, got {settings!r}", setting=where)
     kind = settings.get("type", Term.type)
@@ -219,10 +220,12 @@ def _tap(settings: Mapping[str, Any], side: str, level: int | str) -> Tap:
 def _arguments(kind: str) -> list[str]:
     """What a distiller type takes of a term; the rest is given by the training."""
     given = ("seed", "student_classifier", "teacher_classifier")
-    return [name for name in inspect.signature(find_class(kind)).parameters if name not in given]
+    return [name for name in arguments_of(find_class(kind)) if name not in given]
 
 
 def _schedule(where: str, settings: Any) -> Schedule:
+    if not isinstance(settings or {}, Mapping):
+        raise InputTypeError(f"{where} must be a dict, got {settings!r}", setting=where)
     begin_and_end = dict(settings or {})
     check_keys(where, begin_and_end, [f.name for f in fields(Schedule)])
     with naming(where):

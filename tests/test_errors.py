@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+import torch
 
 from mmkd.errors import (
     InputError,
@@ -48,6 +49,12 @@ def test_the_innermost_setting_is_named_once() -> None:
 def test_other_errors_pass_through() -> None:
     with pytest.raises(KeyError, match=r"^'key'$"), naming("Owner"):
         raise KeyError("key")
+
+
+def test_running_out_of_memory_stays_what_it_is() -> None:
+    with pytest.raises(torch.OutOfMemoryError) as error, naming("Owner terms.one"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert not isinstance(error.value, SettingError)
 
 
 @pytest.mark.parametrize("kind", [InputError, InputTypeError, MissingFileError, TermError])

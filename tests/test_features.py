@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections import OrderedDict
 
 import pytest
@@ -383,3 +385,26 @@ def test_views_refuse(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         pair_as_samples(torch.zeros(student), torch.zeros(teacher), view)
+
+
+# Hooks that stay with their module
+
+
+def test_copies_of_a_module_are_not_tapped() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh())
+    taps = FeatureTaps(model, ["0"])
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    taps.arm()
+    images = torch.rand(1, 3, 2, 2)
+    for each in copies:
+        each(images)
+    expected = model(images)
+    taps.rest()
+    model(images)
+    assert torch.equal(taps.take()["0"].tanh(), expected)
+
+
+def test_a_module_of_two_names_is_found_by_either() -> None:
+    model = nn.Sequential()
+    model.first = model.second = nn.Linear(2, 2)
+    assert find_module(model, "first") is find_module(model, "second") is model.first

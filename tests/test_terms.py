@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmkd.distiller import Distiller
+from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.errors import InputError
 from mmkd.registry import MODELS
 from mmkd.terms import Schedule, Tap, Term, parse_terms
@@ -227,3 +229,17 @@ def test_mistakes(terms: object, error: type[Exception], message: str) -> None:
 def test_several_teachers_need_a_source() -> None:
     with pytest.raises(ValueError, match=r"one of \['a', 'b'\], got None"):
         parse_terms(dict(x={}), ["a", "b"])
+
+
+@MODELS.register_module()
+class WithTemperature(FeatureDistiller):
+    def __init__(self, *channels: int, temperature: float = 1.0, **settings: Any) -> None:
+        super().__init__(*channels, **settings)
+
+
+def test_a_type_that_passes_settings_on_takes_those_of_its_base() -> None:
+    settings = dict(type="WithTemperature", temperature=2.0, weight=3.0, view="global")
+    (term,) = parse_terms(dict(own=settings), ["t"])
+    assert term.parts == dict(temperature=2.0, weight=3.0, view="global")
+    with pytest.raises(ValueError, match="has no key 'wieght'"):
+        parse_terms(dict(own=dict(settings, wieght=1)), ["t"])

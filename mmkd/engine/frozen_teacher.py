@@ -144,9 +144,14 @@ class FrozenTeacher:
         sizes = None if self._convert.is_identity else image_sizes(context)
         images = self._convert(inputs, sizes)
         if self._dtype is None:
-            return self._run(images, context)
+            return self._run(self._as_weights(images), context)
         with torch.autocast(inputs.device.type, enabled=False):
             return self._run(images.to(self._dtype), context)
+
+    def _as_weights(self, images: Tensor) -> Tensor:
+        """Images of the weights' own precision, unless an autocast sees to it."""
+        weight = next(self.model.parameters(), images)
+        return images if torch.is_autocast_enabled(images.device.type) else images.to(weight.dtype)
 
     def _run(self, images: Tensor, context: Any) -> dict[str, Any]:
         with self._taps.recording():

@@ -16,7 +16,8 @@ from mmkd.distillation import FeatureSource, Measured
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import format_of, parse_images
-from mmkd.errors import InputError, TermError
+from mmkd.errors import InputError, InputTypeError, TermError
+from mmkd.features import OwnHook
 from mmkd.targets import Targets
 from mmkd.terms import Term
 
@@ -58,21 +59,22 @@ def distill(
             tried.
         seed: Of the projectors' initial weights.
 
+    Copies of the student that are made inside the block (a moving average, for instance) are not
+    listened to, and neither is a pickle of it.
+
     Raises:
         ValueError, TypeError, FileNotFoundError: A setting, tap or shape that does not fit, naming
             it.
     """
+    if not isinstance(student, nn.Module):
+        raise InputTypeError.at(f"{_OWNER} student", f"expected a torch module, got {student!r}")
     return PlainDistillation(
         student,
-        DistillSettings.parse(_OWNER, _as_settings(teacher), terms, probe_size),
+        DistillSettings.parse(_OWNER, teacher, terms, probe_size),
         images=images,
         iterations_per_epoch=iterations_per_epoch,
         seed=seed,
     )
-
-
-def _as_settings(teacher: Any) -> Any:
-    return dict(module=teacher) if isinstance(teacher, nn.Module) else teacher
 
 
 class PlainDistillation:
@@ -115,7 +117,8 @@ class PlainDistillation:
         self.measured: dict[str, Measured] = {}
         self.iteration = 0
         self._batch: torchvision_detectors.Batch | None = None
-        self._has_run = False
+        # In a forward pass of the student's, and after one that loss() has not seen yet.
+        self._is_listening = self._has_run = False
         self._handles: list[Any] = []
         self._check_optimizer: Callable[[], None] = _nothing
 
@@ -148,18 +151,28 @@ class PlainDistillation:
 
         Raises:
             RuntimeError: It is of other terms.
+            ValueError: It is something else.
         """
+        if not isinstance(state, Mapping) or {"distillers", "iteration"} - set(state):
+            raise InputError.at(_OWNER, "load_state_dict takes what state_dict() has returned")
         self._distillation.load_state_dict(state["distillers"])
         self.iteration = state["iteration"]
 
     # Listening ----------------------------------------------------------------------------
 
     def __enter__(self) -> PlainDistillation:
+        if self._handles:
+            raise TermError.at(_OWNER, "the with block of this distillation was entered already")
         self._distillation.attach()
-        self._handles = [self._student.register_forward_pre_hook(self._before_forward)]
+        student = self._student
+        self._handles = [
+            student.register_forward_pre_hook(OwnHook(student, self._before_forward)),
+            student.register_forward_hook(OwnHook(student, self._after_forward)),
+        ]
         if self._resizes:
-            transform = self._student.transform
-            self._handles.append(transform.register_forward_hook(self._after_transform))
+            transform = student.transform
+            listen = OwnHook(transform, self._after_transform)
+            self._handles.append(transform.register_forward_hook(listen))
         self._check_optimizer = self._watch_optimizers()
         return self
 
@@ -173,7 +186,8 @@ class PlainDistillation:
         finally:
             self._distillation.release()
             self._distillation.detach()
-            self._has_run = False
+            self._is_listening = self._has_run = False
+            self._batch = None
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         if not module.training or not torch.is_grad_enabled():
@@ -181,12 +195,17 @@ class PlainDistillation:
         self._check_loss_was_called()
         self._distillation.begin(self.iteration, self._epoch)
         self._distillation.arm()
-        self._has_run = True
+        self._is_listening = True
 
     def _after_transform(self, module: nn.Module, args: Any, output: Any) -> None:
-        # In a validation, nobody asks for it.
-        if self._has_run:
+        if self._is_listening:
             self._batch = torchvision_detectors.Batch.of(output)
+
+    def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Not called where the forward pass has failed, which may then be tried again."""
+        if self._is_listening:
+            self._distillation.rest()
+            self._is_listening, self._has_run = False, True
 
     def _check_loss_was_called(self) -> None:
         if self._has_run and self._distillation.fired:
@@ -207,11 +226,11 @@ class PlainDistillation:
         has_stepped = [False, not sides[1]]
 
         def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if all(has_stepped):
+                return
             found = {id(p) for group in optimizer.param_groups for p in group["params"]}
             for index, side in enumerate(sides):
                 has_stepped[index] |= bool(side & found)
-            if all(has_stepped):
-                handle.remove()
 
         def check() -> None:
             if has_stepped == [True, False]:
@@ -222,8 +241,7 @@ class PlainDistillation:
                     "[*student.parameters(), *distillation.parameters()]",
                 )
 
-        handle = register_optimizer_step_post_hook(note)
-        self._handles.append(handle)
+        self._handles.append(register_optimizer_step_post_hook(note))
         return check
 
     # Each iteration -----------------------------------------------------------------------
@@ -278,6 +296,11 @@ def _nothing() -> None: ...
 
 def _epoch_length(terms: Sequence[Term], iterations_per_epoch: int | None) -> int:
     if iterations_per_epoch is not None:
+        if not isinstance(iterations_per_epoch, int) or iterations_per_epoch < 1:
+            raise InputError.at(
+                f"{_OWNER} iterations_per_epoch",
+                f"expected 1 or more, got {iterations_per_epoch!r}",
+            )
         return iterations_per_epoch
     for term in terms:
         schedule = term.schedule

@@ -59,6 +59,10 @@ class DistillSettings:
             ValueError, TypeError: An unknown key or value, naming the setting; a teacher without
                 a term.
         """
+        if not isinstance(probe_size, int) or probe_size < 1:
+            raise InputError.at(
+                f"{owner} probe_size", f"expected a number of pixels, 1 or more, got {probe_size!r}"
+            )
         teachers = parse_teachers(owner, teacher)
         parsed = parse_terms(terms, list(teachers), owner)
         for term in parsed:
@@ -69,9 +73,10 @@ class DistillSettings:
                 raise InputError.at(where, f"no term has source={name!r}")
         return cls(owner, teachers, tuple(parsed), probe_size)
 
-    def blank(self, device: torch.device) -> Tensor:
-        """The image on which all of it is tried, ``[1, 3, H, W]``."""
-        return torch.zeros(1, 3, self.probe_size, self.probe_size, device=device)
+    def blank(self, like: Tensor) -> Tensor:
+        """The image on which all of it is tried, ``[1, 3, H, W]``, on the device of a parameter
+        and of its type."""
+        return like.new_zeros(1, 3, self.probe_size, self.probe_size)
 
     def build(
         self,
@@ -96,7 +101,12 @@ class DistillSettings:
         Raises:
             ValueError, FileNotFoundError: Something does not fit, naming the setting.
         """
-        blank = self.blank(next(student.parameters()).device)
+        parameter = next(student.parameters(), None)
+        if parameter is None:
+            raise InputError.at(
+                f"{self.owner} student", f"{type(student).__name__} has no parameters to train"
+            )
+        blank = self.blank(parameter.detach())
         with preserved_random_state():
             terms = [self._resolved(term, student, resolve) for term in self.terms]
             teachers: dict[str, FrozenTeacher] = {}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
@@ -110,6 +111,8 @@ class ModuleTeacher:
         """
         check_keys(where, settings, ("module", *_IMAGE_KEYS))
         module = settings["module"]
+        if isinstance(module, DistributedDataParallel | DataParallel):
+            module = module.module
         if not isinstance(module, nn.Module):
             raise InputError(f"{where}.module must be a torch module, got {module!r}")
         images = {key: value for key, value in settings.items() if key != "module"}
@@ -157,6 +160,10 @@ def parse_images(where: str, settings: Mapping[str, Any]) -> ImageFormat:
     Raises:
         ValueError: An unknown key or value.
     """
+    if not isinstance(settings, Mapping):
+        raise InputTypeError.at(
+            where, f"expected dict(mean=..., std=..., order=...), got {settings!r}"
+        )
     check_keys(where, settings, _IMAGE_KEYS)
     order = settings.get("order", "rgb")
     if order not in _ORDERS:
@@ -197,14 +204,19 @@ def parse_teachers(owner: str, teacher: Any) -> dict[str, TeacherSettings]:
     Args:
         owner: Whose setting it is (``'DistillHook'``).
         teacher: ``dict(config=..., checkpoint=...)`` or ``dict(model=..., checkpoint=...)`` of
-            the MM family, ``dict(yolo=file)`` of Ultralytics', ``dict(module=...)``; or a dict
-            of such dicts.
+            the MM family, ``dict(yolo=file)`` of Ultralytics', ``dict(module=...)`` or the module;
+            or a dict of these.
 
     Raises:
         TypeError: Not a dict of the expected form.
         ValueError: An unknown key, or one that is missing.
     """
     where = f"{owner} teacher"
+    if isinstance(teacher, nn.Module):
+        teacher = dict(module=teacher)
+    if isinstance(teacher, Mapping) and not set(teacher) & set(FAMILIES):
+        modules = {k: dict(module=v) for k, v in teacher.items() if isinstance(v, nn.Module)}
+        teacher = {**teacher, **modules}
     if not isinstance(teacher, Mapping) or not teacher:
         raise InputTypeError.at(
             where,

@@ -55,7 +55,8 @@ class Batch(NamedTuple):
         listed, targets = output
         boxes = None
         if targets is not None:
-            boxes = [Boxes(each["boxes"], each["labels"]) for each in targets]
+            # Torchvision counts from 1, for 0 is the background.
+            boxes = [Boxes(each["boxes"], each["labels"] - 1) for each in targets]
         size = (listed.tensors.shape[2], listed.tensors.shape[3])
         return cls(
             listed.tensors,

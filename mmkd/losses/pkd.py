@@ -45,7 +45,10 @@ def pkd(student: Tensor, teacher: Tensor, eps: float = 1e-6, sync: bool | None =
             "PKDLoss needs 2 locations or more, got 1: take a finer level or a larger batch"
         )
     pair = (_standardized(x, count, eps, synchronized) for x in (student, teacher))
-    return torch.sub(*pair).square().mean() / 2
+    total = torch.sub(*pair).square().sum()
+    # Shares of the batch may differ in size: one mean over all of it.
+    total = all_reduce_sum(total) if synchronized else total
+    return total / (2 * count * student.shape[1])
 
 
 def _check(eps: float) -> None:

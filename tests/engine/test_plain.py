@@ -293,7 +293,7 @@ def test_torchvision_s_boxes_meet_the_batch() -> None:
         (top, left), (bottom, right) = bright.amin(dim=0), bright.amax(dim=0) + 1
         found = torch.tensor([left, top, right, bottom]).float()
         torch.testing.assert_close(boxes.corners[0], found, rtol=0, atol=1.5)
-        assert boxes.classes.tolist() == [1] * len(boxes.corners)
+        assert boxes.classes.tolist() == [0] * len(boxes.corners)
 
 
 def test_a_timm_classifier() -> None:
@@ -393,6 +393,121 @@ def test_two_processes_are_one_on_the_joined_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(value, first["final"][name], rtol=1e-4, atol=1e-6)
 
 
+# What loops do between a forward pass and its loss --------------------------------------------
+
+
+def test_two_distillations_of_one_student() -> None:
+    student, teachers = net(4), [net(6, seed=1), net(5, seed=2)]
+    with (
+        distill(student, teachers[0], dict(one=dict())) as first,
+        distill(student, teachers[1], dict(one=dict())) as second,
+    ):
+        parameters = [*student.parameters(), *first.parameters(), *second.parameters()]
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        for index in range(3):
+            images, labels = batch(index)
+            loss = cross_entropy(student(images), labels)
+            (loss + first.loss(images) + second.loss(images)).backward()
+            optimizer.step()
+    assert first.iteration == second.iteration == 3
+
+
+def test_a_forward_pass_that_failed_is_tried_again() -> None:
+    student = net(4)
+    images, _ = batch()
+    with distill(student, net(6, seed=1), TERMS) as distillation:
+        for broken in (torch.zeros(4, 3), torch.zeros(2, 5, 16, 16)):
+            with pytest.raises(RuntimeError):
+                student(broken)
+            student(images)
+            assert distillation.loss(images) > 0
+
+
+def test_other_forward_passes_may_come_before_the_loss() -> None:
+    student = net(4)
+    images, other = batch(0)[0], batch(1)[0]
+    with distill(student, net(6, seed=1), TERMS) as distillation:
+        student(images)
+        expected = distillation.loss(images)
+        student(images)
+        with torch.no_grad():
+            student(other)
+        student.eval()
+        with torch.inference_mode():
+            student(other)
+        assert torch.equal(distillation.loss(images), expected)
+
+
+def test_a_validation_of_torchvision_s_may_come_before_the_loss() -> None:
+    student = faster_rcnn()
+    images, targets = photos()
+    with distill(student, faster_rcnn(5), BODY) as distillation:
+        theirs = seen(distillation.teachers["teacher"].model.backbone)
+        ours = seen(student.backbone)
+        student(images, targets)
+        with torch.no_grad():
+            student.eval()(images[:1])
+        distillation.loss(images)
+    assert torch.equal(theirs[0], ours[0])
+    assert distillation._batch is None
+
+
+def test_copies_of_the_student_are_not_listened_to(tmp_path: Path) -> None:
+    """A moving average, and a student that is saved whole."""
+    student = net(4)
+    images, _ = batch()
+    with distill(student, net(6, seed=1), TERMS) as distillation:
+        average = torch.optim.swa_utils.AveragedModel(student)
+        student(images)
+        average.eval()(images)
+        average.train()(images)
+        expected = distillation.loss(images)
+        torch.save(student, tmp_path / "student.pt")
+    loaded = torch.load(tmp_path / "student.pt", weights_only=False)
+    assert torch.equal(loaded.train()(images), student(images))
+    assert same(weights(loaded), weights(student))
+    assert expected > 0
+    # Nothing of the teacher came along.
+    assert b"FrozenTeacher" not in (tmp_path / "student.pt").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_loss_outside_of_the_forward_pass_s_autocast(dtype: torch.dtype) -> None:
+    student = net(4)
+    images, _ = batch()
+    with distill(student, net(6, seed=1), TERMS) as distillation:
+        student(images)
+        exact = distillation.loss(images)
+        with torch.autocast("cpu", dtype):
+            student(images)
+        loss = distillation.loss(images)
+        loss.backward()
+    torch.testing.assert_close(loss, exact, rtol=0.05, atol=0.05)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in distillation.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_student_of_another_precision(dtype: torch.dtype) -> None:
+    student = net(4).to(dtype)
+    images = batch()[0].to(dtype)
+    with distill(student, net(6, seed=1), TERMS) as distillation:
+        student(images)
+        loss = distillation.loss(images)
+        loss.backward()
+    assert torch.isfinite(loss) and loss > 0
+    assert all(torch.isfinite(p.grad).all() for p in student.backbone.parameters())
+
+
+def test_several_teachers_by_name() -> None:
+    student = net(4)
+    teachers = dict(large=net(6, seed=1), small=net(5, seed=2))
+    images, _ = batch()
+    with distill(student, teachers) as distillation:
+        student(images)
+        distillation.loss(images)
+    assert list(distillation.measured) == list(distillation.teachers) == ["large", "small"]
+
+
 # Mistakes -----------------------------------------------------------------------------------
 
 
@@ -476,11 +591,29 @@ def test_projectors_that_no_optimizer_has() -> None:
             ValueError,
             ("distill teacher", "give images=dict(mean=..., std=..., order='rgb')"),
         ),
+        (dict(probe_size=-4), ValueError, ("distill probe_size", "1 or more, got -4")),
+        (dict(probe_size="x"), ValueError, ("distill probe_size", "got 'x'")),
+        (dict(images=3), TypeError, ("distill images", "got 3")),
+        (dict(iterations_per_epoch=0), ValueError, ("distill iterations_per_epoch", "got 0")),
+        (dict(student=None), TypeError, ("distill student", "expected a torch module, got None")),
+        (dict(student=nn.Tanh()), ValueError, ("distill student", "no parameters to train")),
+        (dict(terms=dict(x=dict(schedule=3))), TypeError, ("distill terms.x.schedule", "got 3")),
+        (dict(terms={1: dict()}), TypeError, ("distill terms.1", "must be text, got 1")),
         (dict(terms=dict(x=dict(teacher="neck"))), ValueError, ("terms.x.teacher", "'neck'")),
     ],
 )
 def test_settings(settings: dict, kind: type[Exception], parts: tuple[str, ...]) -> None:
-    refuse(lambda: distill(net(4), **{"teacher": net(6, seed=1), **settings}), kind, *parts)
+    given = {"student": net(4), "teacher": net(6, seed=1), **settings}
+    refuse(lambda: distill(**given), kind, *parts)
+
+
+def test_a_block_is_entered_once_at_a_time() -> None:
+    distillation = distill(net(4), net(6, seed=1), TERMS)
+    with distillation:
+        refuse(distillation.__enter__, RuntimeError, "was entered already")
+    with distillation:
+        pass
+    refuse(lambda: distillation.load_state_dict({}), ValueError, "takes what state_dict() has")
 
 
 def test_a_list_of_images_for_a_student_that_takes_a_batch() -> None:

@@ -109,7 +109,8 @@ class MMTeacher:
 
     def _build_model(self) -> nn.Module:
         if self.config is None:
-            return MODELS.build(dict(self.model or {}))
+            with naming(f"{self.where}.model"):
+                return _built(dict(self.model or {}))
         with naming(f"{self.where}.config"):
             config = open_config(self.config)
         if "model" not in config:
@@ -120,8 +121,16 @@ class MMTeacher:
         # Where it stands beside the model, as in MMPretrain's configs, the Runner puts it in.
         if "data_preprocessor" in config:
             config.model.setdefault("data_preprocessor", config.data_preprocessor)
-        with DefaultScope.overwrite_default_scope(scope):
-            return MODELS.build(config.model)
+        with DefaultScope.overwrite_default_scope(scope), naming(f"{self.where}.config"):
+            return _built(config.model)
+
+
+def _built(model: Any) -> nn.Module:
+    try:
+        return MODELS.build(model)
+    # MMEngine's for a type that is not registered.
+    except KeyError as error:
+        raise ValueError(error.args[0]) from error
 
 
 def _forward(model: nn.Module, inputs: Tensor, data_samples: Any) -> Any:

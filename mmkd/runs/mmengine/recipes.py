@@ -223,7 +223,8 @@ class _RunHook(Hook):
         checkpoint[_CHECKPOINT_KEY] = self._random.state()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if _CHECKPOINT_KEY in checkpoint:
+        # Weights to start from may be another run's, which drew what is not drawn here.
+        if runner._resume and _CHECKPOINT_KEY in checkpoint:
             self._random.resume(checkpoint[_CHECKPOINT_KEY])
 
 

@@ -22,6 +22,9 @@ from helpers.toy import (
     toy_config,
     train,
 )
+from mmkd import FeatureDistiller
+from mmkd.losses import Loss
+from mmkd.registry import MODELS
 
 FUSION = dict(type="Fusion", levels=[0, 1], width=4)
 MEMORY = dict(type="FusionWithMemory", levels=[0, 1], num_images=16)
@@ -89,6 +92,44 @@ def test_stopped_and_resumed_equals_uninterrupted(
         {key: checkpoint_of(each, "epoch_2.pth")[key] for key in keys} for each in (whole, resumed)
     ]
     assert not differences(*ends)
+
+
+@MODELS.register_module()
+class Weighed(FeatureDistiller):
+    """A distiller that adds a setting to the stock one's."""
+
+    def __init__(self, *channels: int, more: float = 1.0, **settings: Any) -> None:
+        super().__init__(*channels, **settings)
+        self.more = more
+
+    def distance(self, student: Tensor, teacher: Tensor, targets: Any = None) -> Tensor:
+        return self.more * super().distance(student, teacher, targets)
+
+
+def test_a_type_may_add_to_the_stock_one_s_settings(tmp_path: Path, teacher: dict) -> None:
+    found = []
+    for term in (dict(view="global"), dict(type="Weighed", more=3.0, view="global")):
+        recorder = LossRecorder()
+        run(tmp_path, teacher, term, recorder)
+        found.append(recorder.logged[0]["distill_own"])
+    assert found[1] == pytest.approx(3 * found[0])
+
+
+@pytest.mark.parametrize("value", ["none", "each"])
+def test_a_loss_that_returns_no_scalar(tmp_path: Path, teacher: dict, value: str) -> None:
+    term = dict(loss=dict(type="NoScalar", value=value))
+    with pytest.raises(RuntimeError, match=r"terms\.own: a distance must be a scalar tensor, got"):
+        run(tmp_path, teacher, term)
+
+
+@MODELS.register_module()
+class NoScalar(Loss):
+    def __init__(self, value: str) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Any:
+        return 3.0 if self.value == "none" else (student - teacher).square().mean(dim=0)
 
 
 def test_a_memory_bank_knows_its_images(tmp_path: Path, teacher: dict) -> None:
@@ -192,8 +233,6 @@ def test_image_indices_that_the_pipeline_leaves_out(tmp_path: Path, digits: Path
 
 
 def test_a_module_that_is_no_loss_of_ours_is_given_samples(tmp_path: Path, teacher: dict) -> None:
-    from mmkd import FeatureDistiller
-
     shapes: list[torch.Size] = []
 
     class Plain(nn.Module):
