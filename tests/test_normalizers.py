@@ -203,6 +203,7 @@ DISTILLERS = {
         normalizer=dict(type="mmkd.IdentityNormalizer"), loss=dict(type="mmkd.LogSumLoss", alpha=3)
     ),
     "correlation": dict(loss=dict(type="mmkd.CorrelationLogSumLoss", alpha=3)),
+    "maps": dict(loss=dict(type="mmkd.PKDLoss")),
 }
 UNSYNCHRONIZED = dict(
     normalizer=dict(type="mmkd.BatchNormalizer", sync=False),
@@ -217,7 +218,8 @@ def _distiller(parts: dict) -> FeatureDistiller:
 
 def _features(name: str) -> tuple[Tensor, Tensor]:
     scale = 1e200 if "huge" in name else 1.0
-    return scale * _random(8, 3), scale * _random(8, 5, seed=1)
+    grid = (2, 3) if name == "maps" else ()
+    return scale * _random(8, 3, *grid), scale * _random(8, 5, *grid, seed=1)
 
 
 def _value_and_gradient(distiller: nn.Module, student: Tensor, teacher: Tensor) -> list[Tensor]:
