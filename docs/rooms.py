@@ -93,10 +93,10 @@ def main(
         console.print(table(root, graph))
         arrows = imports_between(graph)
         print(f"\n{sum(lines_of(root).values()):,} lines, {len(arrows)} arrows between rooms")
-        found = circles(graph)
-        print(
-            f"{len(found)} circles among files" + "".join(f"\n- {' <-> '.join(c)}" for c in found)
-        )
+        mutual = [f"{a} <-> {b}" for a, b in sorted(arrows) if a < b and (b, a) in arrows]
+        print(f"{len(mutual)} pairs of rooms that import each other", *mutual, sep="\n- ")
+        found = [" <-> ".join(circle) for circle in circles(graph)]
+        print(f"{len(found)} circles among files", *found, sep="\n- ")
 
 
 if __name__ == "__main__":
