@@ -80,7 +80,9 @@ def train(
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder for the digits.")] = Path("data/digits"),
+    data: Annotated[Path, typer.Option(help="Folder for the digits.")] = Path(
+        "data/example_digits"
+    ),
     epochs: Annotated[int, typer.Option(help="Of each network.")] = 3,
     images: Annotated[int, typer.Option(help="For training.")] = 200,
     seed: int = 0,

@@ -147,7 +147,7 @@ class FeatureDistiller(Distiller):
             student_classifier=student_classifier,
             teacher_classifier=teacher_classifier,
         )
-        self.takes = self.loss.takes if isinstance(self.loss, Loss) else Takes()
+        self.takes = _taken_by(self.loss)
         self.view = _checked_view(view, self.loss, self.takes)
         self._check_levels(student_channels, teacher_channels)
         self.projector = self._built_projector(projector, seed)
@@ -275,6 +275,17 @@ def _built_loss(loss: Part | None, num_channels: Channels, **classifiers: Any) -
         if name not in taken:
             raise ValueError(f"{name} is given, but {type(built).__name__} takes none")
     return built
+
+
+def _taken_by(loss: nn.Module) -> Takes:
+    if isinstance(loss, Loss):
+        return loss.takes
+    if hasattr(loss, "takes"):
+        raise ValueError(
+            f"{type(loss).__name__} says what it takes, and is not heard, since it is no "
+            "mmkd.losses.Loss: derive it from that class"
+        )
+    return Takes()
 
 
 def _checked_view(view: str | None, loss: nn.Module, takes: Takes) -> str:

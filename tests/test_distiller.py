@@ -551,6 +551,18 @@ def test_losses_of_samples_refuse_the_view_of_maps() -> None:
         FeatureDistiller(6, 8, loss=L2Loss(), view="map")
 
 
+def test_a_module_that_says_what_it_takes_must_be_a_loss() -> None:
+    """Or else it would be given samples, without a word."""
+
+    class Unheard(nn.Module):
+        takes = Takes(form="maps", targets=True)
+
+    with pytest.raises(
+        ValueError, match=r"Unheard says what it takes .* derive it from that class"
+    ):
+        FeatureDistiller(6, 8, loss=Unheard())
+
+
 def test_own_distillers_check_their_weight() -> None:
     with pytest.raises(ValueError, match="weight must be 0 or more, got -1"):
         Distiller(-1)

@@ -4,13 +4,15 @@
         work_dirs/faster-rcnn_r18-w8_bccd_distill/epoch_10.pth
 
 It differs from MMDetection's own script only in importing mmkd before anything else, so that it
-also runs where mmcv was installed without its compiled extension.
+also runs where mmcv was installed without its compiled extension, and in finding modules of the
+current folder, which a config's `custom_imports` may name.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -19,6 +21,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmkd  # noqa: F401
+
+# As with `python -m`.
+sys.path.insert(0, os.getcwd())
 
 
 def parse_args() -> argparse.Namespace:

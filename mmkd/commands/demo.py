@@ -31,7 +31,7 @@ def demo(
         Framework, typer.Option(help="MMDetection's Faster R-CNN, or Ultralytics' YOLOv5.")
     ] = Framework.faster_rcnn,
 ) -> None:
-    """Distil a small detector on handwritten digits, in 10 minutes."""
+    """Distil a small detector on handwritten digits, in some minutes."""
     suffix = "" if framework is Framework.faster_rcnn else f"_{framework.value}"
     with user_errors("demo", ImportError):
         import torch
