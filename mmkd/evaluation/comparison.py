@@ -394,8 +394,8 @@ def _differences(
 def _lead_closed(
     pooled: Mapping[str, _Pooled], name: str, baseline: str | None, teacher: str | None
 ) -> Estimate | None:
-    """None where there is no lead to close. The interval is unknown where the teacher does not
-    lead in all but a few of the resamples."""
+    """None where there is no lead to close, or none that is clear: of a lead that the teacher has in
+    some of the resamples alone, a share says nothing."""
     if baseline is None or teacher is None or name in (baseline, teacher):
         return None
     key = "mAP"
@@ -410,6 +410,6 @@ def _lead_closed(
         return Estimate(value, float("nan"), float("nan"))
     leads = top - others
     if np.mean(leads <= 0) > _ENDS[0] / 100:
-        return Estimate(value, float("nan"), float("nan"))
+        return None
     kept = leads > 0
     return Estimate(value, *_interval((mine - others)[kept] / leads[kept]))

@@ -102,7 +102,7 @@ def test_no_lead_to_close(annotations: Annotations, runs: list[Run]) -> None:
     assert comparison.group("distilled").lead_closed is None
 
 
-def test_a_lead_within_the_noise_has_no_interval(annotations: Annotations, runs: list[Run]) -> None:
+def test_a_lead_within_the_noise_has_no_share(annotations: Annotations, runs: list[Run]) -> None:
     plain, distilled = runs[0].detections, runs[2].detections
     scores = {name: evaluate(annotations, found).metrics["mAP"]
               for name, found in (("plain", plain), ("same", runs[1].detections))}  # fmt: skip
@@ -113,9 +113,7 @@ def test_a_lead_within_the_noise_has_no_interval(annotations: Annotations, runs:
         [Run("plain", both[low]), Run("distilled", distilled), Run("teacher", both[high])],
         resamples=100,
     )
-    lead = comparison.group("distilled").lead_closed
-    assert lead is not None and not math.isnan(lead.value)
-    assert math.isnan(lead.low) and math.isnan(lead.high)
+    assert comparison.group("distilled").lead_closed is None
 
 
 def test_roles_by_name(annotations: Annotations, runs: list[Run]) -> None:
