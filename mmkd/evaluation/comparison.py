@@ -394,8 +394,8 @@ def _differences(
 def _lead_closed(
     pooled: Mapping[str, _Pooled], name: str, baseline: str | None, teacher: str | None
 ) -> Estimate | None:
-    """None where there is no lead to close, or none that is clear: of a lead that the teacher has in
-    some of the resamples alone, a share says nothing."""
+    """None where there is no lead to close, or none that is clear: of a lead that the teacher has
+    in some of the resamples alone, a share says nothing."""
     if baseline is None or teacher is None or name in (baseline, teacher):
         return None
     key = "mAP"
