@@ -558,7 +558,7 @@ def test_a_module_that_says_what_it_takes_must_be_a_loss() -> None:
         takes = Takes(form="maps", targets=True)
 
     with pytest.raises(
-        ValueError, match=r"Unheard says what it takes .* derive it from that class"
+        ValueError, match=r"Unheard says what it takes, .* derive it from that class"
     ):
         FeatureDistiller(6, 8, loss=Unheard())
 
