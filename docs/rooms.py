@@ -60,9 +60,8 @@ def circles(graph: ImportGraph) -> list[list[str]]:
     return sorted(sorted(component) for component in components if len(component) > 1)
 
 
-def table(root: Path, graph: ImportGraph) -> Table:
+def table(lines: Counter[str], arrows: dict[tuple[str, str], int]) -> Table:
     """A row a room, the largest first."""
-    lines, arrows = lines_of(root), imports_between(graph)
     total = sum(lines.values())
     found = Table("room", "lines", "share", "imports from", box=MARKDOWN)
     for column in found.columns[1:3]:
@@ -89,10 +88,9 @@ def main(
                 files.extractall(root, filter="data")
         sys.path.insert(0, str(root))
         graph = build_graph(PACKAGE, cache_dir=None)
-        console = Console(width=150)
-        console.print(table(root, graph))
-        arrows = imports_between(graph)
-        print(f"\n{sum(lines_of(root).values()):,} lines, {len(arrows)} arrows between rooms")
+        lines, arrows = lines_of(root), imports_between(graph)
+        Console(width=150).print(table(lines, arrows))
+        print(f"\n{lines.total():,} lines, {len(arrows)} arrows between rooms")
         mutual = [f"{a} <-> {b}" for a, b in sorted(arrows) if a < b and (b, a) in arrows]
         print(f"{len(mutual)} pairs of rooms that import each other", *mutual, sep="\n- ")
         found = [" <-> ".join(circle) for circle in circles(graph)]

@@ -19,7 +19,7 @@ from mmkd.features import (
 )
 from mmkd.losses.base import Loss, Takes
 from mmkd.normalizers import Normalizer
-from mmkd.numerics import at_least_float32
+from mmkd.numerics import as_weights, at_least_float32
 from mmkd.projectors.base import Projector
 from mmkd.registry import MODELS, build_part
 from mmkd.targets import Targets
@@ -232,7 +232,8 @@ class FeatureDistiller(Distiller):
                 )
         student = without_extra_tokens(student, self.student_extra_tokens)
         teacher = without_extra_tokens(teacher, self.teacher_extra_tokens)
-        student = _as_weights(projector, student)
+        # The student may have run under an autocast that is over.
+        student = as_weights(projector, student)
         if isinstance(projector, Projector) and projector.takes_maps:
             return self._viewed(projector(student), teacher)
         student, teacher = self._viewed(student, teacher)
@@ -250,14 +251,6 @@ class FeatureDistiller(Distiller):
         n, _, height, width = feature.shape
         samples = self.normalizer(as_samples(at_least_float32(feature)))
         return samples.reshape(n, height, width, -1).permute(0, 3, 1, 2)
-
-
-def _as_weights(projector: nn.Module, feature: Tensor) -> Tensor:
-    """A feature of the weights' own precision, unless an autocast sees to it: the student may have
-    run under one that is over."""
-    weight = next(projector.parameters(), feature)
-    is_on = torch.is_autocast_enabled(feature.device.type)
-    return feature if is_on else feature.to(weight.dtype)
 
 
 def _built_loss(loss: Part | None, num_channels: Channels, **classifiers: Any) -> nn.Module:

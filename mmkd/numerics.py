@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
+    "as_weights",
     "at_least_float32",
     "check_logits",
     "check_maps",
@@ -21,6 +22,12 @@ __all__ = [
 def at_least_float32(x: Tensor) -> Tensor:
     """Casts half precision up; float32 and float64 stay what they are."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def as_weights(module: nn.Module, x: Tensor) -> Tensor:
+    """What a module is given, in its weights' own precision, unless an autocast sees to it."""
+    weight = next(module.parameters(), x)
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype)
 
 
 def check_pair(student: Tensor, teacher: Tensor) -> None:

@@ -138,7 +138,7 @@ def parse_terms(
             f"{where} must be a dict of name=dict(...), got {terms!r}", setting=where
         )
     if not terms:
-        raise InputError.at(f"{where} is empty", "leave it out for the default term")
+        raise InputError(f"{where} is empty: leave it out for the default term", setting=where)
     parsed = [
         term
         for name, settings in terms.items()

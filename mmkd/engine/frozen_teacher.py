@@ -14,6 +14,7 @@ from mmkd.checkpoint import LoadReport
 from mmkd.engine.input_conversion import InputConversion, image_sizes
 from mmkd.errors import naming
 from mmkd.features import FeatureTaps, find_module
+from mmkd.numerics import as_weights
 from mmkd.terms import Term
 
 __all__ = ["FrozenTeacher", "TeacherFiles", "modules_that_run", "taps_of"]
@@ -144,14 +145,9 @@ class FrozenTeacher:
         sizes = None if self._convert.is_identity else image_sizes(context)
         images = self._convert(inputs, sizes)
         if self._dtype is None:
-            return self._run(self._as_weights(images), context)
+            return self._run(as_weights(self.model, images), context)
         with torch.autocast(inputs.device.type, enabled=False):
             return self._run(images.to(self._dtype), context)
-
-    def _as_weights(self, images: Tensor) -> Tensor:
-        """Images of the weights' own precision, unless an autocast sees to it."""
-        weight = next(self.model.parameters(), images)
-        return images if torch.is_autocast_enabled(images.device.type) else images.to(weight.dtype)
 
     def _run(self, images: Tensor, context: Any) -> dict[str, Any]:
         with self._taps.recording():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,7 +120,8 @@ class PlainDistillation:
         # In a forward pass of the student's, and after one that loss() has not seen yet.
         self._is_listening = self._has_run = False
         self._handles: list[Any] = []
-        self._check_optimizer: Callable[[], None] = _nothing
+        # Whether an optimizer has stepped the student, and the projectors.
+        self._stepped = [False, False]
 
     def _run(self, blank: Tensor) -> Any:
         if self._resizes:
@@ -173,7 +174,8 @@ class PlainDistillation:
             transform = student.transform
             listen = OwnHook(transform, self._after_transform)
             self._handles.append(transform.register_forward_hook(listen))
-        self._check_optimizer = self._watch_optimizers()
+        self._stepped = [False, not self._distillation.parameters]
+        self._handles.append(register_optimizer_step_post_hook(self._note_step))
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
@@ -217,32 +219,22 @@ class PlainDistillation:
                 "forward pass, or pass images that nothing is learned from under torch.no_grad()",
             )
 
-    def _watch_optimizers(self) -> Callable[[], None]:
-        """Looks whether whoever steps the student steps the projectors too."""
-        sides = (
-            {id(parameter) for parameter in self._student.parameters()},
-            {id(parameter) for parameter in self.parameters()},
-        )
-        has_stepped = [False, not sides[1]]
+    def _note_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Whether whoever steps the student steps the projectors too."""
+        if all(self._stepped):
+            return
+        found = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for index, side in enumerate((self._student.parameters(), self.parameters())):
+            self._stepped[index] |= any(id(parameter) in found for parameter in side)
 
-        def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            if all(has_stepped):
-                return
-            found = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            for index, side in enumerate(sides):
-                has_stepped[index] |= bool(side & found)
-
-        def check() -> None:
-            if has_stepped == [True, False]:
-                raise TermError.at(
-                    _OWNER,
-                    "an optimizer has stepped the student's parameters and none the "
-                    "projectors', which would stay at random: give it "
-                    "[*student.parameters(), *distillation.parameters()]",
-                )
-
-        self._handles.append(register_optimizer_step_post_hook(note))
-        return check
+    def _check_optimizers(self) -> None:
+        if self._stepped == [True, False]:
+            raise TermError.at(
+                _OWNER,
+                "an optimizer has stepped the student's parameters and none the "
+                "projectors', which would stay at random: give it "
+                "[*student.parameters(), *distillation.parameters()]",
+            )
 
     # Each iteration -----------------------------------------------------------------------
 
@@ -265,7 +257,7 @@ class PlainDistillation:
             ValueError: A list of images, for another student than torchvision's detectors.
         """
         distillation = self._distillation
-        self._check_optimizer()
+        self._check_optimizers()
         self.measured = {}
         if not self._has_run:
             raise TermError.at(
@@ -289,9 +281,6 @@ class PlainDistillation:
         self.iteration += 1
         weighted = [each.weighted for each in self.measured.values()]
         return torch.stack(weighted).sum() if weighted else inputs.new_zeros(())
-
-
-def _nothing() -> None: ...
 
 
 def _epoch_length(terms: Sequence[Term], iterations_per_epoch: int | None) -> int:

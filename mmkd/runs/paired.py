@@ -12,6 +12,7 @@ from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.evaluation.coco_files import read_annotations
 from mmkd.evaluation.comparison import BASELINE, DISTILLED, TEACHER
+from mmkd.extras import extra
 from mmkd.runs.recipe import Recipe, Trained
 from mmkd.runs.record import TrainingRecord
 from mmkd.runs.running import (
@@ -114,13 +115,8 @@ def _read_pair(config: Path, options: Sequence[str], out: Path) -> Pair:
         from mmkd.runs.mmengine.pair import MMPair
 
         return MMPair.read(config, options)
-    try:
+    with extra("yolo", f"{config}, a YAML file and so one of `mmkd yolo train`,"):
         from mmkd.runs.ultralytics.pair import YOLOPair
-    except ImportError as error:
-        raise InputError(
-            f"{config}: a YAML file is one of `mmkd yolo train`, which needs Ultralytics: "
-            f"pip install 'mmkd[yolo]' ({error})"
-        ) from error
     return YOLOPair.read(config, options, out / "annotations")
 
 

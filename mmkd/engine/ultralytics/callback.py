@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
@@ -119,13 +118,11 @@ def _refuse_to_tune(*args: Any, **kwargs: Any) -> None:
 
 
 def _as_settings(teacher: Any) -> Any:
-    """Short ways of naming a teacher, spelled out."""
+    """Ultralytics' own ways of naming a teacher, spelled out."""
     if isinstance(teacher, str | Path):
         return dict(yolo=str(teacher))
     if isinstance(teacher, Model | DetectionModel):
         return dict(yolo=teacher)
-    if isinstance(teacher, nn.Module):
-        return dict(module=teacher)
     if isinstance(teacher, Mapping) and not set(teacher) & set(FAMILIES):
         return {name: _as_settings(each) for name, each in teacher.items()}
     return teacher
