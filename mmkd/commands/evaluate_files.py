@@ -166,7 +166,8 @@ def _run_of(
         work_dir = read_work_dir(source.parent if source.name == "weights" else source)
     except InputError:
         return Run(named.name, detections, parameters)
-    return Run(named.name, detections, parameters or work_dir.parameters, work_dir.step_seconds)
+    known = parameters or work_dir.parameters
+    return Run(named.name, detections, known, work_dir.step_seconds, work_dir.seed)
 
 
 def _detections_of(

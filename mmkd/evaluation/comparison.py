@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +19,10 @@ from mmkd.evaluation.bootstrap import Bootstrap, bootstrap
 from mmkd.evaluation.coco import Backend, CocoSettings, Evaluation, evaluate
 from mmkd.evaluation.coco_files import Annotations, Detections
 from mmkd.evaluation.detection_errors import ERROR_TYPES, break_down_errors
+from mmkd.evaluation.intervals import Estimate, SeedMargin, interval_of, no_interval, seed_margin
 
 __all__ = [
     "Comparison",
-    "Estimate",
     "GroupResult",
     "Role",
     "Run",
@@ -37,8 +36,6 @@ Role = Literal["baseline", "teacher", "run"]
 # Names that need no option: those of our own runs.
 BASELINE, DISTILLED, TEACHER = "plain", "distilled", "teacher"
 _FEW = 50_000
-# Ends of the interval of 95%.
-_ENDS = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
@@ -50,31 +47,14 @@ class Run:
         detections: Of the run.
         parameters: Of the network, where known.
         step_seconds: Of a training step, where known.
+        seed: Where known: runs of two names are paired by it.
     """
 
     name: str
     detections: Detections
     parameters: int | None = None
     step_seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its bootstrapped 95% interval over images; the ends are nan without one."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether there is an interval."""
-        return not math.isnan(self.low)
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero; not without one."""
-        return self.low > 0 or self.high < 0
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +135,12 @@ class Comparison:
     resamples: int
     seed: int
 
+    @property
+    def intervals_over(self) -> str:
+        """What the intervals of the differences hold for."""
+        found = {g.differences["mAP"].over for g in self.groups if g.differences}
+        return found.pop() if len(found) == 1 else "images, and over seeds where runs have several"
+
     def group(self, name: str) -> GroupResult:
         """The group of this name.
 
@@ -182,12 +168,13 @@ def compare_runs(
 ) -> Comparison:
     """Evaluates runs and compares them with a baseline.
 
-    Differences get intervals from a paired bootstrap over images
-    (:mod:`mmkd.evaluation.bootstrap`): they say what other images would have given, not what other
-    seeds would; the spread of the seeds stands beside them. Seeds are pooled by their mean, within
-    each resample. Single figures get no interval: on few images COCO's average precision is too
-    high by more than an interval tells, though by much the same for every run
-    (``benchmarks/bootstrap_coverage.py``).
+    Differences get 95% intervals. With one seed they say what other images would have given, by a
+    paired bootstrap over images (:mod:`mmkd.evaluation.bootstrap`); with several, what other images
+    and other seeds would have (:mod:`mmkd.evaluation.intervals`). Seeds are pooled by their mean,
+    within each resample; those of two names are paired by their number where that is known of all,
+    else in the order of the runs, and are not where there are more of one. Single figures get no
+    interval: on few images COCO's average precision is too high by more than an interval tells,
+    though by much the same for every run (``benchmarks/bootstrap_coverage.py``).
 
     Args:
         annotations: What was to be found.
@@ -241,7 +228,12 @@ def compare_runs(
                 advance=partial(bars.advance, bars.add_task(f"{resamples} resamples", total=total)),
             )
     members = {name: [i for i, run in enumerate(runs) if run.name == name] for name in names}
-    pooled = {name: _Pooled.of(evaluations, samples, indices) for name, indices in members.items()}
+    if baseline is not None:
+        members = {name: _in_order(runs, each, members[baseline]) for name, each in members.items()}
+    pooled = {
+        name: _Pooled.of(evaluations, samples, indices, is_one_network=name == teacher)
+        for name, indices in members.items()
+    }
     groups = [
         GroupResult(
             name=name,
@@ -320,16 +312,30 @@ def _bars(shown: bool) -> Progress:
 Part = Literal["metrics", "classes"]
 
 
+def _in_order(runs: Sequence[Run], own: Sequence[int], base: Sequence[int]) -> list[int]:
+    """A group's runs in the order of the baseline's seeds, where these are known and the same."""
+    by_seed = {runs[index].seed: index for index in own}
+    seeds = [runs[index].seed for index in base]
+    are_same = len(seeds) == len(own) == len(by_seed) and set(seeds) == set(by_seed)
+    return [by_seed[seed] for seed in seeds] if are_same and None not in seeds else list(own)
+
+
 @dataclass(frozen=True, eq=False)
 class _Pooled:
     """The seeds of one name: their figures, and the resamples of their mean."""
 
-    values: dict[Part, list[dict[str, float]]]
+    seeds: dict[Part, list[dict[str, float]]]
     samples: dict[Part, NDArray[np.float64]] | None
+    is_one_network: bool
 
     @classmethod
     def of(
-        cls, evaluations: Sequence[Evaluation], samples: Bootstrap | None, members: Sequence[int]
+        cls,
+        evaluations: Sequence[Evaluation],
+        samples: Bootstrap | None,
+        members: Sequence[int],
+        *,
+        is_one_network: bool,
     ) -> _Pooled:
         own = [evaluations[i] for i in members]
         return cls(
@@ -340,23 +346,26 @@ class _Pooled:
                 "metrics": samples.metrics[members].mean(0),
                 "classes": samples.classes[members].mean(0),
             },
+            is_one_network and len(own) == 1,
         )
 
     def names(self, part: Part) -> list[str]:
-        return list(self.values[part][0])
+        return list(self.seeds[part][0])
+
+    def values(self, part: Part, name: str) -> list[float]:
+        return [values[name] for values in self.seeds[part]]
 
     def mean(self, part: Part, name: str) -> float:
-        return fmean(values[name] for values in self.values[part])
+        return fmean(self.values(part, name))
 
-    def draws(self, part: Part, name: str) -> NDArray[np.float64] | None:
-        if self.samples is None:
-            return None
+    def draws(self, part: Part, name: str) -> NDArray[np.float64]:
+        assert self.samples is not None
         return self.samples[part][:, self.names(part).index(name)]
 
     def scores(self, part: Part) -> dict[str, Score]:
         scores = {}
         for name in self.names(part):
-            values = [each[name] for each in self.values[part]]
+            values = self.values(part, name)
             scores[name] = Score(
                 mean=fmean(values),
                 spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
@@ -364,17 +373,12 @@ class _Pooled:
             )
         return scores
 
-
-def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """Percentile interval (Efron and Tibshirani, chapter 13); draws without a value do not count.
-
-    Where the value is undefined as a whole, so is the interval.
-    """
-    defined = draws[~np.isnan(draws)]
-    if not defined.size:
-        return float("nan"), float("nan")
-    low, high = np.percentile(defined, _ENDS)
-    return float(low), float(high)
+    def margin(self, own: Sequence[float], base: Sequence[float]) -> SeedMargin:
+        """Of a difference between values of these seeds and of a baseline's."""
+        is_one = self.is_one_network
+        return seed_margin(
+            own, base, paired=len(own) == len(base) and not is_one, is_one_network=is_one
+        )
 
 
 def _differences(
@@ -383,12 +387,15 @@ def _differences(
     if baseline is None or name == baseline:
         return {}
     own, base = pooled[name], pooled[baseline]
-    differences = {}
-    for key in own.names(part):
-        mine, others = own.draws(part, key), base.draws(part, key)
-        ends = (float("nan"),) * 2 if mine is None or others is None else _interval(mine - others)
-        differences[key] = Estimate(own.mean(part, key) - base.mean(part, key), *ends)
-    return differences
+    return {key: _difference(own, base, part, key) for key in own.names(part)}
+
+
+def _difference(own: _Pooled, base: _Pooled, part: Part, key: str) -> Estimate:
+    value = own.mean(part, key) - base.mean(part, key)
+    margin = own.margin(own.values(part, key), base.values(part, key))
+    if own.samples is None:
+        return no_interval(value, margin.seeds)
+    return interval_of(value, own.draws(part, key) - base.draws(part, key), margin)
 
 
 def _lead_closed(
@@ -398,18 +405,23 @@ def _lead_closed(
     in some of the resamples alone, a share says nothing."""
     if baseline is None or teacher is None or name in (baseline, teacher):
         return None
-    key = "mAP"
     own, base, best = (pooled[each] for each in (name, baseline, teacher))
-    floor = base.mean("metrics", key)
-    lead = best.mean("metrics", key) - floor
-    if not lead > 0:
+    part: Part = "metrics"
+    lead = _difference(best, base, part, "mAP")
+    if not lead.value > 0 or (lead.has_interval and not lead.low > 0):
         return None
-    value = (own.mean("metrics", key) - floor) / lead
-    mine, others, top = (each.draws("metrics", key) for each in (own, base, best))
-    if mine is None or others is None or top is None:
-        return Estimate(value, float("nan"), float("nan"))
-    leads = top - others
-    if np.mean(leads <= 0) > _ENDS[0] / 100:
-        return None
+    value = (own.mean(part, "mAP") - base.mean(part, "mAP")) / lead.value
+    if own.samples is None:
+        return no_interval(value)
+    # To first order, a seed's own points add to the share as 1 / lead, the baseline's take from it
+    # as (1 - share) / lead: what they gain, the lead loses.
+    margin = own.margin(
+        [each / lead.value for each in own.values(part, "mAP")],
+        [each * (1 - value) / lead.value for each in base.values(part, "mAP")],
+    )
+    floor = base.draws(part, "mAP")
+    leads = best.draws(part, "mAP") - floor
     kept = leads > 0
-    return Estimate(value, *_interval((mine - others)[kept] / leads[kept]))
+    shares = (own.draws(part, "mAP") - floor)[kept] / leads[kept]
+    found = interval_of(value, shares, margin)
+    return Estimate(value, found.low, found.high, holds_for_seeds=found.holds_for_seeds)

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mmkd.evaluation.comparison import Comparison, Estimate, GroupResult, Score
+from mmkd.evaluation.comparison import Comparison, GroupResult, Score
+from mmkd.evaluation.intervals import Estimate
 
 __all__ = ["as_csv", "as_json"]
 
@@ -60,8 +61,13 @@ def _entries(scores: Mapping[str, Score], differences: Mapping[str, Estimate]) -
     }
 
 
-def _estimate_json(estimate: Estimate) -> dict[str, float | None]:
-    return {key: _known(getattr(estimate, key)) for key in ("value", "low", "high")}
+def _estimate_json(estimate: Estimate) -> dict[str, Any]:
+    return {
+        **{key: _known(getattr(estimate, key)) for key in ("value", "low", "high")},
+        "interval_over": estimate.over if estimate.has_interval else None,
+        "seeds": [_known(each) for each in estimate.seeds],
+        "seeds_disagree": estimate.seeds_disagree,
+    }
 
 
 def _known(value: float | None) -> float | None:

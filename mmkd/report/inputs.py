@@ -159,7 +159,7 @@ def compare_inputs(
     if inputs.annotations is None or not inputs.detections:
         return None
     scored = [
-        Run(run.name, inputs.detections[run.path], run.parameters, run.step_seconds)
+        Run(run.name, inputs.detections[run.path], run.parameters, run.step_seconds, run.seed)
         for run in inputs.runs
         if run.path in inputs.detections
     ]

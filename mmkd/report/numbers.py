@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from mmkd.evaluation.comparison import Estimate, Score
+from mmkd.evaluation.comparison import Score
+from mmkd.evaluation.intervals import Estimate
 
 __all__ = [
     "NOTHING",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mmkd.evaluation.comparison import DISTILLED, Comparison, GroupResult
+from mmkd.evaluation.intervals import Estimate
 from mmkd.report.numbers import (
     counted,
     score,
@@ -36,21 +37,21 @@ def conclusions(comparison: Comparison) -> list[str]:
             continue
         gain = group.differences["mAP"]
         text = f"{group.name} against {baseline.name}: {signed(gain.value)} mAP points"
+        details = []
         if gain.has_interval:
-            text += f" (95% interval over images {span(gain)}"
-            text += ")" if gain.excludes_zero else ", which holds 0)"
+            details.append(f"95% interval over {gain.over} {span(gain)}")
+            details[0] += "" if gain.low > 0 or gain.high < 0 else ", which holds 0"
+        if gain.seeds:
+            details.append(f"seed by seed {by_seed(gain)}")
+        text += f" ({'; '.join(details)})" if details else ""
+        if gain.seeds_disagree:
+            text += ", which is unclear: the seeds disagree in sign"
         if group.lead_closed is not None:
             text += f", {share_estimate(group.lead_closed)} of the teacher's lead"
-        sentences.append(f"{text}{_spreads(group, baseline)}.")
+        # What an interval over images does not tell: how much other seeds would change.
+        text += "" if gain.holds_for_seeds or gain.seeds else "; other seeds may differ by more"
+        sentences.append(f"{text}.")
     return sentences
-
-
-def _spreads(group: GroupResult, baseline: GroupResult) -> str:
-    """What an interval over images does not tell: how much other seeds would change."""
-    own, base = (each.metrics["mAP"].spread for each in (group, baseline))
-    if own is None or base is None:
-        return "; other seeds may differ by more"
-    return f"; the seeds spread by ± {own:.1f} ({group.name}) and ± {base:.1f} ({baseline.name})"
 
 
 def gain_title(comparison: Comparison) -> str:
@@ -58,8 +59,11 @@ def gain_title(comparison: Comparison) -> str:
     best = best_student(comparison)
     if best is None or not best.differences:
         return "mAP of each run"
-    text = f"{_subject(best)} adds {signed(best.differences['mAP'].value)} mAP"
-    if best.lead_closed is not None:
+    gain = best.differences["mAP"]
+    text = f"{_subject(best)} adds {signed(gain.value)} mAP"
+    if why_unclear(gain):
+        text += ", which is unclear"
+    elif best.lead_closed is not None:
         text += f", {share(best.lead_closed.value)} of the gap to the teacher"
     return text
 
@@ -107,6 +111,7 @@ def _subject(best: GroupResult) -> str:
 
 def _against_baseline(best: GroupResult, comparison: Comparison) -> str:
     change = best.differences["mAP"]
+    unclear = why_unclear(change)
     runs = sum(group.role == "run" for group in comparison.groups)
     # The best of several is better on these images than on others: luck has helped to choose it.
     is_chosen = runs > 1
@@ -116,23 +121,33 @@ def _against_baseline(best: GroupResult, comparison: Comparison) -> str:
     text = f"{lead} adds {change.value:.1f} mAP to {comparison.baseline}"
     if change.value < 0:
         text = f"{lead} costs {abs(change.value):.1f} mAP against {comparison.baseline}"
-    details = _seeds(len(best.evaluations))
+    details = [_seeds(len(best.evaluations))]
+    if change.seeds:
+        details[0] += f": {typographic(by_seed(change))}"
     if change.has_interval:
-        unadjusted = "not adjusted for the choice, " if is_chosen else ""
-        details = f"95% interval {typographic(span(change))} over images, {unadjusted}{details}"
-    text += f" ({details})"
+        unadjusted = ["not adjusted for the choice"] * is_chosen
+        interval = f"95% interval {typographic(span(change))} over {change.over}"
+        details = [interval, *unadjusted, *details]
+    text += f" ({', '.join(details)})"
+    if unclear:
+        return f"Unclear: {text}; {unclear}."
     if best.lead_closed is not None and change.value > 0:
         text += f", {share(best.lead_closed.value)} of the teacher’s lead"
-    if change.has_interval and not change.excludes_zero:
-        text += "; the interval includes 0, so this may be chance"
-    elif comparison.baseline is not None:
-        spreads = [
-            each.metrics["mAP"].spread for each in (best, comparison.group(comparison.baseline))
-        ]
-        widest = max((spread for spread in spreads if spread is not None), default=0.0)
-        if abs(change.value) < widest:
-            text += f"; seeds alone differ by as much (± {widest:.1f})"
     return f"{text}."
+
+
+def by_seed(change: Estimate) -> str:
+    """The difference of each seed."""
+    return ", ".join(signed(each) for each in change.seeds)
+
+
+def why_unclear(change: Estimate) -> str:
+    """Why a difference proves nothing; empty where it may."""
+    if change.seeds_disagree:
+        return "the seeds disagree in sign"
+    if change.has_interval and not change.is_clear:
+        return "the interval includes 0, so this may be chance"
+    return ""
 
 
 def _ranking(comparison: Comparison) -> str:
@@ -195,7 +210,8 @@ def tiles(comparison: Comparison | None) -> list[Tile]:
         change = best.differences["mAP"]
         gained = typographic(signed(change.value))
         label = f"{best.name} − {comparison.baseline}"
-        found.append(Tile(label, gained, typographic(span(change))))
+        note = typographic(span(change))
+        found.append(Tile(label, gained, f"unclear, {note}" if why_unclear(change) else note))
     if best is not None and best.lead_closed is not None:
         closed = best.lead_closed
         note = span(closed, is_share=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mmkd.evaluation.comparison import BASELINE, Comparison, Estimate, GroupResult, Score
+from mmkd.evaluation.comparison import BASELINE, Comparison, GroupResult, Score
+from mmkd.evaluation.intervals import Estimate
 from mmkd.report.numbers import NOTHING, ends, estimate, millions, score, share, signed, spread
 from mmkd.work_dirs.run_result import RunResult
 
@@ -33,7 +34,8 @@ class Cell:
         value: What rows are sorted by, where that is not the text; nan comes last.
         ends: Of the interval, as text; empty without one.
         note: Where there is room, in small print.
-        verdict: Of a difference: whether its interval leaves out zero, and on which side.
+        verdict: Of a difference: whether its interval and all seeds leave out zero, and on which
+            side.
     """
 
     text: str
@@ -110,7 +112,10 @@ def _how(comparison: Comparison) -> str:
     if seeds > 1:
         about.append(f"mean ± standard deviation of {seeds} seeds")
     if comparison.resamples:
-        about.append(f"difference [95% interval, {comparison.resamples} resamples of the images]")
+        over = comparison.intervals_over
+        about.append(
+            f"difference [95% interval over {over}, {comparison.resamples} resamples of the images]"
+        )
     return ", ".join(about)
 
 
@@ -144,7 +149,7 @@ def _difference(found: Estimate) -> Cell:
     if not found.has_interval:
         return cell
     verdict: Literal["better", "worse", "unclear"] = "unclear"
-    if found.excludes_zero:
+    if found.is_clear:
         verdict = "better" if found.low > 0 else "worse"
     return Cell(cell.text, cell.value, ends(found), verdict=verdict)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from helpers import scenes
 from mmkd.errors import InputError
@@ -79,19 +82,103 @@ def test_differences_and_the_share_of_the_lead(annotations: Annotations, runs: l
     assert comparison.group("plain").lead_closed is comparison.group("teacher").lead_closed is None
 
 
-def test_intervals_are_percentiles_of_the_paired_draws(
+def test_intervals_of_one_seed_are_percentiles_of_the_paired_draws(
+    annotations: Annotations, runs: list[Run]
+) -> None:
+    single = [runs[0], runs[2], runs[4]]
+    comparison = compare_runs(annotations, single, resamples=200, seed=3)
+    draws = bootstrap([evaluate(annotations, run.detections) for run in single], 200, 3).metrics
+    plain, distilled, teacher = draws[:, :, 0]
+    estimate = comparison.group("distilled").differences["mAP"]
+    ends = np.percentile(distilled - plain, (2.5, 97.5))
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(ends))
+    assert estimate.low < estimate.value < estimate.high
+    assert estimate.over == comparison.intervals_over == "images" and not estimate.seeds
+    lead = comparison.group("distilled").lead_closed
+    ends = np.percentile((distilled - plain) / (teacher - plain), (2.5, 97.5))
+    assert lead is not None and (lead.low, lead.high) == pytest.approx(tuple(ends))
+
+
+def test_intervals_of_several_seeds_hold_for_both(
     annotations: Annotations, runs: list[Run]
 ) -> None:
     comparison = compare_runs(annotations, runs, resamples=200, seed=3)
     draws = bootstrap([evaluate(annotations, run.detections) for run in runs], 200, 3).metrics
     maps = draws[:, :, 0]
-    gain = maps[2:4].mean(0) - maps[:2].mean(0)
+    values = [evaluate(annotations, run.detections).metrics["mAP"] for run in runs]
+    gains = (values[2] - values[0], values[3] - values[1])
     estimate = comparison.group("distilled").differences["mAP"]
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.percentile(gain, (2.5, 97.5))))
-    assert estimate.low < estimate.value < estimate.high
+    assert estimate.seeds == pytest.approx(gains) and estimate.over == "seeds and images"
+    low, high = np.percentile(maps[2:4].mean(0) - maps[:2].mean(0), (2.5, 97.5))
+    of_seeds = float(ttest_ci(gains))
+    value = fmean(gains)
+    assert estimate.low == pytest.approx(value - math.hypot(value - low, of_seeds))
+    assert estimate.high == pytest.approx(value + math.hypot(high - value, of_seeds))
+    # The teacher is one network: seeds move the baseline alone.
+    teacher = comparison.group("teacher").differences["mAP"]
+    low, high = np.percentile(maps[4] - maps[:2].mean(0), (2.5, 97.5))
+    of_plain = float(ttest_ci(values[:2]))
+    assert teacher.low == pytest.approx(teacher.value - math.hypot(teacher.value - low, of_plain))
     lead = comparison.group("distilled").lead_closed
-    ends = np.percentile(gain / (maps[4] - maps[:2].mean(0)), (2.5, 97.5))
-    assert lead is not None and (lead.low, lead.high) == pytest.approx(tuple(ends))
+    assert (lead is None) == (teacher.low <= 0)
+
+
+def ttest_ci(values: Sequence[float]) -> float:
+    """Half of the 95% interval of a mean, by Student's t."""
+    return t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+
+
+def test_the_share_of_the_lead_by_finite_differences_of_the_seeds(
+    annotations: Annotations, runs: list[Run]
+) -> None:
+    # Seeds close to each other, so that the lead is clear.
+    again = [runs[0], replace(runs[0], seed=1), runs[2], runs[3], runs[4]]
+    comparison = compare_runs(annotations, again, resamples=200, seed=3)
+    values = [evaluate(annotations, run.detections).metrics["mAP"] for run in again]
+    lead = comparison.group("distilled").lead_closed
+
+    def share_of(first: float, second: float, third: float, fourth: float) -> float:
+        floor = (first + second) / 2
+        return ((third + fourth) / 2 - floor) / (values[4] - floor)
+
+    assert lead is not None and lead.value == pytest.approx(share_of(*values[:4]))
+    step = 1e-4
+    slopes = [
+        (share_of(*(v + step * (i == k) for i, v in enumerate(values[:4]))) - lead.value) / step
+        for k in range(4)
+    ]
+    # A seed's own part of the share: what its two runs add, to first order.
+    parts = [2 * (slopes[k] * values[k] + slopes[k + 2] * values[k + 2]) for k in (0, 1)]
+    of_seeds = ttest_ci(parts)
+    draws = bootstrap([evaluate(annotations, run.detections) for run in again], 200, 3).metrics
+    maps = draws[..., 0]
+    floor = maps[:2].mean(0)
+    low, high = np.percentile((maps[2:4].mean(0) - floor) / (maps[4] - floor), (2.5, 97.5))
+    below, above = (math.hypot(end - lead.value, of_seeds) for end in (low, high))
+    assert lead.low == pytest.approx(lead.value - below, rel=1e-4)
+    assert lead.high == pytest.approx(lead.value + above, rel=1e-4)
+
+
+def test_seeds_are_paired_by_their_number(annotations: Annotations, runs: list[Run]) -> None:
+    known = [replace(run, seed=seed) for run, seed in zip(runs, (5, 7, 7, 5, 5), strict=True)]
+    values = [evaluate(annotations, run.detections).metrics["mAP"] for run in runs]
+    found = compare_runs(annotations, known, resamples=0).group("distilled").differences["mAP"]
+    assert found.seeds == pytest.approx((values[3] - values[0], values[2] - values[1]))
+    # Of numbers that are not known of all, or differ, the order decides.
+    for seeds in ((5, 7, 7, None, 5), (5, 7, 7, 6, 5), (5, 5, 5, 7, 5), (5, 7, 5, 5, 5)):
+        other = [replace(run, seed=seed) for run, seed in zip(runs, seeds, strict=True)]
+        found = compare_runs(annotations, other, resamples=0).group("distilled").differences["mAP"]
+        assert found.seeds == pytest.approx((values[2] - values[0], values[3] - values[1]))
+
+
+def test_unequal_numbers_of_seeds(annotations: Annotations, runs: list[Run]) -> None:
+    more = [*runs, replace(runs[3], name="alone")]
+    comparison = compare_runs(annotations, [*more, replace(runs[2], name="plain")], resamples=50)
+    distilled, alone = (comparison.group(n).differences["mAP"] for n in ("distilled", "alone"))
+    assert distilled.over == "seeds and images" and not distilled.seeds
+    # Of one student against three, other seeds are unknown.
+    assert alone.over == "images"
+    assert comparison.intervals_over == "images, and over seeds where runs have several"
 
 
 def test_no_lead_to_close(annotations: Annotations, runs: list[Run]) -> None:

@@ -19,8 +19,9 @@ from matplotlib.image import imread
 from helpers.box_scenes import Found, Truth, annotations, detections
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import CocoSettings
-from mmkd.evaluation.comparison import Comparison, Estimate, GroupResult, Run, Score, compare_runs
+from mmkd.evaluation.comparison import Comparison, GroupResult, Run, Score, compare_runs
 from mmkd.evaluation.detection_errors import ERROR_TYPES
+from mmkd.evaluation.intervals import Estimate
 from mmkd.report.figures import PICTURES, draw_pictures
 from mmkd.report.figures.canvas import write_picture
 from mmkd.report.figures.lines import difference_plot, iou_plot
@@ -457,7 +458,9 @@ def test_difference_points_lie_in_their_intervals(pair, tmp_path):
     groups = [replace(g, differences=differences) if g is compared else g for g in pair.groups]
     comparison = replace(pair, groups=groups, resamples=9)
     plot = difference_plot(comparison, group_styles(comparison.groups))
-    assert plot is not None and plot.title == "Difference to plain, with 95% intervals"
+    assert plot is not None and plot.title == (
+        "Difference to plain, with 95% intervals over images"
+    )
     [axis] = drawn(draw(plot, tmp_path / "out.png")).axes
     assert rows(axis) == [n for n, score in compared.metrics.items() if not math.isnan(score.mean)]
     lines = [line for line in axis.lines if line.get_gid() is not None]

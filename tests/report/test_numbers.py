@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from mmkd.evaluation.comparison import Estimate, Score
+from mmkd.evaluation.comparison import Score
+from mmkd.evaluation.intervals import Estimate
 from mmkd.report import numbers
 
 GAIN = Estimate(1.23, -0.04, 2.5)
@@ -37,14 +38,6 @@ def test_intervals() -> None:
     assert numbers.estimate(Estimate(math.nan, math.nan, math.nan)) == "–"
     assert numbers.share_estimate(ALONE) == "44%"
     assert numbers.share_estimate(Estimate(0.444, 0.4, 0.5)) == "44% (40% to 50%)"
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "excludes"),
-    [(0.1, 2, True), (-2, -0.1, True), (-1, 1, False), (0, 1, False), (math.nan, math.nan, False)],
-)
-def test_an_interval_that_excludes_zero(low: float, high: float, excludes: bool) -> None:
-    assert Estimate(0.5, low, high).excludes_zero is excludes
 
 
 def test_counts() -> None:

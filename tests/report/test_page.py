@@ -135,9 +135,9 @@ def test_verdict_and_table_are_the_evaluation(page: Page, inputs: Inputs) -> Non
     base, distilled = sum(plain) / 2, mean_average_precision(inputs, inputs.distilled)
     gain = distilled - base
     assert gain > 1
-    lead = gain / (mean_average_precision(inputs, inputs.teacher) - base)
     assert page.title.startswith(f"Distillation adds {gain:.1f} mAP to plain (95% interval ")
-    assert page.title.endswith(f" over images, one seed), {lead:.0%} of the teacher’s lead.")
+    # Of the teacher's lead over two seeds that lie far apart, nothing is said.
+    assert page.title.endswith(" over images, one seed).")
     assert page.column("scores", "distilled")["mAP"].startswith(f"{distilled:.1f}")
     assert page.column("scores", "distilled − plain")["mAP"].startswith(f"+{gain:.1f}")
     assert page.column("scores", "plain")["mAP"].startswith(f"{base:.1f} ± ")

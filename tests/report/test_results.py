@@ -144,7 +144,14 @@ def test_one_comparison_serves_all_that_is_written(
     gain = made[0].group("distilled").differences["mAP"]
     stored = json.loads((tmp_path / "results.json").read_text())
     assert stored["runs"] == [asdict(run) for run in runs]
-    assert stored["comparison"]["runs"]["distilled"]["metrics"]["mAP"]["difference"] == asdict(gain)
+    assert stored["comparison"]["runs"]["distilled"]["metrics"]["mAP"]["difference"] == dict(
+        value=gain.value,
+        low=gain.low,
+        high=gain.high,
+        interval_over="images",
+        seeds=[],
+        seeds_disagree=False,
+    )
     interval = f"[{gain.low:+.1f}, {gain.high:+.1f}]"
     text = (tmp_path / "results.md").read_text()
     assert text.startswith("# Four objects\n\n| run")
@@ -156,7 +163,7 @@ def test_one_comparison_serves_all_that_is_written(
     assert f"+24.8 {interval}" in capsys.readouterr().out
     page = report.read_text()
     assert f"{gain.low:+.1f} to {gain.high:+.1f}" in page
-    assert '<h1 id="verdict">Distillation adds 24.8 mAP to plain (95% interval ' in page
+    assert '<h1 id="verdict">Unclear: Distillation adds 24.8 mAP to plain (95% interval ' in page
 
 
 @pytest.mark.parametrize("name", ["results.md", "results.json", "gap.png"])

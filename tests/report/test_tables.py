@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from rich.console import Console
 from helpers import scenes
 from mmkd.evaluation.coco_files import read_annotations, read_detections
 from mmkd.evaluation.comparison import Comparison, Run, compare_runs
+from mmkd.evaluation.intervals import Estimate
 from mmkd.report.exports import as_csv, as_json
-from mmkd.report.sentences import conclusions
-from mmkd.report.tables import comparison_tables
+from mmkd.report.sentences import conclusions, gain_title, tiles, verdict
+from mmkd.report.tables import comparison_tables, metric_table
 from mmkd.report.terminal import markdown_tables, rich_table
 
 
@@ -109,13 +111,27 @@ def test_conclusions_say_what_is_more_than_noise(comparison: Comparison) -> None
     [sentence] = conclusions(comparison)
     gain = comparison.group("distilled").differences["mAP"]
     assert f"distilled against plain: {gain.value:+.1f} mAP points" in sentence
-    assert f"{gain.low:+.1f} to {gain.high:+.1f}" in sentence
+    assert f"95% interval over seeds and images {gain.low:+.1f} to {gain.high:+.1f}" in sentence
     assert ("holds 0" in sentence) == (gain.low <= 0 <= gain.high)
-    assert "of the teacher's lead" in sentence
-    own, base = (comparison.group(n).metrics["mAP"].spread for n in ("distilled", "plain"))
-    assert sentence.endswith(
-        f"the seeds spread by ± {own:.1f} (distilled) and ± {base:.1f} (plain)."
-    )
+    own, base = (comparison.group(n).metrics["mAP"].values for n in ("distilled", "plain"))
+    assert f"; seed by seed {own[0] - base[0]:+.1f}, {own[1] - base[1]:+.1f})" in sentence
+    assert "other seeds" not in sentence and "unclear" not in sentence
+
+
+def test_seeds_that_disagree_are_unclear_whatever_the_interval(comparison: Comparison) -> None:
+    change = Estimate(0.9, 0.2, 1.7, (-1.3, 3.1), True)
+    distilled = comparison.group("distilled")
+    changed = replace(distilled, differences={**distilled.differences, "mAP": change})
+    groups = [changed if each is distilled else each for each in comparison.groups]
+    doubtful = replace(comparison, groups=groups)
+    [sentence] = conclusions(doubtful)
+    assert "; seed by seed -1.3, +3.1)" in sentence and "unclear: the seeds disagree" in sentence
+    assert verdict(doubtful, {}, {}).startswith("Unclear: Distillation adds 0.9 mAP to plain ")
+    assert verdict(doubtful, {}, {}).endswith("2 seeds: −1.3, +3.1); the seeds disagree in sign.")
+    assert gain_title(doubtful) == "Distillation adds +0.9 mAP, which is unclear"
+    [cell] = [row[3] for row in metric_table(doubtful).rows if row[0].text == "mAP"]
+    assert cell.verdict == "unclear"
+    assert any(tile.note.startswith("unclear, ") for tile in tiles(doubtful))
 
 
 def test_one_run_alone(tmp_path: Path) -> None:

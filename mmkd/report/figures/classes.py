@@ -65,7 +65,8 @@ def class_plot(
         panels.append(Panel(f"classes-{column}", "", caption, about, size * pitch, draw))
     title = _title(comparison, compared, lambda name: f"“{run_label(name)}”")
     if compared and any(gain.has_interval for gain in compared.class_differences.values()):
-        title += "\nbold: the gain's 95% interval over images excludes 0"
+        over = comparison.intervals_over
+        title += f"\nbold: the gain's 95% interval over {over} excludes 0"
     title += f"\n{some}" * bool(some)
     return Plot(title, panels, bar_handles(comparison, styles), ("x",))
 
@@ -124,7 +125,7 @@ def _class_bars(
         return with_values(bars)
     gains = [compared.class_differences[name] for name in names]
     notes = [signed(gain.value) for gain in gains]
-    bold = [gain.excludes_zero for gain in gains]
+    bold = [gain.is_clear for gain in gains]
     return [
         replace(each, notes=notes, bold=bold) if each.name == compared.name else each
         for each in bars

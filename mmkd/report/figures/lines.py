@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from mmkd.evaluation.coco import IOUS, RECALLS
-from mmkd.evaluation.comparison import Comparison, Estimate, Score
+from mmkd.evaluation.comparison import Comparison, Score
+from mmkd.evaluation.intervals import Estimate
 from mmkd.report.figures.panels import (
     PLAIN_HEIGHT,
     Panel,
@@ -139,7 +140,7 @@ def difference_plot(comparison: Comparison, styles: Mapping[str, RunStyle]) -> P
 
     title = f"Difference to {comparison.baseline}"
     if comparison.resamples:
-        title += ", with 95% intervals"
+        title += f", with 95% intervals over {comparison.intervals_over}"
     about = f"Points with intervals of every metric's difference to {comparison.baseline}. "
     about += "The table 'Scores' has the same numbers."
     panel = Panel("differences", "", title, about, len(names) * pitch, draw)
