@@ -234,26 +234,37 @@ class DistillTrainer(ExactResume):
     # What is reported -----------------------------------------------------------------------
 
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
-        """Names the terms among the training losses only: nothing is distilled in validation."""
+        """Names the terms among the training losses only: nothing is distilled in validation.
+
+        With these losses, Ultralytics' loggers (TensorBoard, W&B, MLflow and others) and
+        ``results.csv`` get the epoch's unweighted distances, ratio and the teacher's share of the
+        time.
+        """
         labels = super().label_loss_items(loss_items, prefix)
         if prefix == "train":
-            return labels
+            return {**labels, **self._means()} if isinstance(labels, dict) else labels
         own = {f"{prefix}/{self._column(term)}" for term in self.distillation.terms}
         if isinstance(labels, dict):
             return {key: value for key, value in labels.items() if key not in own}
         return [key for key in labels if key not in own]
 
-    def save_metrics(self, metrics: dict) -> None:
-        """Adds the epoch's unweighted distances, ratio and the teacher's share of the time."""
-        own = {f"train/{self._column(term)}" for term in self.distillation.terms}
-        groups = len(self.optimizer.param_groups)
-        own |= {f"lr/pg{index}" for index in range(groups - self._own_groups, groups)}
-        metrics = {k: metrics[k] for k in sorted(metrics, key=lambda k: k in own)}
+    def _means(self) -> dict[str, float]:
         names = [*(term.name for term in self.distillation.terms), "ratio", "teacher_time_share"]
-        for name in names:
-            mean = float(self._sums.get(name, 0.0)) / max(self._counts[name], 1)
-            metrics[f"distill/{name}"] = mean
-        super().save_metrics(metrics)
+        return {
+            f"distill/{name}": float(self._sums.get(name, 0.0)) / max(self._counts[name], 1)
+            for name in names
+        }
+
+    def save_metrics(self, metrics: dict) -> None:
+        """Puts what distillation adds after the columns of a plain run."""
+        groups = len(self.optimizer.param_groups)
+        own = [
+            *(f"train/{self._column(term)}" for term in self.distillation.terms),
+            *(f"lr/pg{index}" for index in range(groups - self._own_groups, groups)),
+            *self._means(),
+        ]
+        plain = [key for key in metrics if key not in own]
+        super().save_metrics({key: metrics[key] for key in [*plain, *own]})
 
     def progress_string(self) -> str:
         """The head of the progress line, of names that fit into its columns."""

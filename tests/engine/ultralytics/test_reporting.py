@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ultralytics.engine import trainer as trainer_module
+from ultralytics.utils.callbacks import tensorboard
 
 from helpers.yolo_toy import TERM, YOLOToy, distil, plain, read_results
 from mmkd.engine import step_clock
@@ -19,6 +20,7 @@ from mmkd.engine import step_clock
 TASK = ("box_loss", "cls_loss", "dfl_loss")
 METRICS = [f"metrics/{name}(B)" for name in ("precision", "recall", "mAP50", "mAP50-95")]
 VAL = [f"val/{name}" for name in TASK]
+DISTILL = [f"distill/{name}" for name in (TERM, "ratio", "teacher_time_share")]
 NO_VAL = dict(val=False)
 # The share of the teacher in the steps of an epoch; other steps of a clock between them.
 TEACHER_SECONDS = (1, 2, 5, 0.5)
@@ -153,6 +155,25 @@ def test_the_ratio_is_that_of_distillation_to_task(report: Report, several: Repo
 def test_the_teachers_share_is_that_of_the_epochs_time(report: Report, several: Report) -> None:
     assert report.results["distill/teacher_time_share"] == pytest.approx([mean(SHARES)] * 2)
     assert several.results["distill/teacher_time_share"] == pytest.approx([mean(SHARES)] * 2)
+
+
+def test_ultralytics_loggers_get_what_results_csv_holds(
+    toy: YOLOToy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own callbacks for TensorBoard write all of it, at the epoch that it belongs to."""
+    written: dict[str, dict[int, float]] = {}
+    writer = SimpleNamespace(
+        add_scalar=lambda name, value, step: written.setdefault(name, {}).update({step: value})
+    )
+    monkeypatch.setattr(tensorboard, "WRITER", writer, raising=False)
+    events = ("on_train_epoch_end", "on_fit_epoch_end")
+    trainer = distil(toy, {TERM: {}}, on={name: getattr(tensorboard, name) for name in events})
+    results = read_results(trainer)
+    assert {"train/kd_loss", *DISTILL} <= set(written)
+    assert set(written) == set(results) - {"epoch", "time"}
+    for name in ("train/kd_loss", *DISTILL, "lr/pg3"):
+        assert list(written[name]) == [1, 2]
+        assert results[name] == pytest.approx(list(written[name].values()), rel=1e-5)
 
 
 def test_the_head_of_the_progress_lines(report: Report, several: Report) -> None:
