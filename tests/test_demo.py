@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from mmkd import demo
 from mmkd.cli import app
-from mmkd.configs import config_file
 from mmkd.errors import InputError
 from mmkd.evaluation import evaluate_detections
 from mmkd.runs.mmengine.recipes import MMRecipe
@@ -140,8 +139,3 @@ def test_command_makes_digits_and_refuses_to_overwrite(tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, other)
         assert refused.exit_code == 2
         assert "not empty" in refused.output or "holds" in refused.output
-
-
-def test_missing_config() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no config 'none\.py'"):
-        config_file("none.py")

@@ -18,6 +18,7 @@ from mmkd.commands.options import (
     Teacher,
 )
 from mmkd.commands.user_errors import user_errors
+from mmkd.configs import config_path
 from mmkd.extras import extra
 
 __all__ = ["evaluate"]
@@ -107,10 +108,12 @@ def evaluate(
         from mmkd.custom_imports import import_modules
 
         import_modules(imports or [])
+        named = parse_pairs("config", "NAME=FILE", config or []).items()
+        configs = {name: Path(config_path(str(file))) for name, file in named}
         evaluate_files(
             annotations,
             parse_runs(runs),
-            requests=Requests(images, parse_pairs("config", "NAME=FILE", config or []), out),
+            requests=Requests(images, configs, out),
             outputs=EvalOutputs(json, csv, markdown, figures),
             settings=coco_settings(area or [], max_detections or []),
             category_ids=category_ids.value,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mmkd.configs import config_path
 from mmkd.engine.teachers import TeacherSettings
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
@@ -74,7 +75,8 @@ def compare_config(
 
     Args:
         config: Config of the MM family with a DistillHook, a CocoMetric for its validation (or an
-            Accuracy for its test) and training by epochs; or YAML file of ``mmkd yolo train``.
+            Accuracy for its test) and training by epochs; or YAML file of ``mmkd yolo train``. One
+            of mmkd's own goes by its name, ``mmkd::...``.
         seeds: One plain and one distilled run each.
         out: Folder.
         options: ``key=value`` settings that replace the config's.
@@ -90,7 +92,7 @@ def compare_config(
     if workers < 1:
         raise InputError(f"workers: expected 1 or more, got {workers}")
     # Recipes know a run by its folder too.
-    config, out = Path(config), Path(out).resolve()
+    config, out = Path(config_path(str(config))), Path(out).resolve()
     pair = _read_pair(config, options, out)
     # The distilled run first: what is wrong with its teacher or terms shows at once.
     jobs = [

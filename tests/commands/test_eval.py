@@ -139,6 +139,7 @@ def test_an_annotation_file_with_crowds_only(tmp_path: Path) -> None:
         (["{truth}", "{plain}", "--area", "tiny=0:inf"], "NAME=LOW:HIGH"),
         (["{truth}", "{plain}", "--area", "all=0:9"], "none of them 'all'"),
         (["{truth}", "{plain}", "--config", "plian=x.py"], "plian"),
+        (["{truth}", "{plain}", "--config", "plain=mmkd::x.py"], "mmkd has no config 'x.py'"),
         (["{truth}", "{plain}", "{plain}"], "given twice"),
         (["{truth}", "run=epoch_1.pth"], "--images"),
         (["{truth}", "run=epoch_1.pth", "--images", "."], "epoch_1.pth"),

@@ -196,8 +196,8 @@ def test_classifiers(tmp_path: Path) -> None:
     teacher.merge_from_dict(dict(work_dir=str(tmp_path / "teacher"), randomness=dict(seed=0)))
     checkpoint = train_and_evaluate(ClassificationRecipe(teacher), "teacher").checkpoint
     options = [f"custom_hooks.0.teacher.checkpoint={checkpoint}", "train_cfg.max_epochs=1"]
-    file = config_file("classification/digits/resnet8-w4_kd_digits.py")
-    report = compare_and_write(file, [0], tmp_path / "out", options=options)
+    name = "mmkd::classification/digits/resnet8-w4_kd_digits.py"
+    report = compare_and_write(name, [0], tmp_path / "out", options=options)
     assert report.is_file()
     plain, distilled = results_of(tmp_path / "out")
     assert plain["initial_weights"] == distilled["initial_weights"]
