@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,10 @@ __all__ = [
     "number_cell",
     "result_table",
 ]
+
+
+# A group's scores and their differences to the baseline, where it has any, by metric or class.
+_ScoresOf = Callable[[GroupResult], tuple[Mapping[str, Score], Mapping[str, Estimate]]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; every column but the first is of numbers where it is one of a comparison.
+    """A table, whose first column names its rows.
 
     Args:
         key: Unique in the page.
@@ -75,6 +79,14 @@ class Table:
     columns: list[Column]
     rows: list[list[Cell]]
     title: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column: whether it is one of numbers."""
+        return [
+            all(row[index].value is not None for row in self.rows)
+            for index in range(len(self.columns))
+        ]
 
 
 def number_cell(value: float, text: str) -> Cell:
@@ -122,22 +134,40 @@ def _how(comparison: Comparison) -> str:
 def _score_table(
     comparison: Comparison,
     first: str,
-    scores_of: Callable[[GroupResult], tuple[Mapping[str, Score], Mapping[str, Estimate]]],
+    scores_of: _ScoresOf,
 ) -> tuple[list[Column], list[list[Cell]]]:
-    columns = [Column(first)]
-    names = list(scores_of(comparison.groups[0])[0])
-    rows = [[Cell(name)] for name in names]
-    for group in comparison.groups:
-        scores, differences = scores_of(group)
-        columns.append(Column(group.name))
-        if differences:
-            of = comparison.baseline
-            columns.append(Column(f"{group.name} − {of}", f"{group.name} - {of}"))
-        for name, row in zip(names, rows, strict=True):
-            row.append(_score(scores[name]))
-            if differences:
-                row.append(_difference(differences[name]))
+    """What the runs change first; a teacher's lead, which is no result, last."""
+    groups = comparison.groups
+    names = list(scores_of(groups[0])[0])
+    results = [group for group in groups if group.role == "run"]
+    others = [group for group in groups if group.role != "run"]
+    columns = [
+        Column(first),
+        *_difference_columns(comparison, results),
+        *(Column(group.name) for group in groups),
+        *_difference_columns(comparison, others),
+    ]
+    rows = [
+        [
+            Cell(name),
+            *_differences(name, results, scores_of),
+            *(_score(scores_of(group)[0][name]) for group in groups),
+            *_differences(name, others, scores_of),
+        ]
+        for name in names
+    ]
     return columns, rows
+
+
+def _difference_columns(comparison: Comparison, groups: Iterable[GroupResult]) -> list[Column]:
+    of = comparison.baseline
+    compared = [group.name for group in groups if group.differences]
+    return [Column(f"{name} − {of}", f"{name} - {of}") for name in compared]
+
+
+def _differences(row: str, groups: Iterable[GroupResult], scores_of: _ScoresOf) -> list[Cell]:
+    found = [scores_of(group)[1] for group in groups]
+    return [_difference(differences[row]) for differences in found if differences]
 
 
 def _score(found: Score) -> Cell:
@@ -157,16 +187,17 @@ def _difference(found: Estimate) -> Cell:
 def error_table(comparison: Comparison) -> Table:
     """Counts of the types of error, and what correcting them would add to AP50."""
     groups = comparison.groups
-    columns, rows = [Column("type of error", "error")], []
-    for group in groups:
-        columns.append(Column(f"{group.name}, count", group.name))
-        columns.append(Column(f"{group.name}, AP50 points", "AP50"))
+    columns = [
+        Column("type of error", "error"),
+        *(Column(f"{group.name}, AP50 points", f"{group.name}, AP50") for group in groups),
+        *(Column(f"{group.name}, count", group.name) for group in groups),
+    ]
+    rows = []
     for kind in groups[0].errors:
-        row = [Cell(kind)]
-        for group in groups:
-            count, cost = group.errors[kind]
-            row += [number_cell(count, f"{count:,.0f}"), number_cell(cost, f"{cost:+.1f}")]
-        rows.append(row)
+        found = [group.errors[kind] for group in groups]
+        costs = [number_cell(cost, f"{cost:+.1f}") for _, cost in found]
+        counts = [number_cell(count, f"{count:,.0f}") for count, _ in found]
+        rows.append([Cell(kind), *costs, *counts])
     title = "Errors at IoU 0.50: their number, and the AP50 points that correcting them would add"
     return Table("errors", "Errors", columns, rows, title)
 

@@ -45,19 +45,43 @@ def test_markdown_is_a_table_of_the_figures(comparison: Comparison) -> None:
     rows = [[c.strip() for c in line.replace("\\|", "/").strip("|").split("|")]
             for line in text.splitlines() if line.startswith("|")]  # fmt: skip
     assert rows[0] == [
-        "metric", "plain", "distilled", "distilled - plain", "teacher", "teacher - plain"
+        "metric", "distilled - plain", "plain", "distilled", "teacher", "teacher - plain"
     ]  # fmt: skip
     assert set("".join(rows[1])) <= set("-:")
     [mean] = [row for row in rows if row[0] == "mAP"]
     group = comparison.group("distilled")
     score, gain = group.metrics["mAP"], group.differences["mAP"]
-    assert mean[2] == f"{score.mean:.1f} ± {score.spread:.1f}"
-    assert mean[3] == f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+    assert mean[3] == f"{score.mean:.1f} ± {score.spread:.1f}"
+    assert mean[1] == f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
     assert any(row[0] == "a/b [red]" for row in rows)
     assert all(len(row) in (6, 7) for row in rows)  # figures and classes; errors
     [classless] = [row for row in rows if row[0] == "class 90"]
     assert set(classless[1:]) == {"–"}
     assert "a|b" not in markdown_tables(comparison, classes=False)
+
+
+def test_what_each_arm_changes_stands_right_after_the_name(tmp_path: Path) -> None:
+    names = ("plain", "first arm", "second arm", "teacher")
+    comparison = compared(tmp_path, names, resamples=0)
+    metrics, classes, errors = comparison_tables(comparison)
+    for table, first in ((metrics, "metric"), (classes, "class")):
+        assert [column.heading for column in table.columns] == [
+            first, "first arm − plain", "second arm − plain", *names, "teacher − plain"
+        ]  # fmt: skip
+        assert table.numeric == [False, *[True] * 7]
+    for row, name in zip(metrics.rows, comparison.groups[0].metrics, strict=True):
+        shown = [cell.value for cell in row[1:]]
+        groups = [comparison.group(each) for each in names]
+        changes = [groups[index].differences[name].value for index in (1, 2, 3)]
+        expected = [*changes[:2], *(group.metrics[name].mean for group in groups), changes[2]]
+        assert shown == pytest.approx(expected, nan_ok=True)
+    costs = [f"{name}, AP50 points" for name in names]
+    counts = [f"{name}, count" for name in names]
+    assert [column.heading for column in errors.columns] == ["type of error", *costs, *counts]
+    [missed] = [row for row in errors.rows if row[0].text == "missed"]
+    found = [comparison.group(name).errors["missed"] for name in names]
+    values = [*(cost for _, cost in found), *(count for count, _ in found)]
+    assert [cell.value for cell in missed[1:]] == values
 
 
 def test_the_terminal_shows_the_same(comparison: Comparison) -> None:
