@@ -14,19 +14,19 @@ from ultralytics import YOLO
 from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 from ultralytics.utils.patches import torch_load
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import select_device, unwrap_model
 
 from mmkd.custom_imports import import_custom, source_files
 from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume
 from mmkd.engine.ultralytics.train import prepare
-from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
+from mmkd.runs.ultralytics.detection import detect
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
-__all__ = ["YOLORecipe", "detect", "log_to_stdout"]
+__all__ = ["YOLORecipe", "log_to_stdout"]
 
 # What differs between two runs of one setting without changing what they compute: names, and the
 # places of files whose content counts by itself.
@@ -114,6 +114,7 @@ class YOLORecipe:
                 self.images,
                 detections,
                 self.settings.get("imgsz", DEFAULT_CFG.imgsz),
+                checkpoint,
             )
         return Trained(
             parameters=sum(p.numel() for p in trained.model.parameters()),
@@ -124,7 +125,9 @@ class YOLORecipe:
             annotations=str(self.annotations),
             images=str(self.images),
             initial_weights=record.initial_weights,
-            environment=describe_environment(trained.device.type),
+            environment=describe_environment(
+                select_device(self.settings.get("device") or "", verbose=False).type
+            ),
         )
 
     def _run(self, on_iteration: Callable[[], None], record: TrainingRecord) -> None:
@@ -195,49 +198,3 @@ def log_to_stdout() -> Any:
         for handler, stream in zip(handlers, streams, strict=True):
             if stream is not None:
                 handler.setStream(stream)
-
-
-def detect(
-    model: YOLO, annotations: Path, images: Path, out: Path, image_size: int, batch: int = 16
-) -> None:
-    """Writes a detector's boxes in COCO's result format.
-
-    Args:
-        model: Its class k is the annotations' k-th category, in the order of their ids.
-        annotations: COCO annotation file.
-        images: Folder of its images.
-        out: JSON file to write: boxes ``(x, y, width, height)`` in pixels of the image.
-        image_size: To which the longer side is scaled.
-        batch: Images at a time.
-
-    Raises:
-        InputError: Other class names than the annotations'.
-    """
-    truth = json.loads(Path(annotations).read_text())
-    categories = sorted(truth["categories"], key=lambda each: each["id"])
-    expected, found = [str(each["name"]) for each in categories], list(model.names.values())
-    if expected != found:
-        raise InputError(f"{annotations} holds the classes {expected}, the detector {found}")
-    boxes = []
-    for start in range(0, len(truth["images"]), batch):
-        part = truth["images"][start : start + batch]
-        results = model.predict(
-            [str(images / image["file_name"]) for image in part],
-            conf=0.001,
-            iou=0.7,
-            max_det=300,
-            imgsz=image_size,
-            verbose=False,
-            save=False,
-        )
-        for image, result in zip(part, results, strict=True):
-            for x1, y1, x2, y2, score, label in result.boxes.data.tolist():
-                boxes.append(
-                    dict(
-                        image_id=image["id"],
-                        category_id=categories[int(label)]["id"],
-                        bbox=[x1, y1, x2 - x1, y2 - y1],
-                        score=score,
-                    )
-                )
-    out.write_text(json.dumps(boxes))

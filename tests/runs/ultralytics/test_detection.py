@@ -7,15 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from ultralytics import YOLO
+from ultralytics.models.yolo.detect import DetectionValidator
 
 from helpers.yolo_toy import SIZE, YOLOToy, distil, plain, read_results
 from mmkd.data import make_digits
 from mmkd.errors import InputError
-from mmkd.evaluation.coco_files import read_annotations
+from mmkd.evaluation import evaluate_detections
+from mmkd.evaluation.coco_files import Annotations, read_annotations, read_detections
 from mmkd.runs.detect import detect_with
-from mmkd.runs.ultralytics.recipe import detect
+from mmkd.runs.ultralytics.detection import detect
 from mmkd.work_dirs import read_work_dir
 
 
@@ -50,21 +54,62 @@ def test_the_work_dir(trained: Any) -> None:
     assert groups["distill/ratio"] == "ratio"
 
 
-def test_detections(trained: Any, digits: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def sure(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector that is sure of much."""
+    model = YOLO(trained.last)
+    for branch in model.model.model[-1].cv3:
+        branch[-1].bias.data += 4  # of the classes
+    file = tmp_path_factory.mktemp("sure") / "sure.pt"
+    model.save(file)
+    return file
+
+
+def test_detections(sure: Path, digits: Path, tmp_path: Path) -> None:
     annotations = read_annotations(digits / "annotations/val.json")
-    raised = YOLO(trained.last)
-    for branch in raised.model.model[-1].cv3:
-        branch[-1].bias.data += 4  # of the classes: it is sure of much by now
-    raised.save(tmp_path / "raised.pt")
     # Named as one of Ultralytics' own, in whose place it would look for another file.
     checkpoint = tmp_path / "yolov5n.pt"
-    checkpoint.write_bytes((tmp_path / "raised.pt").read_bytes())
+    checkpoint.write_bytes(sure.read_bytes())
     detected = detect_with(checkpoint, annotations, digits / "val", tmp_path / "found.json")
-    model = YOLO(tmp_path / "raised.pt")
+    model = YOLO(sure)
     detect(model, annotations.file, digits / "val", tmp_path / "expected.json", SIZE)
     expected = json.loads((tmp_path / "expected.json").read_text())
     assert json.loads(detected.detections.read_text()) == expected and expected
     assert detected.parameters == sum(each.numel() for each in model.model.parameters())
+
+
+def test_they_are_those_of_ultralytics_own_validation(
+    sure: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For images of many shapes, which share rectangles with padded borders."""
+    data = make_digits(tmp_path, num_train=1, num_val=18, image_size=SIZE, layout="both")
+    annotations = read_annotations(data / "annotations/val.json")
+    images = data / "images/val"
+    for index, name in enumerate(annotations.file_names[:12]):
+        with Image.open(images / name) as image:
+            narrow = image.crop((0, 0, SIZE - 4 * (index % 6), SIZE))
+        rotated = Image.Exif()
+        if index >= 6:
+            rotated[0x0112] = 6  # EXIF: to be turned by 90 degrees
+        narrow.save(images / name, exif=rotated)
+    monkeypatch.setattr(DetectionValidator, "eval_json", lambda validator, stats: stats)
+    settings = dict(save_json=True, plots=False, device="cpu", project=str(tmp_path), name="own")
+    YOLO(sure).val(data=str(data / "data.yaml"), **settings)
+    ours, theirs = tmp_path / "ours.json", tmp_path / "own/predictions.json"
+    detect_with(sure, annotations, images, ours)
+    found, expected = (_by_image(file, annotations) for file in (ours, theirs))
+    assert sum(map(len, found)) > 1000
+    for boxes, own in zip(found, expected, strict=True):
+        np.testing.assert_allclose(boxes, own, atol=1e-3)  # to which theirs are rounded
+    scores = [evaluate_detections(annotations.file, file).as_dict() for file in (ours, theirs)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
+
+
+def _by_image(file: Path, annotations: Annotations) -> list[np.ndarray]:
+    """Each image's boxes with class and score."""
+    found = read_detections(file, annotations)
+    rows = np.column_stack([found.category, found.boxes, found.scores])
+    return [rows[found.image == image] for image in range(len(annotations.image_ids))]
 
 
 def test_other_classes(trained: Any, digits: Path, tmp_path: Path) -> None:
@@ -72,7 +117,7 @@ def test_other_classes(trained: Any, digits: Path, tmp_path: Path) -> None:
     content["categories"][0]["name"] = "zero"
     file = tmp_path / "truth.json"
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"'zero'.*detector \['0'"):
+    with pytest.raises(InputError, match=r"'zero'.*last\.pt \['0'"):
         detect_with(trained.last, read_annotations(file), digits / "val", tmp_path / "found.json")
     assert not (tmp_path / "found.json").exists()
 
