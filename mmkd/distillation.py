@@ -261,10 +261,12 @@ class Distillation:
                 source: self.teachers[source].features(inputs, context)
                 for source in dict.fromkeys(term.source for term in terms)
             }
+        size = Targets((inputs.shape[2], inputs.shape[3]))
         measured = {}
         for term in terms:
             with naming(f"{self.owner} {term.key}"):
-                distance = self._distance(term, student, teacher[term.source], targets)
+                shown = targets if self.distiller(term).takes.targets else size
+                distance = self._distance(term, student, teacher[term.source], shown)
             factor = self.factors[term.name] * self.distiller(term).weight
             measured[term.name] = Measured(distance, factor * distance)
         return measured
@@ -280,7 +282,7 @@ class Distillation:
             _check_features(term, ours, theirs)
         distiller = self.distiller(term)
         pair: tuple[Any, Any] = (ours, theirs) if term.takes_several else (ours[0], theirs[0])
-        distance = distiller.distance(*pair, targets if distiller.takes.targets else None)
+        distance = distiller.distance(*pair, targets)
         if is_checked:
             self._check_distance(term, distance)
         return distance

@@ -104,13 +104,14 @@ class FeatureDistiller(Distiller):
         seed: Of the projector's initial weights. The global random state is never used.
 
     Shapes: features ``[N, C]``, ``[N, C, H, W]`` or ``[N, L, C]`` of N images (lists of them for a
-    loss that takes several levels), and targets where the loss takes them, to a scalar.
+    loss that takes several levels), and targets where the loss takes them, to a scalar. Tokens
+    ``[N, L, C]`` that meet another grid are laid out by the images' ``size=(height, width)``.
 
     Raises:
         ValueError: An unknown view, or one that the loss does not take, a negative weight, channels
             or a classifier missing for a part that is to be built, a classifier that the loss does
-            not take; features of other channels, ranks or batch sizes; targets missing for a loss
-            that takes them.
+            not take; features of other channels, ranks or batch sizes; tokens whose grid cannot be
+            told; targets missing for a loss that takes them.
         TypeError: A part that is neither a module nor a config.
     """
 
@@ -190,14 +191,26 @@ class FeatureDistiller(Distiller):
             generator=generator,
         )
 
+    def forward(
+        self,
+        student: Feature,
+        teacher: Feature,
+        targets: Targets | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        self._check_targets(targets)
+        if targets is None and size is not None:
+            targets = Targets(size)
+        return super().forward(student, teacher, targets)
+
     def distance(
         self, student: Feature, teacher: Feature, targets: Targets | None = None
     ) -> Tensor:
-        """The term without its weight. See :meth:`Distiller.distance`."""
-        if self.takes.targets and targets is None:
-            raise ValueError(
-                f"{type(self.loss).__name__} needs what the images show (targets), got none"
-            )
+        """The term without its weight. See :meth:`Distiller.distance`; the size in ``targets`` is
+        looked at wherever it is given."""
+        self._check_targets(targets)
+        size = None if targets is None else targets.size
         levels = zip(
             self._levels(self.projector),
             self._levels(student),
@@ -206,7 +219,7 @@ class FeatureDistiller(Distiller):
             self._levels(self.teacher_channels),
             strict=True,
         )
-        pairs = [self._paired(*level) for level in levels]
+        pairs = [self._paired(*level, size=size) for level in levels]
         with torch.autocast(device_type=pairs[0][0].device.type, enabled=False):
             sides = [[self._normalized(each) for each in side] for side in zip(*pairs, strict=True)]
             ours, theirs = sides if self.takes.several_levels else (side[0] for side in sides)
@@ -214,11 +227,22 @@ class FeatureDistiller(Distiller):
                 return self.loss(ours, theirs, targets=targets)
             return self.loss(ours, theirs)
 
+    def _check_targets(self, targets: Targets | None) -> None:
+        if self.takes.targets and targets is None:
+            raise ValueError(
+                f"{type(self.loss).__name__} needs what the images show (targets), got none"
+            )
+
     def _levels(self, values: Any) -> list[Any]:
         return list(values) if self.takes.several_levels else [values]
 
     def _paired(
-        self, projector: nn.Module, student: Tensor, teacher: Tensor, *channels: Channels
+        self,
+        projector: nn.Module,
+        student: Tensor,
+        teacher: Tensor,
+        *channels: Channels,
+        size: tuple[int, int] | None,
     ) -> tuple[Tensor, Tensor]:
         """Both sides of one level, projected, in the view."""
         teacher = teacher.detach()
@@ -235,14 +259,16 @@ class FeatureDistiller(Distiller):
         # The student may have run under an autocast that is over.
         student = as_weights(projector, student)
         if isinstance(projector, Projector) and projector.takes_maps:
-            return self._viewed(projector(student), teacher)
-        student, teacher = self._viewed(student, teacher)
+            return self._viewed(projector(student), teacher, size)
+        student, teacher = self._viewed(student, teacher, size)
         return projector(student), teacher
 
-    def _viewed(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    def _viewed(
+        self, student: Tensor, teacher: Tensor, size: tuple[int, int] | None
+    ) -> tuple[Tensor, Tensor]:
         if self.view == "map":
-            return pair_as_maps(student, teacher)
-        return pair_as_samples(student, teacher, self.view)
+            return pair_as_maps(student, teacher, size)
+        return pair_as_samples(student, teacher, self.view, size)
 
     def _normalized(self, feature: Tensor) -> Tensor:
         takes_maps = isinstance(self.normalizer, Normalizer) and self.normalizer.takes_maps

@@ -7,13 +7,14 @@ N images, C channels, H x W locations, L tokens, M samples. A feature is ``[N, C
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
+
+from mmkd.token_grids import token_grid
 
 __all__ = [
     "VIEWS",
@@ -236,15 +237,19 @@ def without_extra_tokens(feature: Tensor, count: int) -> Tensor:
     return feature[:, count:]
 
 
-def _as_map(tokens: Tensor) -> Tensor:
+def _as_map(tokens: Tensor, beside: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Tokens, row after row, as a map."""
     n, length, channels = tokens.shape
-    side = math.isqrt(length)
-    if side * side != length:
+    if beside.ndim == 4 and beside.shape[2] * beside.shape[3] == length:
+        height, width = beside.shape[2:]
+    elif size is not None:
+        height, width = token_grid(length, size)
+    else:
         raise ValueError(
-            f"{length} tokens do not form a square grid: tap a module without class tokens, "
-            "or use view='global'"
+            f"the grid of {length} tokens depends on the images: give their size=(height, width) "
+            "in pixels, or use view='global'"
         )
-    return tokens.transpose(1, 2).reshape(n, channels, side, side)
+    return tokens.transpose(1, 2).reshape(n, channels, height, width)
 
 
 def _pooled(feature: Tensor) -> Tensor:
@@ -269,7 +274,9 @@ def _check_pair(student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def pair_as_samples(student: Tensor, teacher: Tensor, view: str) -> tuple[Tensor, Tensor]:
+def pair_as_samples(
+    student: Tensor, teacher: Tensor, view: str, size: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Views a pair of features as samples, ``[M, C_s]`` and ``[M, C_t]``, in the same order.
 
     Args:
@@ -278,10 +285,12 @@ def pair_as_samples(student: Tensor, teacher: Tensor, view: str) -> tuple[Tensor
         view: ``'global'``: M = N, averaged over locations. ``'dense'``: every location is a
             sample; on each axis the coarser grid wins and the other side is average-pooled
             to it.
+        size: Height and width of the images in pixels, by which tokens find their grid. Needed
+            unless there are as many on the other side.
 
     Raises:
-        ValueError: An unknown view, a feature of another rank, different N, or a dense view
-            of a vector beside a map.
+        ValueError: An unknown view, a feature of another rank, different N, a dense view
+            of a vector beside a map, or tokens whose grid cannot be told.
     """
     if view not in ("dense", "global"):
         raise ValueError(f"view must be 'dense' or 'global', got {view!r}")
@@ -294,11 +303,13 @@ def pair_as_samples(student: Tensor, teacher: Tensor, view: str) -> tuple[Tensor
             "use view='global' where one side is a vector"
         )
     if student.shape[1:-1] != teacher.shape[1:-1] or student.ndim == 4:
-        student, teacher = pair_as_maps(student, teacher)
+        student, teacher = pair_as_maps(student, teacher, size)
     return as_samples(student), as_samples(teacher)
 
 
-def pair_as_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+def pair_as_maps(
+    student: Tensor, teacher: Tensor, size: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """A pair of features as maps on a common grid, ``[N, C_s, h, w]`` and ``[N, C_t, h, w]``.
 
     On each axis the coarser grid wins, and the other side is average-pooled to it.
@@ -306,9 +317,11 @@ def pair_as_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         student: ``[N, C_s, H, W]`` or ``[N, L, C_s]``.
         teacher: The same for C_t; the grids may differ.
+        size: Height and width of the images in pixels, by which tokens find their grid. Needed
+            unless the other side is a map of as many locations.
 
     Raises:
-        ValueError: A vector, tokens that form no square grid, or different N.
+        ValueError: A vector, tokens whose grid cannot be told, or different N.
     """
     _check_pair(student, teacher)
     if student.ndim == 2 or teacher.ndim == 2:
@@ -316,9 +329,12 @@ def pair_as_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
             f"view='map' pairs maps, got {tuple(student.shape)} and {tuple(teacher.shape)}: tap a "
             "module that returns [N, C, H, W]"
         )
-    student, teacher = (_as_map(f) if f.ndim == 3 else f for f in (student, teacher))
-    size = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
+    if student.ndim == 3:
+        student = _as_map(student, teacher, size)
+    if teacher.ndim == 3:
+        teacher = _as_map(teacher, student, size)
+    grid = min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3])
     student, teacher = (
-        f if f.shape[2:] == size else adaptive_avg_pool2d(f, size) for f in (student, teacher)
+        f if f.shape[2:] == grid else adaptive_avg_pool2d(f, grid) for f in (student, teacher)
     )
     return student, teacher

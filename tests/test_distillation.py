@@ -172,6 +172,19 @@ def test_levels_are_selected_on_both_sides() -> None:
     assert list(measured) == ["deep", "shallow"]
 
 
+def test_tokens_are_laid_out_by_the_size_of_the_batch() -> None:
+    """64 tokens of 16 x 64 pixels are 4 x 16, not 8 x 8."""
+    wide = torch.rand(2, 3, 16, 64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for change in (lambda f: f, lambda f: f.flatten(2).transpose(1, 2)):
+        teacher = FixedTeacher()
+        distillation, student = build(terms_of(one=dict(student="first")), teacher=teacher)
+        teacher.change = change
+        student.drop.eval()
+        found.append(step(distillation, student, batch=wide)["one"].distance)
+    assert torch.equal(*found)
+
+
 def test_a_feature_that_is_overwritten_in_place() -> None:
     """Activations of YOLO and ResNet work in place, on what BatchNorm has left."""
     student = Student()

@@ -320,23 +320,31 @@ def test_dense_tokens_of_one_length_need_no_grid(n: int, length: int) -> None:
     assert torch.equal(theirs, teacher.flatten(0, 1))
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (2, 2), (6, 6), (3, 5)])
+@pytest.mark.parametrize("grid", [(2, 8), (2, 2), (1, 4), (6, 6), (3, 5)])
 def test_dense_tokens_beside_a_map(grid: tuple[int, int]) -> None:
-    """Tokens are the rows of a square grid."""
+    """Tokens are the rows of their grid: 2 x 8, not 4 x 4."""
     tokens, feature = _random(2, 16, 3), _random(2, 5, *grid, seed=1)
-    as_map = torch.stack([tokens[:, 4 * i + j] for i in range(4) for j in range(4)], dim=-1)
-    as_map = as_map.view(2, 3, 4, 4)
+    as_map = torch.stack([tokens[:, 8 * i + j] for i in range(2) for j in range(8)], dim=-1)
+    as_map = as_map.view(2, 3, 2, 8)
     expected = pair_as_samples(as_map, feature, "dense")
-    for found, wanted in zip(pair_as_samples(tokens, feature, "dense"), expected, strict=True):
-        assert torch.equal(found, wanted)
-    swapped = pair_as_samples(feature, tokens, "dense")
+    found = pair_as_samples(tokens, feature, "dense", (16, 64))
+    assert all(map(torch.equal, found, expected))
+    swapped = pair_as_samples(feature, tokens, "dense", (16, 64))
     assert torch.equal(swapped[1], expected[0])
     assert torch.equal(swapped[0], expected[1])
 
 
+def test_tokens_as_many_as_the_locations_of_a_map_lie_on_its_grid() -> None:
+    feature = _random(2, 3, 2, 8)
+    tokens = _random(2, 5, 2, 8, seed=1)
+    ours, theirs = pair_as_samples(feature, tokens.flatten(2).transpose(1, 2), "dense")
+    assert torch.equal(ours, _as_rows(feature))
+    assert torch.equal(theirs, _as_rows(tokens))
+
+
 def test_dense_tokens_of_two_lengths() -> None:
     student, teacher = _random(2, 4, 3), _random(2, 16, 3, seed=1)
-    ours, theirs = pair_as_samples(student, teacher, "dense")
+    ours, theirs = pair_as_samples(student, teacher, "dense", (32, 32))
     assert torch.equal(ours, student.flatten(0, 1))
     block = teacher.view(2, 2, 2, 2, 2, 3).mean(dim=(2, 4))
     torch.testing.assert_close(theirs, block.reshape(8, 3))
@@ -374,8 +382,8 @@ def test_views_pass_gradients() -> None:
         ((2, 3), (3, 3), "global", "the student's feature holds 2 images, the teacher's 3"),
         ((2, 3), (2, 3, 4, 4), "dense", r"cannot pair \(2, 3\) with .* use view='global'"),
         ((2, 16, 3), (2, 3), "dense", r"cannot pair \(2, 16, 3\) with \(2, 3\)"),
-        ((2, 17, 3), (2, 3, 4, 4), "dense", "17 tokens do not form a square grid: .* class tokens"),
-        ((2, 16, 3), (2, 17, 3), "dense", "17 tokens do not form a square grid"),
+        ((2, 36, 3), (2, 3, 4, 4), "dense", r"grid of 36 tokens .* size=\(height, width\)"),
+        ((2, 16, 3), (2, 36, 3), "dense", "the grid of 16 tokens depends on the images"),
         ((2, 3, 4, 4, 4), (2, 3, 4, 4, 4), "dense", r"a feature is .* \(2, 3, 4, 4, 4\)"),
         ((3,), (3,), "global", r"a feature is .* got shape \(3,\)"),
     ],
