@@ -26,8 +26,9 @@ FLOORS = [
     ["distillation", "analysis", "custom_imports", "configs", "ops"],
     ["distiller", "terms", "checkpoint"],
     ["losses", "projectors", "normalizers"],
-    ["registry", "numerics", "distributed", "features", "targets"],
-    ["extras"],
+    ["registry", "numerics", "distributed", "features", "targets", "json_records"],
+    ["output_files"],
+    ["extras", "input_files"],
     ["errors"],
 ]
 # Who may import a package: folders by their names, and files by their module's.

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from mmkd.commands.options import Imports, Resamples
+from mmkd.commands.options import Imports, MaxFileMB, Resamples
 from mmkd.commands.user_errors import user_errors
 from mmkd.extras import extra
+from mmkd.input_files import LARGEST_MB, files_up_to, real_path
 
 __all__ = ["compare"]
 
@@ -30,6 +31,7 @@ def compare(
     imports: Imports = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
     resamples: Resamples = 1000,
+    max_file_mb: MaxFileMB = LARGEST_MB,
 ) -> None:
     """Train plain and distilled from the same start; report the gain.
 
@@ -37,7 +39,7 @@ def compare(
     called again.
     """
     try:
-        with user_errors("compare"):
+        with user_errors("compare"), files_up_to(max_file_mb):
             from mmkd.custom_imports import import_modules
 
             with extra("report", "mmkd compare"):
@@ -45,7 +47,7 @@ def compare(
                 from mmkd.runs.paired import compare_config
 
             import_modules(imports or [])
-            out = out.resolve()
+            out = real_path(out)
             check_out(out)
             runs = compare_config(config, seeds or [0], out, options=options or [], workers=workers)
             compared = compare_results(runs.results, resamples=resamples)

@@ -15,11 +15,13 @@ from mmkd.commands.options import (
     CategoryIds,
     HowToReadIds,
     Imports,
+    MaxFileMB,
     Teacher,
 )
 from mmkd.commands.user_errors import user_errors
 from mmkd.configs import config_path
 from mmkd.extras import extra
+from mmkd.input_files import LARGEST_MB, files_up_to
 
 __all__ = ["evaluate"]
 
@@ -91,6 +93,7 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="all cores, if it pays")
     ] = None,
+    max_file_mb: MaxFileMB = LARGEST_MB,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Evaluate detections as COCO does, and compare runs.
@@ -99,7 +102,7 @@ def evaluate(
 
     mmkd eval val.json plain=a.json distilled=b.json teacher=c.json
     """
-    with user_errors("eval"):
+    with user_errors("eval"), files_up_to(max_file_mb):
         from mmkd.commands.eval_settings import coco_settings
 
         # Its tables are the report's.

@@ -26,6 +26,8 @@ from mmkd.evaluation.coco_files import (
 from mmkd.evaluation.coco_ids import DOUBT
 from mmkd.evaluation.comparison import Comparison, Run, compare_runs, workers_for
 from mmkd.extras import extra
+from mmkd.input_files import real_path
+from mmkd.output_files import check_output, write_text
 from mmkd.report.exports import as_csv, as_json
 from mmkd.report.sentences import conclusions
 from mmkd.report.tables import comparison_tables
@@ -129,7 +131,7 @@ def evaluate_files(
 
 
 def _check_outputs(outputs: EvalOutputs, inputs: Sequence[Path], force: bool) -> None:
-    taken = {file.resolve(): "one of the files to be read" for file in inputs}
+    taken = {real_path(file): "one of the files to be read" for file in inputs}
     files = [(option, getattr(outputs, option)) for option in ("json", "csv", "markdown")]
     if outputs.figures is not None:
         with extra("report", "--figures"):
@@ -139,17 +141,11 @@ def _check_outputs(outputs: EvalOutputs, inputs: Sequence[Path], force: bool) ->
     for option, file in files:
         if file is None:
             continue
-        if file.resolve() in taken:
-            raise InputError(f"--{option} {file} is {taken[file.resolve()]}: name another")
-        taken[file.resolve()] = f"what --{option} writes"
-        blocking = next(
-            (each for each in file.parents if each.exists() and not each.is_dir()), None
-        )
-        if file.is_dir() or blocking is not None:
-            raise InputError(
-                f"--{option} {file}: expected a file in a folder, but {blocking or file} is a "
-                f"{'file' if blocking else 'folder'}"
-            )
+        place = real_path(file)
+        if place in taken:
+            raise InputError(f"--{option} {file} is {taken[place]}: name another")
+        taken[place] = f"what --{option} writes"
+        check_output(file, f"--{option} {file}")
         if file.exists() and not force:
             raise InputError(f"--{option} {file} exists: name another, or replace it by --force")
 
@@ -179,7 +175,7 @@ def _detections_of(
     if not named.file.is_file():
         raise InputError(f"{named.file}: expected a checkpoint, found no such file")
     config = (requests.configs or {}).get(named.name)
-    key = hashlib.sha256(f"{annotations.digest} {requests.images.resolve()}".encode())
+    key = hashlib.sha256(f"{annotations.digest} {real_path(requests.images)}".encode())
     for source in (named.file, config):
         if source is not None and source.is_file():
             key.update(source.read_bytes())
@@ -190,9 +186,7 @@ def _detections_of(
         out.unlink(missing_ok=True)
         made = detect_with(named.file, annotations, requests.images, out, config=config)
         # In one step: what is cut short is not taken for whole.
-        unfinished = about.with_suffix(".part")
-        unfinished.write_text(json.dumps(dict(parameters=made.parameters)))
-        unfinished.replace(about)
+        write_text(about, json.dumps(dict(parameters=made.parameters)))
     return out, json.loads(about.read_text())["parameters"]
 
 
@@ -233,8 +227,7 @@ def _write(comparison: Comparison, outputs: EvalOutputs) -> None:
     ]
     for file, text in writers:
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text(), encoding="utf-8")
+            write_text(file, text())
     if outputs.figures is not None:
         from mmkd.report.figures import draw_pictures
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmkd.errors import InputError
+from mmkd.input_files import real_path
 
 __all__ = ["CHECKPOINTS", "NamedFile", "parse_pairs", "parse_runs", "split_name"]
 
@@ -46,7 +47,7 @@ def parse_runs(arguments: Sequence[str]) -> list[NamedFile]:
             unclear.add(name)
     for name, members in runs.items():
         files = ", ".join(str(each.file) for each in members)
-        if len({each.file.resolve() for each in members}) < len(members):
+        if len({real_path(each.file) for each in members}) < len(members):
             raise InputError(f"{name}: a file is given twice: {files}")
         if len(members) > 1 and name in unclear:
             raise InputError(
@@ -63,8 +64,8 @@ def _called(path: Path) -> tuple[str, bool]:
         return name, False
     # Ultralytics keeps its checkpoints one folder further down.
     folder = path.parent.parent if path.parent.name == "weights" else path.parent
-    run = re.sub(r"_seed\d+$", "", folder.resolve().name)
-    return run or name, run != folder.resolve().name
+    run = re.sub(r"_seed\d+$", "", real_path(folder).name)
+    return run or name, run != real_path(folder).name
 
 
 def parse_pairs(option: str, form: str, arguments: Sequence[str]) -> dict[str, Path]:

@@ -13,6 +13,7 @@ __all__ = [
     "CategoryIds",
     "HowToReadIds",
     "Imports",
+    "MaxFileMB",
     "Resamples",
     "Teacher",
 ]
@@ -38,6 +39,7 @@ HowToReadIds = Annotated[
 ]
 Resamples = Annotated[int, typer.Option(min=0, help="Of the images, for intervals.")]
 BootstrapSeed = Annotated[int, typer.Option(min=0, help="Of the resamples.")]
+MaxFileMB = Annotated[int, typer.Option(min=0, help="Size of the largest file to read; 0 for any.")]
 Imports = Annotated[
     list[str] | None,
     typer.Option(

@@ -13,11 +13,13 @@ from mmkd.commands.options import (
     BootstrapSeed,
     CategoryIds,
     HowToReadIds,
+    MaxFileMB,
     Resamples,
     Teacher,
 )
 from mmkd.commands.user_errors import user_errors
 from mmkd.extras import extra
+from mmkd.input_files import LARGEST_MB, files_up_to
 
 __all__ = ["report"]
 
@@ -48,9 +50,10 @@ def report(
     category_ids: HowToReadIds = CategoryIds.auto,
     resamples: Resamples = 1000,
     seed: BootstrapSeed = 0,
+    max_file_mb: MaxFileMB = LARGEST_MB,
 ) -> None:
     """Write one HTML page on a run, or on several side by side."""
-    with user_errors("report"):
+    with user_errors("report"), files_up_to(max_file_mb):
         with extra("report", "mmkd report"):
             from mmkd.report import write_report
 
@@ -71,4 +74,4 @@ def report(
             progress=True,
             tell=lambda note: typer.echo(f"mmkd report: {note}", err=True),
         )
-    typer.echo(file)
+        typer.echo(file)

@@ -7,32 +7,56 @@ from contextlib import contextmanager
 
 import typer
 
-from mmkd.errors import InputError
+from mmkd.errors import SettingError
 
 __all__ = ["stopped", "user_errors"]
 
+# What a user can cause anywhere: a wrong setting or file; a disk that is full or forbids; a name
+# that cannot be written; what is nested without end; what does not fit into memory.
+_CAUSED = (SettingError, OSError, UnicodeError, RecursionError, MemoryError)
 
-def stopped(command: str, error: Exception) -> typer.Exit:
-    """Prints the message alone, for a command that ends with status 2.
+
+def stopped(command: str, error: BaseException) -> typer.Exit:
+    """Prints the message alone, on one line, for a command that ends with status 2.
 
     Args:
         command: As the user called it (``'yolo train'``).
         error: Whose message it is.
     """
-    typer.echo(f"mmkd {command}: {error}", err=True)
+    typer.echo(f"mmkd {command}: {_on_one_line(_message(error))}", err=True)
     return typer.Exit(2)
 
 
 @contextmanager
 def user_errors(command: str, *others: type[Exception]) -> Iterator[None]:
-    """Ends so on an InputError, an OSError, or one of ``others``; all else keeps its traceback.
+    """Ends so on what a user can cause, or on one of ``others``; all else keeps its traceback.
 
     Args:
         command: See :func:`stopped`.
         others: What else can only come from the input.
     """
-    caught: tuple[type[Exception], ...] = (InputError, OSError, *others)
     try:
         yield
-    except caught as error:
+    except BrokenPipeError:
+        # Whoever reads the output has had enough (``| head``): nothing is wrong, and click ends.
+        raise
+    except (*_CAUSED, *others) as error:
         raise stopped(command, error) from error
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, SettingError):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "found lists or objects nested too deep to read"
+    if isinstance(error, MemoryError):
+        return f"out of memory {f'({error})' if str(error) else ''}".strip()
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _on_one_line(text: str) -> str:
+    """As it can be printed anywhere: a name may hold what moves a terminal's cursor."""
+    line = " ".join(text.split())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmkd.errors import InputError
 from mmkd.evaluation.coco_boxes import Annotations, Detections
 from mmkd.evaluation.coco_ids import CategoryIds, find_categories, find_images, repeat_names
-from mmkd.evaluation.json_records import Records, listed, read_json, shown
+from mmkd.json_records import Records, listed, read_json, shown
 
 __all__ = ["Annotations", "CategoryIds", "Detections", "read_annotations", "read_detections"]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmkd.errors import InputError
 from mmkd.evaluation.coco_boxes import Annotations
-from mmkd.evaluation.json_records import listed, shown
+from mmkd.json_records import listed, shown
 
 __all__ = ["DOUBT", "CategoryIds", "find_categories", "find_images", "repeat_names"]
 

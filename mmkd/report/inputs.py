@@ -22,6 +22,7 @@ from mmkd.evaluation.comparison import (
     find_roles,
     workers_for,
 )
+from mmkd.input_files import read_bytes, real_path
 from mmkd.report.style import in_order
 from mmkd.work_dirs import WorkDir, read_work_dir
 
@@ -90,7 +91,7 @@ def read_inputs(
         raise InputError(f"{images}: expected the folder of the images, found no folder")
     notes = [(note, run) for run in runs for note in run.notes]
     files = _detection_files(runs, detections)
-    named = {work_dir.resolve() for work_dir in detections}
+    named = {real_path(work_dir) for work_dir in detections}
     truth_file = annotations or _common_annotations(runs)
     if not files or truth_file is None:
         reason = NO_ANNOTATIONS if files else NO_DETECTIONS
@@ -128,7 +129,7 @@ def _read_detections(
                 found[run.path] = read_detections(files[run.path], truth, category_ids)
                 note = found[run.path].convention
             except InputError as error:
-                if run.path.resolve() in named:
+                if real_path(run.path) in named:
                     raise
                 errors.append(error)
                 note = f"not among the evaluated runs. {error}"
@@ -180,8 +181,8 @@ def compare_inputs(
 def _read_runs(work_dirs: Sequence[Path], names: Mapping[Path, str]) -> list[WorkDir]:
     if not work_dirs:
         raise InputError("expected at least one work dir, got none")
-    paths = [path.resolve() for path in work_dirs]
-    twice = next((path for path in work_dirs if paths.count(path.resolve()) > 1), None)
+    paths = [real_path(path) for path in work_dirs]
+    twice = next((path for path in work_dirs if paths.count(real_path(path)) > 1), None)
     if twice is not None:
         raise InputError(f"{twice}: the same work dir was given twice")
     runs: list[WorkDir] = []
@@ -220,11 +221,11 @@ def _with_roles(
 def _detection_files(runs: Sequence[WorkDir], named: Mapping[Path, Path]) -> dict[Path, Path]:
     """By work dir: what was named for it, or what it holds."""
     files = {run.path: run.detections for run in runs if run.detections is not None}
-    paths = {run.path.resolve(): run.path for run in runs}
+    paths = {real_path(run.path): run.path for run in runs}
     for work_dir, file in named.items():
-        if work_dir.resolve() not in paths:
+        if real_path(work_dir) not in paths:
             raise InputError(f"{file} is named as detections of {work_dir}, which is not reported")
-        files[paths[work_dir.resolve()]] = file
+        files[paths[real_path(work_dir)]] = file
     return files
 
 
@@ -263,6 +264,6 @@ def _common_annotations(runs: Sequence[WorkDir]) -> Path | None:
 
 
 def _same_file(one: Path | None, other: Path | None) -> bool:
-    if one is None or other is None or one.resolve() == other.resolve():
+    if one is None or other is None or real_path(one) == real_path(other):
         return True
-    return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
+    return one.is_file() and other.is_file() and read_bytes(one) == read_bytes(other)

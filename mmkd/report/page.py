@@ -16,6 +16,7 @@ from mmkd.evaluation.coco_files import Annotations, CategoryIds, Detections
 from mmkd.evaluation.comparison import Comparison
 from mmkd.evaluation.detection_errors import ERROR_TYPES
 from mmkd.evaluation.gallery import select_disagreements
+from mmkd.output_files import check_output, write_text
 from mmkd.report.curves import CurveChart, curve_charts, curve_looks
 from mmkd.report.figures import headline_panel, page_panels
 from mmkd.report.figures.svg import inline_svgs
@@ -129,12 +130,7 @@ def write_page(inputs: ReportInputs, comparison: Comparison | None, out: Path) -
         The file.
     """
     page = _render(inputs, comparison)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # In one step: whoever is stopped while writing leaves no half of a page.
-    unfinished = out.with_name(f"{out.name}.part")
-    # A name may hold half of a surrogate pair, which JSON can spell and UTF-8 cannot.
-    unfinished.write_text(page, encoding="utf-8", errors="replace")
-    unfinished.replace(out)
+    write_text(out, page)
     return out
 
 
@@ -144,11 +140,7 @@ def check_out(out: Path) -> None:
     Raises:
         InputError: It cannot.
     """
-    if out.is_dir():
-        raise InputError(f"{out}: expected the name of a file to write, found a folder")
-    nearest = next(each for each in out.absolute().parents if each.exists())
-    if not nearest.is_dir():
-        raise InputError(f"{out}: expected a file in a folder, but {nearest} is a file")
+    check_output(out)
     if out.exists():
         with out.open("rb") as stream:
             start = stream.read(2000).decode(errors="replace")

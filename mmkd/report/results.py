@@ -13,6 +13,7 @@ from rich.markdown import Markdown
 
 from mmkd.errors import InputError
 from mmkd.evaluation.comparison import Comparison
+from mmkd.output_files import check_output, write_text
 from mmkd.report.exports import as_json
 from mmkd.report.inputs import ReportInputs, compare_inputs, read_inputs
 from mmkd.report.page import check_out as check_report
@@ -78,7 +79,10 @@ def check_out(out: Path, pictures: Sequence[str] = ()) -> None:
         InputError: It would replace something else.
     """
     check_report(out / REPORT)
-    found = [out / name for name in (TABLES, RESULTS, *pictures) if (out / name).exists()]
+    files = [out / name for name in (TABLES, RESULTS, *pictures)]
+    for file in files:
+        check_output(file)
+    found = [file for file in files if file.exists()]
     # They are written after the runs next to them.
     if found and not any(map(is_finished, out.iterdir())):
         raise InputError(
@@ -107,12 +111,11 @@ def write_results(
     checkpoints = bullets([f"{r.name}, seed {r.seed}: {r.checkpoint}" for r in results])
     environment = bullets([f"{key}: {value}" for key, value in describe_environment().items()])
     lines = [*summary, "", *details, "", *checkpoints, "", *environment, ""]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / TABLES).write_text("\n".join(lines), encoding="utf-8")
+    write_text(out / TABLES, "\n".join(lines))
     content = dict(
         runs=[asdict(result) for result in results], comparison=comparison and as_json(comparison)
     )
-    (out / RESULTS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(out / RESULTS, json.dumps(content, indent=2) + "\n")
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     console.print(Markdown("\n".join(summary)))
     return write_page(compared.inputs, comparison, out / REPORT)

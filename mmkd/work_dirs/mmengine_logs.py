@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmkd.input_files import check_regular, read_text
 from mmkd.work_dirs.curves import TASK_LOSS, CurveBuilder, Group, Step, number
 from mmkd.work_dirs.dumped_config import flatten, read_dumped_config
 
@@ -99,7 +100,7 @@ def _read(folder: Path) -> Session:
     scalars = folder / "vis_data" / "scalars.json"
     if scalars.is_file():
         unreadable = 0
-        for line in scalars.read_text("utf-8", errors="replace").split("\n"):
+        for line in read_text(scalars).split("\n"):
             entry = _entry(line)
             if entry:
                 session.entries.append(entry)
@@ -129,7 +130,7 @@ def _read_config(session: Session) -> None:
         session.notes.append(f"{session.folder.name}: no config")
         return
     try:
-        settings = read_dumped_config(file.read_text("utf-8", errors="replace"))
+        settings = read_dumped_config(read_text(file))
         session.settings = flatten(settings)
         session.teacher = _teacher_settings(settings)
     except (ValueError, RecursionError) as error:
@@ -149,6 +150,7 @@ def _read_log(session: Session) -> None:
     file = session.folder / f"{session.folder.name}.log"
     if not file.is_file():
         return
+    check_regular(file, "a log")
     with file.open(encoding="utf-8", errors="replace") as stream:
         in_environment = False
         for line in stream:

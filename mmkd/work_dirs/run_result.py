@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmkd.input_files import read_text
 from mmkd.work_dirs.run_files import DETECTIONS, RESULT
 
 __all__ = ["RunResult", "is_finished"]
@@ -41,6 +42,6 @@ class RunResult:
 def is_finished(work_dir: Path) -> bool:
     """Whether a run of mmkd's, whichever, was finished there."""
     try:
-        return "fingerprint" in dict(json.loads((work_dir / RESULT).read_text()))
+        return "fingerprint" in dict(json.loads(read_text(work_dir / RESULT)))
     except (OSError, ValueError, TypeError, RecursionError):
         return False

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmkd.input_files import read_text
 from mmkd.work_dirs.curves import TASK_LOSS, CurveBuilder, Group
 from mmkd.work_dirs.dumped_config import flatten
 from mmkd.work_dirs.mmengine_logs import teacher_in
@@ -30,7 +31,7 @@ def read_arguments(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        return flatten(yaml.safe_load(file.read_text("utf-8", errors="replace")))
+        return flatten(yaml.safe_load(read_text(file)))
     except Exception as error:  # A damaged file fails in any way.
         reason = " ".join(str(error).split())
         raise ValueError(f"{file.name} cannot be read: {reason}") from error
@@ -58,7 +59,7 @@ def read_console(file: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Environment and teacher, as a training printed them: Ultralytics stores neither."""
     environment: dict[str, str] = {}
     teacher: dict[str, str] = {}
-    for line in file.read_text("utf-8", errors="replace").split("\n"):
+    for line in read_text(file).split("\n"):
         found = _VERSIONS.search(line)
         if found and not environment:
             environment = {key: value.strip() for key, value in found.groupdict().items()}
@@ -69,7 +70,7 @@ def read_console(file: Path) -> tuple[dict[str, str], dict[str, str]]:
 def read_results(file: Path) -> tuple[CurveBuilder, list[str]]:
     """The curves of ``results.csv``, and notes for people."""
     builder = CurveBuilder()
-    header, *lines = file.read_text("utf-8", errors="replace").split("\n")
+    header, *lines = read_text(file).split("\n")
     # What follows the last line's end is the beginning of a row.
     unreadable = bool(lines.pop()) if lines else 0
     names = [name.strip() for name in header.split(",")]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmkd.errors import InputError
+from mmkd.input_files import read_text
 from mmkd.work_dirs.curves import Curve
 from mmkd.work_dirs.mmengine_logs import Session, read_sessions
 from mmkd.work_dirs.run_files import DETECTIONS, RESULT
@@ -218,7 +219,7 @@ class _Result:
         if not file.is_file():
             return
         try:
-            self._values = dict(json.loads(file.read_text("utf-8", errors="replace"))["result"])
+            self._values = dict(json.loads(read_text(file))["result"])
         except (ValueError, TypeError, KeyError, RecursionError):
             self.notes.append("result.json cannot be read")
 
@@ -348,7 +349,7 @@ def _mmengine_checkpoint(folder: Path) -> Path | None:
     pointer = folder / "last_checkpoint"
     if pointer.is_file():
         # By its name alone: the folder may have been moved since.
-        name = Path(pointer.read_text("utf-8", errors="replace").strip()).name
+        name = Path(read_text(pointer).strip()).name
         found = _existing(folder, str(folder), name)
         if found is not None and found.is_file():
             return found

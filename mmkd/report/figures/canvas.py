@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from mmkd.output_files import written_whole
 from mmkd.report.figures.panels import LINE, Plot, wrapped
 from mmkd.report.style import GROUND, INK
 
@@ -52,7 +53,8 @@ def write_picture(plot: Plot, out: str | Path) -> Figure:
                 axis.label_outer()
         _add_legend(figure, plot.legend)
         # A tight box is larger than the figure where a name needs it.
-        figure.savefig(out, dpi=_DOTS, bbox_inches="tight", pad_inches=0.1)
+        with written_whole(Path(out)) as unfinished:
+            figure.savefig(unfinished, dpi=_DOTS, bbox_inches="tight", pad_inches=0.1)
     return figure
 
 

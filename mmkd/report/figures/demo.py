@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mmkd.evaluation.comparison import BASELINE, DISTILLED, TEACHER, Role
+from mmkd.output_files import written_whole
 from mmkd.report.figures.panels import tidy
 from mmkd.report.style import TRUTH_COLOR, run_label, run_styles
 from mmkd.work_dirs import MAP_CURVES, TASK_LOSS, read_work_dir
@@ -127,5 +128,6 @@ def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> No
 
 
 def _save(figure: Any, out: str | Path) -> None:
-    figure.savefig(out, dpi=90)
+    with written_whole(Path(out)) as unfinished:
+        figure.savefig(unfinished, dpi=90)
     plt.close(figure)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkd.errors import InputError
+from mmkd.input_files import read_bytes
 
 __all__ = ["Records", "listed", "read_json", "shown"]
 
@@ -59,15 +60,10 @@ def read_json(file: Path, expected: str) -> tuple[Any, str]:
         Its content and the SHA-256 of its bytes in hexadecimal.
 
     Raises:
-        InputError: The file is missing or cannot be read, is not UTF-8 or not JSON.
+        InputError: The file is missing, no regular file, too large or cannot be read, is not UTF-8
+            or not JSON.
     """
-    try:
-        raw = file.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(
-            f"{file}: expected {expected}, but the file cannot be read: {reason}. Check the path."
-        ) from error
+    raw = read_bytes(file, expected)
     try:
         return json.loads(raw.decode("utf-8-sig")), hashlib.sha256(raw).hexdigest()
     except UnicodeDecodeError as error:
