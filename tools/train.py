@@ -19,6 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmkd  # noqa: F401
+from mmkd.engine.mmengine.safe_yaml import load_config
 
 # As with `python -m`.
 sys.path.insert(0, os.getcwd())
@@ -64,7 +65,7 @@ def parse_args() -> argparse.Namespace:
 
 def read_config(args: argparse.Namespace) -> Config:
     """The config with what the command line says in place of its own settings."""
-    cfg = Config.fromfile(args.config)
+    cfg = load_config(args.config)
     cfg.launcher = args.launcher
     cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"./work_dirs/{args.config.stem}"

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd.configs import config_path
+from mmkd.engine.mmengine.safe_yaml import load_config
 from mmkd.errors import InputError
 
 __all__ = ["open_config", "read_config", "with_options"]
@@ -34,7 +35,7 @@ def open_config(name: str | Path) -> Config:
     """
     try:
         file, _ = Config._get_cfg_path(str(name), "")
-        return Config.fromfile(file)
+        return load_config(file)
     # MMEngine asserts that it knows the package.
     except (AssertionError, FileNotFoundError, ImportError, ValueError) as error:
         raise InputError(
@@ -51,8 +52,9 @@ def read_config(file: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: No such file.
+        InputError: YAML that is more than plain values.
     """
-    return Config.fromfile(config_path(str(file)), import_custom_modules=False).to_dict()
+    return load_config(config_path(str(file)), import_custom_modules=False).to_dict()
 
 
 def with_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

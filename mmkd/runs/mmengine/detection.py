@@ -17,6 +17,7 @@ from mmengine.utils import import_modules_from_strings
 
 from mmkd.checkpoint import CheckpointWeights, load_weights, read_weights
 from mmkd.custom_imports import imported_modules
+from mmkd.engine.mmengine.safe_yaml import load_config
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError, first_few
 from mmkd.evaluation.coco_files import Annotations
@@ -99,7 +100,7 @@ def _failures_as_input_errors(origin: Path, log: Path) -> Iterator[None]:
 
 def _read_config(source: CheckpointWeights, file: Path | None) -> Config:
     if file is not None:
-        return Config.fromfile(file)
+        return load_config(file)
     text = source.meta.get("cfg")
     if not isinstance(text, str):
         raise InputError(f"{source.file} does not hold its config: give the config's file too")

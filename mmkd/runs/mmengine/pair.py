@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmkd.engine.mmengine.distill_hook import DistillHook
+from mmkd.engine.mmengine.safe_yaml import load_config
 from mmkd.engine.teachers import TeacherSettings, parse_teachers
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.classification import ClassificationRecipe
@@ -154,7 +155,7 @@ def _read_config(file: Path, options: Sequence[str]) -> Config:
     parser = ArgumentParser()
     parser.add_argument("--options", nargs="+", action=DictAction, default={})
     try:
-        config = Config.fromfile(file)
+        config = load_config(file)
         if options:
             config.merge_from_dict(parser.parse_args(["--options", *options]).options)
     # A config is a program: anything can go wrong in it.
