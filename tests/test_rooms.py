@@ -27,7 +27,7 @@ FLOORS = [
     ["distiller", "terms", "checkpoint"],
     ["losses", "projectors", "normalizers"],
     ["registry", "numerics", "distributed", "features", "targets", "json_records"],
-    ["output_files"],
+    ["output_files", "token_grids"],
     ["extras", "input_files"],
     ["errors"],
 ]
