@@ -29,7 +29,7 @@ def check_output(file: Path, name: str | None = None) -> None:
     if file.is_symlink() and not place.exists():
         raise InputError(f"{name}: expected a file to write, found a link that leads nowhere")
     if place.is_dir():
-        raise InputError(f"{name}: expected a file in a folder, but {file} is a folder")
+        raise InputError(f"{name}: expected the name of a file to write, found a folder")
     if place.exists() and not place.is_file():
         raise InputError(f"{name}: expected a file to write, found a device or a pipe")
     nearest = next(each for each in place.parents if each.exists())

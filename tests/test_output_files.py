@@ -85,7 +85,7 @@ def test_what_cannot_be_written_is_told_before(
     # The superuser, as whom tests may run, is allowed everything.
     monkeypatch.setattr(os, "access", lambda path, mode: path != closed and allowed(path, mode))
     for wrong, found in (
-        (tmp_path, "is a folder"),
+        (tmp_path, "found a folder"),
         (file / "out.txt", "is a file"),
         (loop, "leads nowhere"),
         (broken, "a link that leads nowhere"),

@@ -132,7 +132,7 @@ def test_an_annotation_file_with_crowds_only(tmp_path: Path) -> None:
         (["{truth}", "{plain}", "--config", "plain"], "NAME=FILE"),
         (["{truth}", "{plain}", "--json", "{truth}"], "to be read"),
         (["{truth}", "{plain}", "--json", "{plain}", "--force"], "to be read"),
-        (["{truth}", "{plain}", "--json", "{folder}", "--force"], "is a folder"),
+        (["{truth}", "{plain}", "--json", "{folder}", "--force"], "found a folder"),
         (["{truth}", "{plain}", "--csv", "{plain}/x.csv"], "is a file"),
         (["{truth}", "{plain}", "--json", "{folder}/a", "--csv", "{folder}/a"], "--json writes"),
         (["{truth}", "{plain}", "--figures", "{plain}"], "is a file"),

@@ -153,7 +153,7 @@ def test_seeds_that_disagree_are_unclear_whatever_the_interval(comparison: Compa
     assert verdict(doubtful, {}, {}).startswith("Unclear: Distillation adds 0.9 mAP to plain ")
     assert verdict(doubtful, {}, {}).endswith("2 seeds: −1.3, +3.1); the seeds disagree in sign.")
     assert gain_title(doubtful) == "Distillation adds +0.9 mAP, which is unclear"
-    [cell] = [row[3] for row in metric_table(doubtful).rows if row[0].text == "mAP"]
+    [cell] = [row[1] for row in metric_table(doubtful).rows if row[0].text == "mAP"]
     assert cell.verdict == "unclear"
     assert any(tile.note.startswith("unclear, ") for tile in tiles(doubtful))
 
