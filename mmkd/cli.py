@@ -12,13 +12,17 @@ from mmkd.commands.data import data
 from mmkd.commands.demo import demo
 from mmkd.commands.eval import evaluate
 from mmkd.commands.report import report
+from mmkd.commands.test import test
+from mmkd.commands.train import TrainCommand, train
 from mmkd.commands.yolo import yolo
 
 __all__ = ["main"]
 
 # Plain help: rich's takes twice as long to import as all else that a help text needs.
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command()(demo)
+app.command(cls=TrainCommand)(train)
+app.command()(test)
 app.command("eval")(evaluate)
 app.command()(report)
 app.command()(compare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,10 @@ else:
         (["eval", "--help"], 0),
         (["eval", "--wrong"], 2),
         (["compare", "--help"], 0),
+        (["train", "--help"], 0),
+        (["train"], 2),
+        (["test", "config.py"], 2),
+        (["--show-completion", "bash"], 0),
         (["report"], 2),
         (["data", "--help"], 0),
         (["yolo", "train", "--help"], 0),
@@ -90,12 +95,23 @@ def test_version(start: list[str]) -> None:
     assert (done.returncode, done.stdout) == (0, f"mmkd {mmkd.__version__}\n")
 
 
+def test_completion(tmp_path: Path) -> None:
+    """As a shell asks for it once it is installed."""
+    program = tmp_path / "mmkd"
+    program.write_text("from mmkd.cli import main\nmain()\n")
+    asked = {"_MMKD_COMPLETE": "complete_bash", "COMP_WORDS": "mmkd t", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, program], env={**os.environ, **asked}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["train", "test"], done.stderr
+
+
 def test_help_tells_every_command_in_a_line() -> None:
     done = subprocess.run([sys.executable, "-m", "mmkd", "--help"], capture_output=True, text=True)
     assert "Distil an object detector from a larger one" in done.stdout
     listed = done.stdout.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in listed] == [
-        *("demo", "eval", "report", "compare", "data", "yolo")
+        *("demo", "train", "test", "eval", "report", "compare", "data", "yolo")
     ]
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 

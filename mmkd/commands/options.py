@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from typing import Annotated
 
@@ -11,11 +12,18 @@ __all__ = [
     "Baseline",
     "BootstrapSeed",
     "CategoryIds",
+    "CfgOptions",
     "HowToReadIds",
     "Imports",
+    "Launcher",
+    "LocalRank",
+    "MMConfig",
     "MaxFileMB",
+    "MoreCfgOptions",
     "Resamples",
     "Teacher",
+    "WorkDir",
+    "start_under_launcher",
 ]
 
 
@@ -26,6 +34,15 @@ class CategoryIds(str, Enum):
     ids = "ids"
     zero_based = "zero-based"
     one_based = "one-based"
+
+
+class Launcher(str, Enum):
+    """Of MMEngine's several processes."""
+
+    none = "none"
+    pytorch = "pytorch"
+    slurm = "slurm"
+    mpi = "mpi"
 
 
 Baseline = Annotated[
@@ -49,3 +66,40 @@ Imports = Annotated[
         "projector or a network. Each by one option.",
     ),
 ]
+
+# Those of `mmkd train` and `mmkd test`, which take what MMDetection's own scripts take.
+MMConfig = Annotated[
+    str,
+    typer.Argument(
+        help="A config's file, or its name: mmkd::FOLDER/FILE.py, or that of another package.",
+        show_default=False,
+    ),
+]
+CfgOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cfg-options",
+        "-o",
+        metavar="KEY=VALUE...",
+        help="Override config values, such as train_cfg.max_epochs=3.",
+    ),
+]
+# Of `--cfg-options A=1 B=2`, an option takes the first alone.
+MoreCfgOptions = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="As --cfg-options.")
+]
+WorkDir = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of logs and checkpoints.", show_default="./work_dirs/<config's name>"
+    ),
+]
+LocalRank = Annotated[
+    # Launchers pass one spelling or the other, or set LOCAL_RANK themselves.
+    int, typer.Option("--local-rank", "--local_rank", hidden=True)
+]
+
+
+def start_under_launcher(local_rank: int) -> None:
+    """Tells MMEngine which process this is, where the launcher did not."""
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import mmdet
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 import mmkd.ops
 from helpers.small_scale import CONFIGS, ROOT, build
@@ -186,6 +187,7 @@ def test_the_student_loads_without_mmkd(folder: Path, trained: Path) -> None:
         from mmdet.registry import MODELS
         from mmdet.utils import register_all_modules
         from mmengine.config import Config
+from mmengine.runner import Runner
         register_all_modules()
         model = MODELS.build(Config.fromfile("student.py").model)
         checkpoint = torch.load(sys.argv[1], map_location="cpu", weights_only=False)
@@ -200,36 +202,67 @@ def test_the_student_loads_without_mmkd(folder: Path, trained: Path) -> None:
 # Command lines --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-    """The config that a script makes of a command line."""
+@dataclass
+class Started:
+    """What a script made of a command line."""
 
-    def read(name: str, *arguments: str | Path) -> Config:
-        spec = importlib.util.spec_from_file_location(f"tool_{name}", TOOLS / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        script: ModuleType = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+    status: int
+    config: Config | None
+    called: str | None
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Started]:
+    """Runs a script with a Runner that does nothing."""
+
+    def start(name: str, *arguments: str | Path) -> Started:
+        found = Started(0, None, None)
+
+        class Stopped:
+            def __init__(self, config: Config) -> None:
+                found.config = config
+
+            def train(self) -> None:
+                found.called = "train"
+
+            def test(self) -> None:
+                found.called = "test"
+
+        monkeypatch.setattr(Runner, "from_cfg", Stopped)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        return script.read_config(script.parse_args())
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(TOOLS / f"{name}.py"), run_name="__main__")
+        found.status = end.value.code
+        return found
 
     monkeypatch.setenv("LOCAL_RANK", "")  # so that what the scripts set is undone
     monkeypatch.delenv("LOCAL_RANK")
-    return read
+    return start
 
 
-def test_train_options(tool: Callable[..., Config]) -> None:
+def read(started: Started) -> Config:
+    """The config with which a script began."""
+    assert started.status == 0 and started.config is not None
+    return started.config
+
+
+def test_train_options(tool: Callable[..., Started]) -> None:
     config = CONFIGS / "faster_rcnn/faster-rcnn_mbv2-fpn_r50-distill_90k_coco.py"
-    plain = tool("train", config)
+    started = tool("train", config)
+    plain = read(started)
+    assert started.called == "train"
     assert plain.work_dir == f"./work_dirs/{config.stem}"
     assert (plain.launcher, plain.resume, plain.load_from) == ("none", False, None)
     assert not plain.auto_scale_lr.enable
     assert plain.optim_wrapper.type == "OptimWrapper"
     assert os.environ["LOCAL_RANK"] == "0"
 
-    changed = tool(
-        *("train", config, "--amp", "--auto-scale-lr", "--resume", "--work-dir", "elsewhere"),
-        *("--launcher", "pytorch", "--cfg-options", "train_cfg.max_iters=3"),
-        "custom_hooks.0.teacher.checkpoint=other.pth",
+    changed = read(
+        tool(
+            *("train", config, "--amp", "--auto-scale-lr", "--resume", "--work-dir", "elsewhere"),
+            *("--launcher", "pytorch", "--cfg-options", "train_cfg.max_iters=3"),
+            "custom_hooks.0.teacher.checkpoint=other.pth",
+        )
     )
     assert changed.optim_wrapper.type == "AmpOptimWrapper"
     assert changed.optim_wrapper.loss_scale == "dynamic"
@@ -238,31 +271,70 @@ def test_train_options(tool: Callable[..., Config]) -> None:
     assert (changed.work_dir, changed.launcher) == ("elsewhere", "pytorch")
     assert changed.train_cfg.max_iters == 3
     assert changed.custom_hooks[0].teacher.checkpoint == "other.pth"
-    resumed = tool("train", config, "--resume", "some.pth")
-    assert (resumed.resume, resumed.load_from) == (True, "some.pth")
 
 
-def test_auto_scale_lr_needs_a_base(tool: Callable[..., Config], tmp_path: Path) -> None:
-    config = tmp_path / "bare.py"
-    config.write_text("model = dict(type='X')\n")
-    with pytest.raises(ValueError, match="base_batch_size"):
-        tool("train", config, "--auto-scale-lr")
-
-
-def test_test_options(
-    tool: Callable[..., Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "load_from"),
+    [
+        (["--resume", "some.pth"], "some.pth"),
+        (["--resume=some.pth"], "some.pth"),
+        (["--resume"], None),
+        (["--resume", "--amp"], None),
+        (["--resume", "auto"], None),
+    ],
+)
+def test_resume_with_and_without_a_checkpoint(
+    tool: Callable[..., Started], arguments: list[str], load_from: str | None
 ) -> None:
-    plain = tool("test", PAIR, "student.pth")
+    resumed = read(tool("train", PAIR, *arguments))
+    assert (resumed.resume, resumed.load_from) == (True, load_from)
+
+
+@pytest.mark.parametrize("spelling", ["--local_rank=1", "--local-rank=1"])
+def test_a_launchers_rank(tool: Callable[..., Started], spelling: str) -> None:
+    read(tool("train", PAIR, spelling, "--launcher", "pytorch"))
+    assert os.environ["LOCAL_RANK"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train none.py", "no config 'none.py'"),
+        ("train bare.py --auto-scale-lr", "base_batch_size"),
+        ("train bare.py weights.pth", "expected key=value, got 'weights.pth'"),
+        ("test bare.py student.pth --show-dir drawn", "visualization"),
+        ("test bare.py student.pth --out predictions.json", "predictions.json"),
+        ("train foreign.py", "ends in one line"),
+    ],
+)
+def test_wrong_calls(
+    tool: Callable[..., Started],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bare.py").write_text("model = dict(type='X')\n")
+    Path("foreign.py").write_text("raise ValueError('ends in one line')\n")
+    name, *arguments = line.split()
+    started = tool(name, *arguments)
+    assert (started.status, started.called) == (2, None)
+    said = capsys.readouterr().err
+    assert said.startswith(f"mmkd {name}: ") and message in said and said.count("\n") == 1
+
+
+def test_test_options(tool: Callable[..., Started]) -> None:
+    started = tool("test", PAIR, "student.pth")
+    plain = read(started)
+    assert started.called == "test"
     assert (plain.load_from, plain.resume) == ("student.pth", False)
     assert plain.work_dir == f"./work_dirs/{PAIR.stem}"
     assert "draw" not in plain.default_hooks.visualization
-    bare = tmp_path / "bare.py"
-    bare.write_text("model = dict(type='X')\n")
-    with pytest.raises(ValueError, match="visualization"):
-        tool("test", bare, "student.pth", "--show-dir", "drawn")
-    with pytest.raises(SystemExit):
-        tool("test", PAIR, "student.pth", "--out", "predictions.json")
-    assert "predictions.json" in capsys.readouterr().err
+    drawing = read(tool("test", PAIR, "student.pth", "--show-dir", "drawn", "-o", "a=1", "b.c=2"))
+    assert drawing.default_hooks.visualization.draw
+    assert (drawing.a, drawing.b.c) == (1, 2)
 
 
 @pytest.mark.parametrize(

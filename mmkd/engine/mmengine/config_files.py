@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from mmkd.configs import config_path
 from mmkd.engine.mmengine.safe_yaml import load_config
-from mmkd.errors import InputError
+from mmkd.errors import InputError, MissingFileError
+from mmkd.extras import extra
 
-__all__ = ["open_config", "read_config", "with_options"]
+__all__ = ["check_scope", "open_config", "read_config", "with_options"]
+
+_SUFFIXES = (".py", ".json", ".yaml", ".yml")
+# Packages whose name as a scope is that of mmkd's extra.
+_EXTRAS = ("mmdet", "mmpretrain")
 
 
 def _with_names_of_mmkd(stock: Callable[[str, str], Any]) -> staticmethod:
@@ -27,21 +34,49 @@ def _with_names_of_mmkd(stock: Callable[[str, str], Any]) -> staticmethod:
 Config._get_cfg_path = _with_names_of_mmkd(Config._get_cfg_path)
 
 
-def open_config(name: str | Path) -> Config:
+def open_config(name: str | Path, options: Sequence[str] = ()) -> Config:
     """A config by its file's path, or as ``'package::path'`` of mmkd's or an installed package's.
 
+    Args:
+        name: Path or name.
+        options: ``key=value`` settings that replace the config's, as MMEngine's scripts take them.
+
     Raises:
-        InputError: It cannot be read, and why.
+        InputError: An option is something else, or the config cannot be read, and why.
+        MissingFileError: No such config.
     """
+    # argparse takes what begins with a dash for an option of its own.
+    for option in options:
+        if option.startswith(("-", "=")) or not option.partition("=")[2]:
+            raise InputError(f"expected key=value, got {option!r}")
+    file = _path_of(str(name))
+    parser = ArgumentParser()
+    parser.add_argument("--options", nargs="+", action=DictAction, default={})
     try:
-        file, _ = Config._get_cfg_path(str(name), "")
-        return load_config(file)
+        config = load_config(file)
+        if options:
+            config.merge_from_dict(parser.parse_args(["--options", *options]).options)
+    # A config is a program: anything can go wrong in it.
+    except Exception as error:
+        raise InputError(f"{name} cannot be read as a config: {error}") from error
+    return config
+
+
+def _path_of(name: str) -> str:
+    path = config_path(name)
+    try:
+        file, _ = Config._get_cfg_path(path, "")
+        if not Path(file).is_file():
+            raise FileNotFoundError("no such file")
+        if not file.endswith(_SUFFIXES):
+            raise ValueError(f"it ends in none of {', '.join(_SUFFIXES)}")
     # MMEngine asserts that it knows the package.
     except (AssertionError, FileNotFoundError, ImportError, ValueError) as error:
-        raise InputError(
-            f"cannot read {str(name)!r} ({error}): expected a config file's path or "
-            "'package::path', such as 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
+        raise MissingFileError(
+            f"no config {name!r} ({error}): expected a file's path or 'package::path', such as "
+            "'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'"
         ) from error
+    return file
 
 
 def read_config(file: str | Path) -> dict[str, Any]:
@@ -62,3 +97,16 @@ def with_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dic
     config = Config(dict(settings))
     config.merge_from_dict(dict(options))
     return config.to_dict()
+
+
+def check_scope(scope: str | None) -> None:
+    """Imports the package of a config's ``default_scope``.
+
+    MMEngine itself only warns where it is missing, and then knows no class of the package's.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    if scope in _EXTRAS:
+        with extra(scope, f"a config of {scope}'s"):
+            import_module(scope)

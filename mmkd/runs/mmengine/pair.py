@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 
+from mmkd.engine.mmengine.config_files import open_config
 from mmkd.engine.mmengine.distill_hook import DistillHook
-from mmkd.engine.mmengine.safe_yaml import load_config
 from mmkd.engine.teachers import TeacherSettings, parse_teachers
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.classification import ClassificationRecipe
@@ -41,7 +40,7 @@ class MMPair:
             InputError: It cannot be compared, and why.
             FileNotFoundError: No such config, or no such checkpoint of a teacher.
         """
-        pair = cls(file, _read_config(file, options))
+        pair = cls(file, open_config(file, options))
         pair._check_hook()
         pair._check_schedule()
         if not pair._is_classifier:
@@ -139,26 +138,3 @@ def _type_of(settings: Any) -> str:
         return ""
     kind = settings["type"]
     return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
-
-
-def _read_config(file: Path, options: Sequence[str]) -> Config:
-    if not file.is_file():
-        raise FileNotFoundError(f"no config {file}")
-    # argparse takes what begins with a dash for an option of its own.
-    wrong = [
-        option
-        for option in options
-        if option.startswith(("-", "=")) or not option.partition("=")[2]
-    ]
-    if wrong:
-        raise InputError(f"expected key=value, got {wrong[0]!r}")
-    parser = ArgumentParser()
-    parser.add_argument("--options", nargs="+", action=DictAction, default={})
-    try:
-        config = load_config(file)
-        if options:
-            config.merge_from_dict(parser.parse_args(["--options", *options]).options)
-    # A config is a program: anything can go wrong in it.
-    except Exception as error:
-        raise InputError(f"{file} cannot be read as a config: {error}") from error
-    return config

@@ -8,7 +8,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmkd.custom_imports import import_custom
+from mmkd.engine.mmengine.config_files import check_scope
 from mmkd.engine.mmengine.exact_resume import RandomStates
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.extras import extra
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs.environment import describe_environment
@@ -30,8 +29,6 @@ __all__ = ["ConfigRecipe", "MMRecipe"]
 
 # What differs between two runs of one config without changing what they compute.
 _IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level")
-# Packages whose name as a scope is that of mmkd's extra.
-_EXTRAS = ("mmdet", "mmpretrain")
 # A checkpoint's entry from which a run goes on.
 _CHECKPOINT_KEY = "mmkd_run"
 
@@ -96,7 +93,7 @@ class ConfigRecipe(ABC):
         Raises:
             MissingExtraError: The package of its default scope is not installed.
         """
-        _check_scope(self.config.get("default_scope"))
+        check_scope(self.config.get("default_scope"))
         config = self.config_to_run()
         # Where this is another process than the one that read the config.
         import_custom(config.get("custom_imports"))
@@ -226,13 +223,6 @@ class _RunHook(Hook):
         # Weights to start from may be another run's, which drew what is not drawn here.
         if runner._resume and _CHECKPOINT_KEY in checkpoint:
             self._random.resume(checkpoint[_CHECKPOINT_KEY])
-
-
-def _check_scope(scope: str | None) -> None:
-    """MMEngine itself only warns, and then knows no class of the package's."""
-    if scope in _EXTRAS:
-        with extra(scope, f"a config of {scope}'s"):
-            import_module(scope)
 
 
 def _values(settings: Any, key: str) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmkd.configs import config_file
 from mmkd.engine.mmengine.config_files import open_config, read_config
-from mmkd.errors import InputError
+from mmkd.errors import InputError, MissingFileError
 
 STUDENT = "classification/digits/resnet8-w4_logsum_digits.py"
 YOLO = "yolo/digits/yolov5n-small_digits_distill.yaml"
@@ -69,16 +69,26 @@ def test_yaml_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("mmkd::none.py", "mmkd has no config 'none.py'"),
-        ("none.py", "none.py"),
+        ("none.py", "no such file"),
+        ("none.txt", "no such file"),
         ("nopackage::none/none.py", "nopackage"),
         ("mmdet::none/none.py", "none.py"),
     ],
 )
 def test_a_name_that_is_none(name: str, reason: str) -> None:
-    with pytest.raises(InputError, match=r"expected a config file's path or 'package::path'") as e:
+    with pytest.raises(MissingFileError, match=r"expected a file's path or 'package::path'") as e:
         open_config(name)
+    assert str(e.value).startswith(f"no config {name!r}")
     assert reason in str(e.value) and "\n" not in str(e.value)
+
+
+def test_a_file_that_is_no_config(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.touch()
+    with pytest.raises(MissingFileError, match=r"it ends in none of \.py, \.json"):
+        open_config(file)
+    with pytest.raises(MissingFileError, match=r"^mmkd has no config 'none\.py'$"):
+        open_config("mmkd::none.py")
 
 
 def test_a_missing_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,3 +100,15 @@ def test_a_missing_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(mmengine.utils.package_utils, "call_command", call)
     with pytest.raises(InputError, match="mmyolo is not installed"):
         open_config("mmyolo::yolov5/yolov5_s.py")
+
+
+def test_options(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("a = dict(b=1, c=[dict(d=2)])\n")
+    config = open_config(file, ["a.b=[1,2]", "a.c.0.d=x=y", "e=-3"])
+    assert config.to_dict() == dict(a=dict(b=[1, 2], c=[dict(d="x=y")]), e=-3)
+    for wrong in ("a", "a=", "=1", "--a=1"):
+        with pytest.raises(InputError, match=f"^expected key=value, got '{wrong}'$"):
+            open_config(file, [wrong])
+    with pytest.raises(InputError, match=r"own\.py cannot be read as a config: .*Index 9"):
+        open_config(file, ["a.c.9.d=3"])

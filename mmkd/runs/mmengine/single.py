@@ -1,0 +1,118 @@
+"""One config, trained or tested: what ``mmkd train`` and ``mmkd test`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmkd.engine.mmengine.config_files import check_scope, open_config
+from mmkd.errors import InputError
+
+__all__ = ["config_to_test", "config_to_train", "test", "train"]
+
+
+def config_to_train(
+    name: str,
+    *,
+    options: Sequence[str] = (),
+    launcher: str = "none",
+    work_dir: str | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+) -> Config:
+    """A config with what a command line says in place of its own settings.
+
+    Args:
+        name: See :func:`mmkd.engine.mmengine.config_files.open_config`.
+        options: Likewise.
+        launcher: Of several processes: none, pytorch, slurm or mpi.
+        work_dir: Folder of logs and checkpoints; None: the config's, or one by its name.
+        resume: Checkpoint to go on from, or ``"auto"`` for the newest in the work dir.
+        amp: Trains in mixed precision.
+        auto_scale_lr: Scales the learning rate to the actual batch size.
+
+    Raises:
+        InputError: The config cannot be read, or does not tell its base batch size.
+    """
+    config = _read(name, options, launcher, work_dir)
+    if amp:
+        config.optim_wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+    if auto_scale_lr:
+        if "base_batch_size" not in config.get("auto_scale_lr", {}):
+            raise InputError(
+                f"--auto-scale-lr: {name} does not tell the batch size that its learning rate is "
+                "meant for: add auto_scale_lr=dict(base_batch_size=...)"
+            )
+        config.auto_scale_lr.enable = True
+    if resume:
+        config.resume = True
+        config.load_from = None if resume == "auto" else resume
+    return config
+
+
+def config_to_test(
+    name: str,
+    checkpoint: str,
+    *,
+    options: Sequence[str] = (),
+    launcher: str = "none",
+    work_dir: str | None = None,
+    show_dir: str | None = None,
+) -> Config:
+    """The same for a test.
+
+    Args:
+        name, options, launcher, work_dir: See :func:`config_to_train`.
+        checkpoint: What to test.
+        show_dir: Draws the predictions into this folder of the run's own.
+
+    Raises:
+        InputError: The config cannot be read, or has nothing that draws.
+    """
+    config = _read(name, options, launcher, work_dir)
+    config.load_from = checkpoint
+    config.resume = False
+    if show_dir:
+        if "visualization" not in config.get("default_hooks", {}):
+            raise InputError(
+                f"--show-dir: {name} has no default_hooks.visualization, which draws: "
+                "add dict(type='DetVisualizationHook')"
+            )
+        config.default_hooks.visualization.update(draw=True, test_out_dir=show_dir)
+    return config
+
+
+def train(config: Config) -> None:
+    """Trains by a config of :func:`config_to_train`."""
+    _runner(config).train()
+
+
+def test(config: Config, out: str | None = None) -> None:
+    """Tests by a config of :func:`config_to_test`.
+
+    Args:
+        config: The config.
+        out: ``.pkl`` file for the predictions.
+    """
+    runner = _runner(config)
+    if out:
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
+    runner.test()
+
+
+def _read(name: str, options: Sequence[str], launcher: str, work_dir: str | None) -> Config:
+    config = open_config(name, options)
+    config.launcher = launcher
+    config.work_dir = work_dir or config.get("work_dir") or f"./work_dirs/{Path(name).stem}"
+    return config
+
+
+def _runner(config: Config) -> Runner:
+    check_scope(config.get("default_scope"))
+    return RUNNERS.build(config) if "runner_type" in config else Runner.from_cfg(config)
