@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.metadata import metadata, requires
+from importlib.metadata import PackageNotFoundError, metadata, requires
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ import pytest
 import mmkd
 from helpers.hidden_packages import run_without
 from mmkd.errors import InputError
-from mmkd.extras import MissingExtraError, extra
+from mmkd.extras import MissingExtraError, extra, installation
 
+ROOT = Path(__file__).parents[1]
 # Import names of what only extras ask for, and that nothing else brings.
 OPTIONAL = (
     *("mmcv", "mmdet", "mmpretrain", "timm", "ultralytics", "pycocotools", "joblib", "scipy"),
@@ -92,7 +93,7 @@ def test_every_part_names_its_extra() -> None:
         start = next(key for key in expected if name.startswith(key))
         end, needed = expected.pop(start)
         assert kind == end, (name, message)
-        assert f"pip install 'mmkd[{needed}]'" in message, (name, message)
+        assert message.rstrip().endswith(installation(needed)), (name, message)
         if kind == 2:
             assert message.startswith(f"{start}: ") and message.count("\n") == 1
     assert not expected
@@ -119,9 +120,62 @@ def test_the_message() -> None:
         import mmkd_needs_this  # noqa: F401
     assert str(error.value) == (
         "mmkd demo needs the extra 'demo' (No module named 'mmkd_needs_this'): "
-        "pip install 'mmkd[demo]', or in a clone pip install -e '.[demo]'"
+        f"{installation('demo')}"
     )
     assert isinstance(error.value, InputError) and isinstance(error.value, ImportError)
+
+
+class Installed:
+    """A distribution, by what its installer wrote."""
+
+    def __init__(self, origin: dict | None) -> None:
+        self.origin = origin
+
+    def read_text(self, name: str) -> str | None:
+        assert name == "direct_url.json"
+        return self.origin and json.dumps(self.origin)
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (
+            dict(url="file:///home/me/my%20clone", dir_info=dict(editable=True)),
+            "pip install -e '/home/me/my clone[yolo]'",
+        ),
+        (dict(url="file:///src", dir_info={}), "pip install 'mmkd[yolo] @ file:///src'"),
+        (
+            dict(url="file:///dist/mmkd-0.1.0-py3-none-any.whl", archive_info={}),
+            "pip install 'mmkd[yolo] @ file:///dist/mmkd-0.1.0-py3-none-any.whl'",
+        ),
+        (
+            dict(url="https://host.example/m.git", vcs_info=dict(vcs="git", commit_id="abc")),
+            "pip install 'mmkd[yolo] @ git+https://host.example/m.git@abc'",
+        ),
+        (None, "pip install 'mmkd[yolo]'"),
+    ],
+)
+def test_an_extra_comes_from_where_mmkd_came(
+    monkeypatch: pytest.MonkeyPatch, origin: dict | None, command: str
+) -> None:
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed(origin))
+    assert installation("yolo") == command
+
+
+def test_an_extra_of_a_clone_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
+    assert installation("yolo") == f"pip install -e '{ROOT}[yolo]'"
+
+
+def test_no_text_advises_an_index_that_lacks_mmkd() -> None:
+    """It is published nowhere yet."""
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("configs/**/*.md"), *ROOT.glob("mmkd/**/*.py")]
+    assert len(texts) > 100
+    pattern = re.compile(r"pip install '?mmkd\[(?!\{)")
+    assert [file.name for file in texts if pattern.search(file.read_text("utf-8"))] == []
 
 
 def test_the_outermost_speaks() -> None:

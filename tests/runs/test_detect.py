@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from mmkd.data import make_digits
 from mmkd.errors import InputError
 from mmkd.evaluation import evaluate_detections
 from mmkd.evaluation.coco_files import read_annotations
+from mmkd.extras import installation
 from mmkd.runs.detect import Detected, detect_with
 
 
@@ -275,7 +277,7 @@ def test_without_ultralytics(
     (tmp_path / "last.pt").touch()
     monkeypatch.delitem(sys.modules, "mmkd.runs.ultralytics.detection", raising=False)
     monkeypatch.setitem(sys.modules, "ultralytics", None)
-    with pytest.raises(InputError, match=r"pip install 'mmkd\[yolo\]'"):
+    with pytest.raises(InputError, match=re.escape(installation("yolo"))):
         detect(run, digits, tmp_path / "found.json", checkpoint=tmp_path / "last.pt")
 
 

@@ -1,7 +1,7 @@
 """Distillation in Ultralytics' trainer.
 
-Ultralytics is licensed under AGPL-3.0 and imported in this package only; install it with
-``pip install 'mmkd[yolo]'``.
+Ultralytics is licensed under AGPL-3.0 and imported in this package only; mmkd's extra ``yolo``
+installs it.
 """
 
 from __future__ import annotations

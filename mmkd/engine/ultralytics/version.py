@@ -6,6 +6,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
+from mmkd.extras import installation
+
 __all__ = ["check_version"]
 
 
@@ -19,7 +21,7 @@ def check_version() -> None:
     """
     stated = [Requirement(text) for text in requires("mmkd") or ()]
     supported = next(each.specifier for each in stated if each.name == "ultralytics")
-    advice = "pip install 'mmkd[yolo]'"
+    advice = installation("yolo")
     try:
         found = version("ultralytics")
     except PackageNotFoundError as error:

@@ -27,6 +27,7 @@ from mmkd.engine.ultralytics import DistillCallback, DistillTrainer, distilling
 from mmkd.engine.ultralytics import teacher as teacher_module
 from mmkd.engine.ultralytics import version as version_module
 from mmkd.errors import SettingError
+from mmkd.extras import installation
 
 
 def check(error: pytest.ExceptionInfo, *parts: str) -> None:
@@ -516,7 +517,7 @@ def test_versions_outside_the_range(monkeypatch: pytest.MonkeyPatch, version: st
     found = re.search(r"ultralytics([<>=!~\d.,]+), found", str(error.value))
     assert found is not None
     assert SpecifierSet(found[1]) == supported()
-    check(error, "YOLO adapter", f"found {version}", "pip install 'mmkd[yolo]'")
+    check(error, "YOLO adapter", f"found {version}", installation("yolo"))
 
 
 @pytest.mark.parametrize("version", ["8.4.190", "8.4.191", "8.4.1000", "8.4.200.dev1"])
@@ -532,4 +533,4 @@ def test_importing_the_adapter_checks_the_version(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(version_module, "version", missing)
     with pytest.raises(ImportError) as error:
         importlib.reload(mmkd.engine.ultralytics)
-    check(error, "YOLO adapter needs ultralytics", "found none", "pip install 'mmkd[yolo]'")
+    check(error, "YOLO adapter needs ultralytics", "found none", installation("yolo"))
