@@ -19,6 +19,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmkd.custom_imports import import_custom
 from mmkd.engine.mmengine.config_files import check_scope
 from mmkd.engine.mmengine.exact_resume import RandomStates
+from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
@@ -103,10 +104,11 @@ class ConfigRecipe(ABC):
         checkpoint = self._checkpoint_to_go_on_from(record)
         if checkpoint is not None:
             config.merge_from_dict(dict(resume=True, load_from=str(checkpoint)))
-        runner = Runner.from_cfg(config)
         hook = _RunHook(on_iteration, record)
-        runner.register_hook(hook)
-        runner.train()
+        with checkpoints_as_data(config.get("allow_pickle", False)):
+            runner = Runner.from_cfg(config)
+            runner.register_hook(hook)
+            runner.train()
         if not hook.has_trained and runner.val_loop is not None:
             # It was interrupted after its last epoch, so the validation may be missing.
             runner.val_loop.run()

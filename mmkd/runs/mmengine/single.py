@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmkd.engine.mmengine.config_files import check_scope, open_config
+from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data
 from mmkd.errors import InputError
 
 __all__ = ["config_to_test", "config_to_train", "test", "train"]
@@ -90,7 +91,8 @@ def config_to_test(
 
 def train(config: Config) -> None:
     """Trains by a config of :func:`config_to_train`."""
-    _runner(config).train()
+    with checkpoints_as_data(config.get("allow_pickle", False)):
+        _runner(config).train()
 
 
 def test(config: Config, out: str | None = None) -> None:
@@ -100,10 +102,11 @@ def test(config: Config, out: str | None = None) -> None:
         config: The config.
         out: ``.pkl`` file for the predictions.
     """
-    runner = _runner(config)
-    if out:
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
-    runner.test()
+    with checkpoints_as_data(config.get("allow_pickle", False)):
+        runner = _runner(config)
+        if out:
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
+        runner.test()
 
 
 def _read(name: str, options: Sequence[str], launcher: str, work_dir: str | None) -> Config:
