@@ -188,6 +188,18 @@ class Records:
             raise self.error(wrong, key, expected, _CORRECT)
         return numbers
 
+    def flags(self, key: str) -> list[bool]:
+        """Zeros and ones as such; 0 where an entry has no such key.
+
+        Raises:
+            InputError: A value is something else, such as the text "0".
+        """
+        values = self.values(key, {int, bool}, "0 or 1", default=0)
+        wrong = [index for index, value in enumerate(values) if value not in (0, 1)]
+        if wrong:
+            raise self.error(wrong, key, "0 or 1", "Correct these entries.")
+        return list(map(bool, values))
+
     def boxes(self, remedy: str = _CORRECT) -> NDArray[np.float64]:
         """``[n, 4]``, the entries' ``bbox``: x, y, width and height in pixels.
 

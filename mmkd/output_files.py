@@ -11,7 +11,7 @@ from pathlib import Path
 from mmkd.errors import InputError
 from mmkd.input_files import real_path
 
-__all__ = ["check_output", "write_text", "written_whole"]
+__all__ = ["check_output", "check_output_folder", "write_text", "written_whole"]
 
 
 def check_output(file: Path, name: str | None = None) -> None:
@@ -32,11 +32,27 @@ def check_output(file: Path, name: str | None = None) -> None:
         raise InputError(f"{name}: expected the name of a file to write, found a folder")
     if place.exists() and not place.is_file():
         raise InputError(f"{name}: expected a file to write, found a device or a pipe")
+    _check_folder_of(place, f"{name}: expected a file in a folder")
+
+
+def check_output_folder(folder: Path) -> None:
+    """Makes sure, as far as can be told, that a folder can be made, or written into.
+
+    Raises:
+        InputError: It, or one above, is something else; or it is forbidden.
+    """
+    place = real_path(folder)
+    if folder.is_symlink() and not place.exists():
+        raise InputError(f"{folder}: expected a folder to write, found a link that leads nowhere")
+    _check_folder_of(place / "file", f"{folder}: expected a folder to write")
+
+
+def _check_folder_of(place: Path, expected: str) -> None:
     nearest = next(each for each in place.parents if each.exists())
     if not nearest.is_dir():
-        raise InputError(f"{name}: expected a file in a folder, but {nearest} is a file")
+        raise InputError(f"{expected}, but {nearest} is a file")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"{name}: nothing may be written into {nearest}: name another folder")
+        raise InputError(f"{expected}, but nothing may be written into {nearest}: name another")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.full_disk import full_disk
 from mmkd.errors import InputError
-from mmkd.output_files import check_output, write_text, written_whole
+from mmkd.output_files import check_output, check_output_folder, write_text, written_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -97,4 +97,13 @@ def test_what_cannot_be_written_is_told_before(
         with pytest.raises(InputError, match=found) as caught:
             check_output(wrong, "--out")
         assert "--out" in str(caught.value) or str(wrong) in str(caught.value)
+    for wrong, found in (
+        (file, "is a file"),
+        (file / "folder", "is a file"),
+        (broken, "a link that leads nowhere"),
+        (closed, "nothing may be written into"),
+    ):
+        with pytest.raises(InputError, match=found):
+            check_output_folder(wrong)
+    check_output_folder(tmp_path / "new" / "folder")
     assert file.read_text() == "mine" and not (tmp_path / "nothing").exists()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -22,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmkd.data.set_folder import SetFolder
 from mmkd.extras import extra
 
 Split = Literal["train", "val"]
@@ -36,6 +36,7 @@ _TRAIN_SHARE = 0.8
 _MAX_ANGLE = 15.0  # degrees
 _FAINTEST = 0.2  # opacities below this are cut to zero, so that a box ends where the eye sees it
 _PLACEMENT_TRIES = 100
+_LARGEST_IMAGE = 4096  # pixels a side: drawing takes some hundred bytes a pixel
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,10 @@ class SceneSampler:
             raise ValueError(
                 "need 8 <= min_size <= max_size (the sources are 8 x 8 pixels), "
                 f"got min_size={self.min_size}, max_size={self.max_size}"
+            )
+        if self.image_size > _LARGEST_IMAGE:
+            raise ValueError(
+                f"image_size must be at most {_LARGEST_IMAGE} pixels, got {self.image_size}"
             )
         if _patch_size(self.max_size) > self.image_size:
             raise ValueError(
@@ -202,7 +207,8 @@ def make_digits(
     Raises:
         TypeError: a number is not an integer.
         ValueError: a setting is out of range, or the digits cannot fit into the image.
-        FileExistsError: `out` is a file, or holds something other than this very set.
+        FileExistsError: `out` holds something other than this very set.
+        InputError: `out` is a file, or nothing can be written there.
     """
     counts: dict[Split, int] = {"train": num_train, "val": num_val}
     for split, count in counts.items():
@@ -221,41 +227,19 @@ def make_digits(
         **asdict(sampler),
         "layout": layout,
     }
-    if out.exists() and _holds(out, settings):
-        return out
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".digits-", dir=out.parent) as temporary:
-        folder = Path(temporary) / "digits"
-        folder.mkdir()
-        for split, count in counts.items():
-            _write_split(folder, sampler, split, count, layout)
-        if layout != "coco":
-            (folder / "data.yaml").write_text(_data_yaml(), encoding="utf-8")
-        _write_json(folder / "digits.json", settings)
-        if out.exists():
-            out.rmdir()  # it is empty: not every system lets a folder replace another
-        folder.rename(out)
+    made = SetFolder(out, "digits.json", settings, "a digits set of other settings")
+    if not made.is_made():
+        with made.making() as folder:
+            for split, count in counts.items():
+                _write_split(folder, sampler, split, count, layout)
+            if layout != "coco":
+                (folder / "data.yaml").write_text(_data_yaml(), encoding="utf-8")
     return out
 
 
 def _check_integer(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-
-
-def _holds(out: Path, settings: dict[str, object]) -> bool:
-    """Whether `out` holds the set of these settings; False where it is an empty folder."""
-    if not out.is_dir():
-        raise FileExistsError(f"{out} is a file; give a folder to write the digits into")
-    if not any(out.iterdir()):
-        return False
-    record = out / "digits.json"
-    found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-    if found == settings:
-        return True
-    what = "a digits set of other settings" if found else "other files"
-    raise FileExistsError(f"{out} already holds {what}; give another folder or remove this one")
 
 
 # Drawing

@@ -10,22 +10,25 @@ label file, brings no images and no data.yaml along, and counts nothing.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import reprlib
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
+
+from mmkd.data.image_files import image_size
+from mmkd.data.set_folder import SetFolder
+from mmkd.errors import InputError, MissingFileError
+from mmkd.input_files import read_bytes, real_path
+from mmkd.json_records import Records, listed, read_json, shown
 
 __all__ = ["ConversionReport", "SplitReport", "coco_to_yolo"]
 
@@ -49,8 +52,9 @@ SUFFIXES = frozenset(
     ]
 )
 
-_RECIPE = 1  # raised whenever the same source would give other files
+_RECIPE = 2  # raised whenever the same source would give other files
 _RECORD = "to_yolo.json"
+_EXPECTED = "a COCO annotation file"
 _ROUNDING = 1e-6  # pixels; shorter lengths come from rounding
 _SHOWN = 5  # entries that a message or the table lists
 
@@ -190,14 +194,17 @@ def coco_to_yolo(
         "link": link,
         "splits": {
             name: {
-                "annotations": hashlib.sha256(file.read_bytes()).hexdigest(),
-                "images": str(images.resolve()),
+                "annotations": hashlib.sha256(read_bytes(file, _EXPECTED)).hexdigest(),
+                "images": str(real_path(images)),
             }
             for name, (file, images) in sources.items()
         },
     }
     out = Path(out)
-    held = out.exists() and _holds(out, settings)
+    made = SetFolder(
+        out, _RECORD, settings, "the conversion of another source, or of an earlier version"
+    )
+    held = made.is_made()
 
     read = {name: _read(name, *source, progress) for name, source in sources.items()}
     _check_categories({sources[name][0]: split.categories for name, split in read.items()})
@@ -207,18 +214,11 @@ def coco_to_yolo(
     if held:
         return report
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".to-yolo-", dir=out.parent) as temporary:
-        folder = Path(temporary) / "set"
-        folder.mkdir()
+    with made.making() as folder:
         for name, split in read.items():
             _write_split(folder, name, split, link, progress)
         content = _data_yaml(list(read), read["train"].categories)
         (folder / "data.yaml").write_text(content, encoding="utf-8")
-        (folder / _RECORD).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()  # it is empty: not every system lets a folder replace another
-        folder.rename(out)
     return report
 
 
@@ -227,7 +227,7 @@ def _sources(
 ) -> dict[str, tuple[Path, Path]]:
     """Annotation file and images folder of each split, in the order of `SPLITS`; both exist."""
     if not {"train", "val"} <= set(splits) <= set(SPLITS):
-        raise ValueError(
+        raise InputError(
             "splits must name train and val, which Ultralytics cannot do without, and may name "
             f"test; got {', '.join(splits) or 'none'}"
         )
@@ -235,25 +235,11 @@ def _sources(
         name: (Path(splits[name][0]), Path(splits[name][1])) for name in SPLITS if name in splits
     }
     for name, (file, images) in sources.items():
-        if not file.is_file():
-            raise FileNotFoundError(f"{name}: there is no annotation file {file}")
+        if not file.exists():
+            raise MissingFileError(f"{name}: there is no annotation file {file}")
         if not images.is_dir():
-            raise FileNotFoundError(f"{name}: there is no images folder {images}")
+            raise MissingFileError(f"{name}: there is no images folder {images}")
     return sources
-
-
-def _holds(out: Path, settings: dict[str, object]) -> bool:
-    """Whether `out` holds the conversion of these settings; False where it is an empty folder."""
-    if not out.is_dir():
-        raise FileExistsError(f"{out} is a file; give a folder to write the set into")
-    if not any(out.iterdir()):
-        return False
-    record = out / _RECORD
-    found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-    if found == settings:
-        return True
-    what = "the conversion of another source" if found else "other files"
-    raise FileExistsError(f"{out} already holds {what}; give another folder or remove this one")
 
 
 # Reading
@@ -262,25 +248,26 @@ def _holds(out: Path, settings: dict[str, object]) -> bool:
 def _read(name: str, annotations: Path, folder: Path, progress: bool) -> _Split:
     """One split, checked; its boxes are clipped and in shares of the image's sides."""
     content = _load(annotations)
-    categories = _categories(content["categories"], annotations)
-    pictures = _pictures(name, content["images"], annotations, folder, progress)
+    categories = _categories(content["categories"])
+    pictures = _pictures(name, content["images"], folder, progress)
     labels = {id_: label for label, (id_, _) in enumerate(categories)}
     lines: dict[Any, dict[str, None]] = {id_: {} for id_ in pictures}
     report = SplitReport(images=len(pictures))
-    for annotation in content["annotations"]:
-        image_id, category_id, box = (
-            _get(annotation, key, annotations) for key in ("image_id", "category_id", "bbox")
-        )
+    entries = content["annotations"]
+    ids = [entries.values(k, {int, str}, "an id") for k in ("image_id", "category_id")]
+    found = zip(entries.entries, *ids, entries.flags("iscrowd"), strict=True)
+    for annotation, image_id, category_id, is_crowd in found:
+        box = _numbers(annotation.get("bbox"), annotation, annotations)
         if image_id not in pictures:
             report.unknown_images[image_id] += 1
         elif category_id not in labels:
             report.unknown_categories[category_id] += 1
-        elif annotation.get("iscrowd"):
+        elif is_crowd:
             report.crowd += 1
         else:
             picture = pictures[image_id]
             size = picture.width, picture.height
-            corners = _clip(_numbers(box, annotation, annotations), *size)
+            corners = _clip(box, *size)
             if corners is None:
                 report.no_area += 1
                 continue
@@ -295,142 +282,149 @@ def _read(name: str, annotations: Path, folder: Path, progress: bool) -> _Split:
     return _Split(categories, list(pictures.values()), list(lines.values()), report)
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
-    for key in ("images", "annotations", "categories"):
+def _load(path: Path) -> dict[str, Records]:
+    """The file's lists, each of objects."""
+    content, _ = read_json(path, _EXPECTED)
+    lists = ("images", "annotations", "categories")
+    for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(
-                f"{path} has no list {key!r}; expected COCO's detection format: an object with the "
+            raise InputError(
+                f"{path} has no list {key!r}; expected {_EXPECTED}: an object with the "
                 "lists 'images', 'annotations' and 'categories'"
             )
-    return content
+    return {key: Records(path, key, content[key]) for key in lists}
 
 
-def _get(entry: Any, key: str, path: Path) -> Any:
-    try:
-        return entry[key]
-    except (KeyError, TypeError):
-        raise ValueError(f"{path}: no {key!r} in the entry {reprlib.repr(entry)}") from None
-
-
-def _categories(entries: list[Any], path: Path) -> list[tuple[int, str]]:
+def _categories(entries: Records) -> list[tuple[int, str]]:
     """Ids and names, in order of id."""
-    names: dict[int, str] = {}
-    for entry in entries:
-        id_, name = _get(entry, "id", path), str(_get(entry, "name", path))
-        if isinstance(id_, bool) or not isinstance(id_, int):
-            raise ValueError(f"{path}: the id of a category must be an integer, got {id_!r}")
-        if id_ in names:
-            raise ValueError(f"{path}: {names[id_]!r} and {name!r} share the category id {id_}")
-        names[id_] = name
-    if not names:
-        raise ValueError(f"{path} lists no category")
-    return sorted(names.items())
+    ids, names = entries.values("id", {int}, "a whole number"), entries.texts("name")
+    entries.unique("id", ids, "Give every category its own id.")
+    if not ids:
+        raise InputError(f"{entries.file} lists no category")
+    return sorted(zip(ids, names, strict=True))
 
 
 def _check_categories(categories: Mapping[Path, list[tuple[int, str]]]) -> None:
     (first, expected), *others = categories.items()
     for path, found in others:
         if found != expected:
-            lists = (
-                f"\n{file}: " + ", ".join(f"{id_} {name}" for id_, name in listed)
-                for file, listed in ((first, expected), (path, found))
+            lists = "; ".join(
+                f"{file}: {listed((f'{id_} {name}' for id_, name in own), 100)}"
+                for file, own in ((first, expected), (path, found))
             )
-            raise ValueError(
-                "the splits must list the same categories, by id and name" + "".join(lists)
-            )
+            raise InputError(f"the splits must list the same categories, by id and name: {lists}")
 
 
-def _pictures(
-    name: str, entries: list[Any], annotations: Path, folder: Path, progress: bool
-) -> dict[Any, _Picture]:
-    """The listed images by id, all of them readable and of the listed size."""
-    if not entries:
-        raise ValueError(f"{annotations} lists no image")
+def _pictures(name: str, entries: Records, folder: Path, progress: bool) -> dict[Any, _Picture]:
+    """The listed images by id, all of them whole and of the listed size."""
+    if not len(entries):
+        raise InputError(f"{entries.file} lists no image")
+    ids = entries.values("id", {int, str}, "a whole number or a string")
+    entries.unique("id", ids, "Give every image its own id.")
+    file_names = entries.texts("file_name")
+    places = _places(file_names, entries.file)
     pictures: dict[Any, _Picture] = {}
+    faults = _Faults()
+    found = list(zip(entries.entries, ids, file_names, places, strict=True))
+    for entry, id_, file_name, place in _tracked(found, f"{name}: checking", progress):
+        source = folder / file_name
+        width, height = faults.size_of(source, entry)
+        pictures[id_] = _Picture(source, place, width, height)
+    faults.check(name, f"of the {len(entries)} images listed in {entries.file}", folder)
+    return pictures
+
+
+@dataclass
+class _Faults:
+    """What is wrong with images, each as a message shows it."""
+
+    missing: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+
+    def size_of(self, file: Path, entry: Mapping[str, Any]) -> tuple[int, int]:
+        """Width and height of an image; noted is one that has others than its entry says."""
+        name = entry["file_name"]
+        try:
+            if not file.is_file():
+                (self.broken if file.exists() else self.missing).append(name)
+                return 0, 0
+            size = image_size(file)
+        except Exception as error:  # The formats' readers raise anything.
+            reason = " ".join(str(error).replace(str(file), "it").split())
+            self.broken.append(f"{name} ({reason or type(error).__name__})")
+            return 0, 0
+        width, height = entry.get("width") or size[0], entry.get("height") or size[1]
+        if (width, height) != size:
+            said = f"{shown(width)} x {shown(height)}, not {size[0]} x {size[1]}"
+            self.resized.append(f"{name} ({said})")
+        return size
+
+    def check(self, split: str, count: str, folder: Path) -> None:
+        """Raises an error on the first kind of which there are some."""
+        if self.missing:
+            raise MissingFileError(
+                f"{split}: {len(self.missing)} {count} are not in {folder}: "
+                f"{_some(self.missing)}; give the folder that their file names start from"
+            )
+        if self.broken:
+            raise InputError(
+                f"{split}: {len(self.broken)} {count} cannot be read: {_some(self.broken)}; "
+                "replace them, or take them out of the list"
+            )
+        if self.resized:
+            # Whether such boxes are in pixels of the listed or of the real image, nobody can tell.
+            raise InputError(
+                f"{split}: {len(self.resized)} {count} have another width x height there than on "
+                f"disk (turned by their EXIF orientation): {_some(self.resized)}; correct the "
+                "annotations"
+            )
+
+
+def _places(file_names: Sequence[str], path: Path) -> list[PurePosixPath]:
+    """Where the images go, below `images/<split>`; each has a label file of its own."""
+    places = [_place(file_name, path) for file_name in file_names]
     names: dict[PurePosixPath, str] = {}
-    missing, broken, resized = [], [], []
-    for entry in _tracked(entries, f"{name}: checking", progress):
-        id_, file_name = _get(entry, "id", annotations), _get(entry, "file_name", annotations)
-        if id_ in pictures:
-            raise ValueError(f"{annotations}: two images have the id {id_!r}")
-        place = _place(file_name, annotations)
+    for place, file_name in zip(places, file_names, strict=True):
         label = place.with_suffix(".txt")
         if label in names:
-            raise ValueError(
-                f"{annotations}: the images {names[label]} and {file_name} would share the label "
+            raise InputError(
+                f"{path}: the images {names[label]} and {file_name} would share the label "
                 f"file {label}; rename or remove one of them"
             )
         names[label] = file_name
-        source, width, height = folder / file_name, 0, 0
-        try:
-            width, height = _size(source)
-        except FileNotFoundError:
-            missing.append(file_name)
-        except (UnidentifiedImageError, IsADirectoryError, ImportError):
-            # ImportError: once imported, Ultralytics looks for a plugin to read such a file with.
-            broken.append(file_name)
-        else:
-            listed = entry.get("width") or width, entry.get("height") or height
-            if listed != (width, height):
-                resized.append(f"{file_name} ({listed[0]} x {listed[1]}, not {width} x {height})")
-        pictures[id_] = _Picture(source, place, width, height)
-    count = f"of the {len(entries)} images listed in {annotations}"
-    if missing:
-        raise FileNotFoundError(
-            f"{name}: {len(missing)} {count} are not in {folder}: {_some(missing)}; give the "
-            "folder that their file names start from"
-        )
-    if broken:
-        raise ValueError(f"{name}: {len(broken)} {count} cannot be read: {_some(broken)}")
-    if resized:
-        # Whether such boxes are in pixels of the listed or of the real image, nobody can tell.
-        raise ValueError(
-            f"{name}: {len(resized)} {count} have another width x height there than on disk "
-            f"(turned by their EXIF orientation): {_some(resized)}; correct the annotations"
-        )
-    return pictures
+    return places
 
 
 def _place(file_name: Any, path: Path) -> PurePosixPath:
     """Where the image goes, below `images/<split>`."""
     place = PurePosixPath(str(file_name))
     if not isinstance(file_name, str) or place.is_absolute() or ".." in place.parts:
-        raise ValueError(
+        raise InputError(
             f"{path}: 'file_name' must be a path below the images folder, got {file_name!r}"
         )
     if place.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in place.parts):
-        raise ValueError(
+        raise InputError(
             f"{path}: Ultralytics would pass over {file_name!r}: it takes neither hidden files nor "
             f"suffixes other than {' '.join(sorted(SUFFIXES))}; convert or rename it"
         )
     return PurePosixPath(*(part for part in place.parts if part != "images"))
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height of the image as it is drawn: turned by its EXIF orientation."""
-    with Image.open(path) as image:
-        width, height = image.size
-        # Only asked where there is some: a PNG without would be decoded in search of it.
-        tagged = "exif" in image.info or image.format == "TIFF"
-        turn = image.getexif().get(ExifTags.Base.Orientation) if tagged else None
-    return (height, width) if turn in (5, 6, 7, 8) else (width, height)
-
-
-def _numbers(box: Any, annotation: Any, path: Path) -> Sequence[float]:
-    if (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(value, int | float) for value in box)
-    ):
-        return box
-    raise ValueError(
-        f"{path}: 'bbox' must be the four numbers left, top, width, height, got "
-        f"{reprlib.repr(box)} in the entry {reprlib.repr(annotation)}"
+def _numbers(box: Any, annotation: Any, path: Path) -> list[float]:
+    if isinstance(box, list) and len(box) == 4 and {*map(type, box)} <= {int, float}:
+        return [_as_float(value) for value in box]
+    raise InputError(
+        f"{path}: 'bbox' must be the four numbers left, top, width, height, got {shown(box)} in "
+        f"the entry {shown(annotation)}"
     )
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        return math.inf
 
 
 def _clip(
@@ -486,13 +480,12 @@ def _write_split(folder: Path, name: str, split: _Split, link: bool, progress: b
 
 def _data_yaml(splits: list[str], categories: list[tuple[int, str]]) -> str:
     # No `path` entry: the images are then looked for next to this file, wherever it is moved.
-    folders = "".join(f"{split}: images/{split}\n" for split in splits)
-    # A JSON string is a YAML string, whatever the name holds.
-    names = "".join(
-        f"  {label}: {json.dumps(name, ensure_ascii=False)}\n"
-        for label, (_, name) in enumerate(categories)
-    )
-    return f"{folders}names:\n{names}coco_category_ids: {[id_ for id_, _ in categories]}\n"
+    content: dict[str, Any] = {split: f"images/{split}" for split in splits}
+    content["names"] = {label: name for label, (_, name) in enumerate(categories)}
+    content["coco_category_ids"] = [id_ for id_, _ in categories]
+    # A name may hold what YAML knows by its escape alone, or takes for the end of a line.
+    plain = all(name.isprintable() for _, name in categories)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=plain, width=math.inf)
 
 
 def _tracked(items: Sequence[_T], description: str, shown: bool) -> Iterable[_T]:

@@ -60,7 +60,7 @@ def read_annotations(file: str | Path) -> Annotations:
         category=_indices(annotations, "category_id", category_ids),
         boxes=boxes,
         areas=_areas(annotations, boxes),
-        crowd=_crowd(annotations),
+        crowd=np.array(annotations.flags("iscrowd"), bool),
     )
 
 
@@ -191,14 +191,6 @@ def _areas(annotations: Records, boxes: NDArray[np.float64]) -> NDArray[np.float
     for entry, product in zip(annotations.entries, products, strict=True):
         entry.setdefault("area", product)
     return annotations.numbers("area")
-
-
-def _crowd(annotations: Records) -> NDArray[np.bool_]:
-    values = annotations.values("iscrowd", {int, bool}, "0 or 1", default=0)
-    wrong = [index for index, value in enumerate(values) if value not in (0, 1)]
-    if wrong:
-        raise annotations.error(wrong, "iscrowd", "0 or 1", "Correct these entries.")
-    return np.array(values, dtype=bool)
 
 
 def _without_box(detections: Records) -> str:

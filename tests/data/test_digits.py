@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from mmkd.data import CLASSES, make_digits
 from mmkd.data.digits import SPLITS, Digit, Scene, SceneSampler
+from mmkd.errors import InputError
 
 SMALL = dict(num_train=6, num_val=4, image_size=64, min_digits=1, max_digits=3, max_size=24)
 
@@ -216,7 +217,7 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes" / "mine.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="other files"):
         make_digits(tmp_path / "notes", **SMALL)
-    with pytest.raises(FileExistsError, match="is a file"):
+    with pytest.raises(InputError, match="is a file"):
         make_digits(tmp_path / "notes" / "mine.txt", **SMALL)
     out = make_digits(tmp_path / "digits", **SMALL)
     before = files(out)

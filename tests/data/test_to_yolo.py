@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from mmkd.cli import app
 from mmkd.data.to_yolo import SUFFIXES, ConversionReport, SplitReport, coco_to_yolo
+from mmkd.errors import InputError
 
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 0, "name": "cat: no. 1"}, {"id": 7, "name": "yes"}]
 WIDTH, HEIGHT = 100, 50
@@ -126,16 +127,37 @@ def test_data_yaml_names_the_classes_in_the_order_of_their_ids(
 ) -> None:
     yaml = pytest.importorskip("yaml")
     odd = ['say "no": #1', "null", "Größe ✓ 😀", " a\\n\t"]
-    categories = [{"id": 40 - 10 * k, "name": name} for k, name in enumerate(odd)]
+    # Characters that YAML has only by their escapes, or takes for the end of a line.
+    odd += [
+        "\x01\x1b[2J",
+        "del \x7f\x80\x9f",
+        "\ufeff \uffff",
+        "a\x85b\u2028c\u2029d",
+        "e\r\nf",
+        "x " * 90,
+    ]
+    categories = [{"id": 100 - 10 * k, "name": name} for k, name in enumerate(odd)]
     for split in ("val", "train"):
         source.split(split, [image(1, "a.png")], [], categories)
-    data = yaml.safe_load(coco_to_yolo(tmp_path / "out", source.splits).data_yaml.read_text())
+    file = coco_to_yolo(tmp_path / "out", source.splits).data_yaml
+    data = yaml.safe_load(file.read_text("utf-8"))
     assert data == {
         "train": "images/train",
         "val": "images/val",
         "names": dict(enumerate(reversed(odd))),
-        "coco_category_ids": [10, 20, 30, 40],
+        "coco_category_ids": sorted(category["id"] for category in categories),
     }
+    pytest.importorskip("ultralytics")
+    from ultralytics.utils import YAML
+
+    assert YAML.load(file) == data
+
+
+def test_data_yaml_is_legible(source: Source, tmp_path: Path) -> None:
+    for split in ("val", "train"):
+        source.split(split, [image(1, "a.png")], [], [{"id": 1, "name": "Größe ✓ 😀"}])
+    text = coco_to_yolo(tmp_path / "out", source.splits).data_yaml.read_text("utf-8")
+    assert "  0: Größe ✓ 😀\n" in text
 
 
 @pytest.mark.parametrize(
@@ -154,6 +176,9 @@ def test_data_yaml_names_the_classes_in_the_order_of_their_ids(
         (box(1, 10, 10, 10, float("inf")), None, dict(no_area=1)),
         (box(1, float("-inf"), 10, float("inf"), 10), None, dict(no_area=1)),
         (box(1, 1e308, 10, 1e308, 10), None, dict(no_area=1)),
+        (box(1, 1e39, 10, 10, 10), None, dict(no_area=1)),
+        (box(1, 10**400, 10, 10, 10), None, dict(no_area=1)),
+        (box(1, -1e39, 10, 2e39, 10), [1, 0.5, 0.3, 1, 0.2], dict(boxes=1, clipped=1)),
         (box(1, 10, 10, 10, 10, iscrowd=1), None, dict(crowd=1)),
         (box(1, 10, 10, 10, 10, category=8), None, dict(unknown_categories={8: 1})),
         (box(2, 10, 10, 10, 10), None, dict(unknown_images={2: 1})),
@@ -357,7 +382,7 @@ def test_an_empty_folder_is_filled(source: Source, tmp_path: Path) -> None:
 def test_what_is_there_is_never_overwritten(source: Source, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="source already holds other files"):
         coco_to_yolo(source.folder, source.splits)
-    with pytest.raises(FileExistsError, match=r"train\.json is a file"):
+    with pytest.raises(InputError, match=r"train\.json is a file"):
         coco_to_yolo(source.splits["train"][0], source.splits)
     out = tmp_path / "out"
     coco_to_yolo(out, source.splits)
@@ -390,20 +415,29 @@ def test_a_failed_write_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("no json", "train.json is not a JSON file"),
+        ("no json", r"train\.json: .* found what is not JSON"),
+        ("[" * 100_000, r"train\.json: .* too deep to read"),
         ([], "train.json has no list 'images'"),
         ({"images": [], "annotations": {}, "categories": []}, "has no list 'annotations'"),
         (dict(categories=[]), "lists no category"),
-        (dict(categories=[{"id": 1}]), "no 'name' in the entry {'id': 1}"),
-        (dict(categories=[{"id": "1", "name": "a"}]), "must be an integer, got '1'"),
-        (dict(categories=[{"id": 1, "name": n} for n in "ab"]), "'a' and 'b' share .* id 1"),
+        (dict(categories=[{"id": 1}]), r"categories\[0\]: expected 'name' to be a string"),
+        (dict(categories=[{"id": 1, "name": "a\0"}]), "to be plain text"),
+        (dict(categories=[{"id": 1, "name": "\ud800"}]), "to be plain text"),
+        (dict(categories=[{"id": "1", "name": "a"}]), "'id' to be a whole number, found '1'"),
+        (dict(categories=[{"id": 1, "name": n} for n in "ab"]), r"categories\[1\]: .* found 1"),
         (dict(images=[]), "lists no image"),
-        (dict(images=[{"id": 1}]), "no 'file_name' in the entry"),
-        (dict(images=["a.png"]), "no 'id' in the entry 'a.png'"),
-        (dict(images=[image(1, "a.png"), image(1, "b.png")]), "two images have the id 1"),
+        (dict(images=[{"id": 1}]), r"images\[0\]: expected 'file_name' to be a string"),
+        (dict(images=["a.png"]), r"images\[0\]: expected an object, found a string"),
+        (dict(images=[image(1, "a.png"), image(1, "b.png")]), r"images\[1\]: .* found 1\."),
+        (dict(images=[image([1], "a.png")]), r"'id' to be a whole number or a string, found \[1\]"),
+        (dict(images=[image(1, "a\0.png")]), "'file_name' to be plain text"),
+        (dict(images=[image(1, "a" * 300 + ".png")]), r"cannot be read: a+\.png \(.*too long"),
+        (dict(images=[image(1, "folder.png")]), r"cannot be read: folder\.png"),
+        (dict(images=[image(1, "loop.png")]), r"are not in .*: loop\.png"),
+        (dict(images=[image(1, "pipe.png")]), r"cannot be read: pipe\.png"),
         (dict(images=[image(1, "/a.png")]), "below the images folder, got '/a.png'"),
         (dict(images=[image(1, "../val2017/a.png")]), "got '../val2017/a.png'"),
-        (dict(images=[image(1, None)]), "got None"),
+        (dict(images=[image(1, None)]), "found None"),
         (dict(images=[image(1, "a.gif")]), "pass over 'a.gif'"),
         (dict(images=[image(1, ".x/a.png")]), "pass over '.x/a.png'"),
         (dict(images=[image(1, "a")]), "pass over 'a'"),
@@ -420,7 +454,13 @@ def test_a_failed_write_leaves_nothing_behind(
             r"train: 1 of the 1 images .* a\.png \(100 x 49, not 100 x 50\)",
         ),
         (dict(images=[image(1, "text.png")]), r"train: 1 of .* cannot be read: text\.png"),
-        (dict(annotations=[{"image_id": 1, "category_id": 7}]), "no 'bbox' in the entry"),
+        (dict(images=[image(1, "a.png", width="100")]), r"\('100' x 50, not 100 x 50\)"),
+        (dict(annotations=[{"image_id": 1, "category_id": 7}]), "got None in the entry"),
+        (dict(annotations=[box([1], 1, 2, 3, 4)]), r"'image_id' to be an id, found \[1\]"),
+        (dict(annotations=[box(1, 1, 2, 3, 4, category=[7])]), "'category_id' to be an id"),
+        (dict(annotations=[box(1, 1, 2, 3, 4, iscrowd="0")]), "'iscrowd' to be 0 or 1, found '0'"),
+        (dict(annotations=[box(1, 1, 2, 3, 4, iscrowd=2)]), "'iscrowd' to be 0 or 1, found 2"),
+        (dict(annotations=[box(1, 1, 2, 3, True)]), "got .1, 2, 3, True"),
         (dict(annotations=[box(1, 1, 2, 3)]), r"left, top, width, height, got \[1, 2, 3\]"),
         (dict(annotations=[box(1, 1, 2, 3, "4")]), r"got \[1, 2, 3, '4'\]"),
         (dict(annotations=[{**box(1), "bbox": None}]), "got None"),
@@ -431,6 +471,9 @@ def test_a_bad_annotation_file_is_refused(
 ) -> None:
     path, folder = source.splits["train"]
     (folder / "text.png").write_text("no picture")
+    (folder / "folder.png").mkdir()
+    (folder / "loop.png").symlink_to("loop.png")
+    os.mkfifo(folder / "pipe.png")
     if isinstance(content, dict):
         content = {**json.loads(path.read_text()), **content}
     path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -452,11 +495,10 @@ def test_splits_must_agree_on_the_categories(source: Source, tmp_path: Path) -> 
     source.split("val", [image(1, "a.png")], [], [*CATEGORIES[:2], {"id": 8, "name": "yes"}])
     with pytest.raises(ValueError) as error:
         coco_to_yolo(tmp_path / "out", source.splits)
-    lists = str(error.value).splitlines()[1:]
-    assert lists == [
-        f"{source.splits['train'][0]}: 0 cat: no. 1, 7 yes, 90 dog",
-        f"{source.splits['val'][0]}: 0 cat: no. 1, 8 yes, 90 dog",
-    ]
+    assert str(error.value).endswith(
+        f": {source.splits['train'][0]}: '0 cat: no. 1', '7 yes', '90 dog'; "
+        f"{source.splits['val'][0]}: '0 cat: no. 1', '8 yes', '90 dog'"
+    )
     source.split("val", [image(1, "a.png")], [], CATEGORIES[::-1])
     coco_to_yolo(tmp_path / "out", source.splits)
 
@@ -473,31 +515,79 @@ def test_missing_files_are_named_before_anything_is_written(source: Source, tmp_
     ):
         coco_to_yolo(out, source.splits)
     with pytest.raises(FileNotFoundError, match="train: there is no annotation file"):
+        coco_to_yolo(out, {**source.splits, "train": (folder / "none", folder)})
+    with pytest.raises(InputError, match="expected a COCO annotation file, found a folder"):
         coco_to_yolo(out, {**source.splits, "train": (folder, folder)})
     with pytest.raises(FileNotFoundError, match="train: there is no images folder"):
         coco_to_yolo(out, {**source.splits, "train": (annotations, annotations)})
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_sizes_are_those_of_the_turned_image(source: Source, tmp_path: Path) -> None:
+def test_an_image_that_is_cut_short_is_refused(source: Source, tmp_path: Path) -> None:
+    """Whatever its format; a JPEG with something behind its end is whole."""
+    names = ["a.jpg", "a.png", "a.bmp", "a.webp", "a.tiff"]
+    folder = source.splits["train"][1]
+    for name in names:
+        source.split("train", [image(1, name)], [])
+        whole = (folder / name).read_bytes()
+        for kept in (len(whole) // 2, len(whole) - 16):
+            (folder / name).write_bytes(whole[:kept])
+            with pytest.raises(InputError, match=rf"train: 1 of .* cannot be read: {name} \(.+\)"):
+                coco_to_yolo(tmp_path / "out", source.splits)
+    source.split("train", [image(1, "a.jpg")], [])
+    with (folder / "a.jpg").open("ab") as stream:
+        stream.write(b"\0" * 100)
+    assert coco_to_yolo(tmp_path / "out", source.splits).splits["train"].images == 1
+
+
+def test_a_decompression_bomb_is_refused(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", WIDTH * HEIGHT // 3)
+    with pytest.raises(InputError, match=r"cannot be read: a\.png \(.* decompression bomb"):
+        coco_to_yolo(tmp_path / "out", source.splits)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_boxes_lie_where_opencv_draws_their_objects(
+    orientation: int, suffix: str, source: Source, tmp_path: Path
+) -> None:
     """OpenCV, and with it Ultralytics, turns an image by its EXIF orientation."""
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels[8:24, 16:72] = 255  # nearer to one corner, and no square
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     content = io.BytesIO()
-    Image.new("RGB", (WIDTH, HEIGHT)).save(content, "JPEG", exif=exif)
-    assert cv2.imdecode(np.frombuffer(content.getvalue(), np.uint8), 1).shape == (100, 50, 3)
+    Image.fromarray(pixels).save(content, {".jpg": "JPEG", ".png": "PNG"}[suffix], exif=exif)
+    drawn = cv2.imdecode(np.frombuffer(content.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    rows, columns = (np.flatnonzero((drawn > 127).any(axis=(axis, 2))) for axis in (1, 0))
+    left, top = int(columns[0]), int(rows[0])
+    width, height = len(columns), len(rows)
+    sides = drawn.shape[1], drawn.shape[0]
+    assert (width, height, *sides) == (
+        (56, 16, WIDTH, HEIGHT) if orientation < 5 else (16, 56, HEIGHT, WIDTH)
+    )
 
-    def convert(name: str, **size: int | None) -> None:
-        source.split("train", [image(1, "a.jpg", **size)], [box(1, 10, 5, 20, 10)])
-        (source.splits["train"][1] / "a.jpg").write_bytes(content.getvalue())
-        coco_to_yolo(tmp_path / name, source.splits)
+    def convert(out: str, listed: tuple[int | None, int | None]) -> list[list[float]]:
+        entry = image(1, f"a{suffix}", width=listed[0], height=listed[1])
+        source.split("train", [entry], [box(1, left, top, width, height)])
+        (source.splits["train"][1] / f"a{suffix}").write_bytes(content.getvalue())
+        coco_to_yolo(tmp_path / out, source.splits)
+        return labels(tmp_path / out, "train/a.txt")
 
-    with pytest.raises(ValueError, match=r"a\.jpg \(100 x 50, not 50 x 100\)"):
-        convert("refused", width=100, height=50)
-    convert("turned", width=50, height=100)
-    convert("unsaid", width=None, height=None)
-    for name in ("turned", "unsaid"):
-        assert labels(tmp_path / name, "train/a.txt") == [[1, 0.4, 0.1, 0.4, 0.1]]
+    expected = [
+        1,
+        (left + width / 2) / sides[0],
+        (top + height / 2) / sides[1],
+        width / sides[0],
+        height / sides[1],
+    ]
+    for out, listed in (("said", sides), ("unsaid", (None, None))):
+        [found] = convert(out, listed)
+        assert found == pytest.approx(expected, abs=1e-8)
+    with pytest.raises(InputError, match="have another width x height"):
+        convert("refused", sides[::-1])
 
 
 # The command
@@ -555,6 +645,9 @@ def test_the_command_links_and_takes_a_test_split(source: Source, tmp_path: Path
     result = CliRunner().invoke(app, [*arguments, "--link"])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "images" / "test" / "t.png").is_symlink()
+    data = (tmp_path / "out" / "data.yaml").read_text().splitlines()
+    assert data[:3] == ["train: images/train", "val: images/val", "test: images/test"]
+    assert labels(tmp_path / "out", "test/t.txt")
 
 
 def test_the_command_tells_a_mistake_as_one(source: Source, tmp_path: Path) -> None:
