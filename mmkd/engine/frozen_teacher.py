@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.checkpoint import LoadReport
-from mmkd.engine.input_conversion import InputConversion, image_sizes
+from mmkd.engine.input_conversion import InputConversion, KnownFormat, image_sizes
 from mmkd.errors import naming
 from mmkd.features import FeatureTaps, find_module
 from mmkd.numerics import as_weights
@@ -117,16 +117,18 @@ class FrozenTeacher:
             self.loaded.require(inner)
         return module
 
-    def introduce(self, origin: str) -> None:
+    def introduce(self, origin: str, images: KnownFormat) -> None:
         """Makes :attr:`introduction`, which tells a user what they want to know about it.
 
         Args:
             origin: What the network is and where it comes from.
+            images: What is known of the images it takes.
         """
         total = sum(1 for _ in self.model.modules()) - 1
         self.introduction = (
             f"{self._where}: {origin}; "
-            f"input {'as the student sees it' if self._convert.is_identity else 'converted'}; "
+            f"input {'as the student sees it' if self._convert.is_identity else 'converted'} "
+            f"({images}); "
             f"runs {len(self.ran)} of {total} modules"
         )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmkd.errors import InputError
 
-__all__ = ["ImageFormat", "InputConversion", "conversion_between", "image_sizes"]
+__all__ = ["ImageFormat", "InputConversion", "KnownFormat", "conversion_between", "image_sizes"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,28 @@ class ImageFormat:
             swapped=bool(swapped),
             pad_value=float(pad_value) if isinstance(pad_value, int | float) else 0.0,
         )
+
+
+class KnownFormat(NamedTuple):
+    """What is known of the images that a model takes.
+
+    Args:
+        format: None where nothing is.
+        origin: What tells it, or why nothing does.
+    """
+
+    format: ImageFormat | None
+    origin: str
+
+    def __str__(self) -> str:
+        if self.format is None:
+            return f"assumed, for {self.origin}"
+        mean, std = (
+            " ".join(f"{value:.5g}" for value in values)
+            for values in (self.format.mean, self.format.std)
+        )
+        order = "RGB" if self.format.swapped else "BGR"
+        return f"mean {mean}, std {std} of 0 to 255, {order}: {self.origin}"
 
 
 class InputConversion:

@@ -14,8 +14,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mmkd.distillation import FeatureSource, Measured
 from mmkd.engine import torchvision_detectors
+from mmkd.engine.input_conversion import KnownFormat
+from mmkd.engine.own_formats import format_of
 from mmkd.engine.settings import DistillSettings
-from mmkd.engine.teachers import format_of, parse_images
+from mmkd.engine.teachers import parse_images
 from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.features import OwnHook
 from mmkd.targets import Targets
@@ -52,8 +54,9 @@ def distill(
         teacher: A torch module, or as for :class:`mmkd.DistillHook`.
         terms: Likewise. None: the outputs of the modules ``backbone`` are compared.
         images: How the student's images are normalised: ``dict(mean=..., std=..., order='rgb')`` of
-            0 to 255 images. Needed where a teacher takes them in another way, and known of
-            torchvision's detectors.
+            0 to 255 images. Needed where a teacher takes images of a known normalisation, unless
+            the student is a network of timm's or torchvision's, whose pretrained weights' it is
+            taken to be.
         iterations_per_epoch: Calls of ``loss`` an epoch, for schedules that count epochs.
         probe_size: Side in pixels of the blank image on which teacher, taps and channels are
             tried.
@@ -106,10 +109,12 @@ class PlainDistillation:
         self._student: Any = wrapped.module if is_wrapped else student
         self._resizes = torchvision_detectors.is_one(self._student)
         self._epoch = _epoch_length(settings.terms, iterations_per_epoch)
-        given = parse_images(f"{_OWNER} images", images) if images is not None else None
-        self._distillation = settings.build(
-            self._student, given or format_of(self._student), self._run, seed=seed
-        )
+        own = format_of(self._student)
+        if images is not None:
+            own = KnownFormat(parse_images(f"{_OWNER} images", images), "as set")
+        self._distillation = settings.build(self._student, own.format, self._run, seed=seed)
+        if own.format is not None:
+            logging.getLogger(__name__).info("%s student: its images have %s", _OWNER, own)
         for teacher in self.teachers.values():
             logging.getLogger(__name__).info(teacher.introduction)
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

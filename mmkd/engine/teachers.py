@@ -14,7 +14,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
-from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.engine.input_conversion import ImageFormat, KnownFormat, conversion_between
+from mmkd.engine.own_formats import format_of
 from mmkd.errors import InputError, InputTypeError, check_keys
 from mmkd.terms import Tap, Term
 
@@ -22,7 +23,6 @@ __all__ = [
     "FAMILIES",
     "ModuleTeacher",
     "TeacherSettings",
-    "format_of",
     "parse_images",
     "parse_teachers",
 ]
@@ -95,7 +95,8 @@ class ModuleTeacher:
     Args:
         where: The setting that errors name.
         module: With trained weights.
-        image_format: Of the images it takes; None: its own preprocessor's, or the student's.
+        image_format: Of the images it takes; None: its own, as far as it tells one (see
+            :func:`mmkd.engine.own_formats.format_of`), else the student's.
     """
 
     where: str
@@ -136,16 +137,19 @@ class ModuleTeacher:
         terms = [_whole_module(term, self.module) for term in terms]
         # The user's own stays as it is.
         module = copy.deepcopy(self.module)
+        images = format_of(module)
+        if self.image_format is not None:
+            images = KnownFormat(self.image_format, "as set")
         teacher = FrozenTeacher(
             self.where,
             module,
             taps_of(self.where, terms),
-            conversion_between(self.where, student_format, self.image_format or format_of(module)),
+            conversion_between(self.where, student_format, images.format),
             blank,
             forward=torchvision_detectors.forward if torchvision_detectors.is_one(module) else None,
             dtype=dtype,
         )
-        teacher.introduce(f"{type(self.module).__name__}, a module from memory")
+        teacher.introduce(f"{type(self.module).__name__}, a module from memory", images)
         return teacher, terms
 
 
@@ -180,14 +184,6 @@ def parse_images(where: str, settings: Mapping[str, Any]) -> ImageFormat:
             f"std must not be 0, got {given}",
         )
     return ImageFormat(mean=mean, std=std, swapped=order == "rgb")
-
-
-def format_of(model: nn.Module) -> ImageFormat | None:
-    """Of the images that a model's own preprocessing makes; None where it has none."""
-    if torchvision_detectors.is_one(model):
-        return torchvision_detectors.image_format(model)
-    preprocessor = getattr(model, "data_preprocessor", None)
-    return None if preprocessor is None else ImageFormat.of(preprocessor)
 
 
 def _whole_module(term: Term, module: nn.Module) -> Term:

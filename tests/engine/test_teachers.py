@@ -177,8 +177,8 @@ def test_named_taps_and_how_far_it_runs() -> None:
     assert found == terms
     assert teacher.ran == {"first", "norm", "second"}
     assert teacher.introduction == (
-        "Owner teacher: Net, a module from memory; input as the student sees it; runs 3 of 4 "
-        "modules"
+        "Owner teacher: Net, a module from memory; input as the student sees it (assumed, for it "
+        "tells no normalisation of its own); runs 3 of 4 modules"
     )
     assert {k: v.shape for k, v in teacher.probed.items()} == dict(
         first=(1, 4, 8, 8), second=(1, 6, 4, 4)

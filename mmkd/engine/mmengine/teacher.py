@@ -16,6 +16,7 @@ from mmkd.checkpoint import load_weights, read_weights
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, conversion_between
 from mmkd.engine.mmengine.config_files import open_config
+from mmkd.engine.own_formats import format_of
 from mmkd.errors import InputError, MissingFileError, check_keys, naming
 from mmkd.terms import Term
 
@@ -90,13 +91,12 @@ class MMTeacher:
             weights = read_weights(self.checkpoint, allow_pickle=self.allow_pickle)
         model = self._build_model()
         report = load_weights(model, weights)
-        own = getattr(model, "data_preprocessor", None)
-        own_format = ImageFormat.of(own) if own is not None else None
+        images = format_of(model)
         teacher = FrozenTeacher(
             self.where,
             model,
             taps_of(self.where, terms),
-            conversion_between(self.where, student_format, own_format),
+            conversion_between(self.where, student_format, images.format),
             blank,
             forward=_forward,
             dtype=dtype,
@@ -104,7 +104,7 @@ class MMTeacher:
         with naming(f"{self.where}.checkpoint"):
             report.require(teacher.ran)
         teacher.loaded = report
-        teacher.introduce(f"{type(model).__name__} from {report}")
+        teacher.introduce(f"{type(model).__name__} from {report}", images)
         return teacher, list(terms)
 
     def _build_model(self) -> nn.Module:

@@ -18,7 +18,7 @@ from ultralytics.utils.checks import check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
-from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.engine.input_conversion import ImageFormat, KnownFormat, conversion_between
 from mmkd.errors import InputError, MissingFileError, check_keys, naming
 from mmkd.features import find_module
 from mmkd.terms import Tap, Term
@@ -162,7 +162,10 @@ class YOLOTeacher:
             blank,
             dtype=dtype,
         )
-        teacher.introduce(f"{type(model).__name__} of {len(model.names)} classes from {origin}")
+        teacher.introduce(
+            f"{type(model).__name__} of {len(model.names)} classes from {origin}",
+            KnownFormat(YOLO_FORMAT, "as Ultralytics prepares images"),
+        )
         return teacher, resolved
 
     def _resolved(self, term: Term, model: nn.Module) -> Term:
