@@ -13,6 +13,7 @@ from ultralytics.nn.tasks import DetectionModel
 
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import FAMILIES, TeacherSettings
+from mmkd.engine.ultralytics.resume import check_resume
 from mmkd.engine.ultralytics.trainer import OWNER, Attached, DistillTrainer, distilling
 from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.terms import Term
@@ -106,6 +107,7 @@ class DistillCallback(Attached):
 
 
 def _train(model: Model, trainer: type | None = None, **kwargs: Any) -> Any:
+    check_resume(model, kwargs.get("resume"))
     return type(model).train(model, trainer=distilling(trainer or DistillTrainer), **kwargs)
 
 

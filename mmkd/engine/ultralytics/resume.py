@@ -8,18 +8,82 @@ from typing import Any
 
 import torch
 from torch import nn
+from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.utils import RANK
+from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils import LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.patches import torch_load
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from mmkd.distillation import Distillation
 from mmkd.engine.random_state import random_state, set_random_state
-from mmkd.errors import InputError
+from mmkd.engine.teacher_identity import check_same_teachers, identities
+from mmkd.errors import InputError, InputTypeError, MissingFileError
 
-__all__ = ["CHECKPOINT_KEY", "ExactResume"]
+__all__ = ["CHECKPOINT_KEY", "ExactResume", "check_resume", "read_checkpoint"]
 
 CHECKPOINT_KEY = "mmkd"
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """A checkpoint's content.
+
+    Raises:
+        InputError: It is none, or damaged.
+    """
+    try:
+        content, _ = torch_safe_load(file)
+    except Exception as error:  # A file of another kind fails in any way.
+        raise InputError(
+            f"{file} cannot be read as a checkpoint of Ultralytics', being damaged or something "
+            f"else ({type(error).__name__})"
+        ) from error
+    if not isinstance(content, dict) or not {"epoch", "optimizer", "train_args"} <= set(content):
+        raise InputError(f"{file} is no checkpoint that Ultralytics' trainer has written")
+    return content
+
+
+def check_resume(model: YOLO, resume: Any) -> None:
+    """Raises where there is nothing to resume, which Ultralytics meets with another training: of
+    the newest ``last.pt`` that it finds, or on a sample set that it downloads.
+
+    Args:
+        model: That is about to be trained.
+        resume: As a user gave it: falsy, True for the model's own checkpoint, or a file.
+
+    Raises:
+        InputError: No checkpoint, or that of a finished run.
+    """
+    if not resume:
+        return
+    if resume is True:
+        file, content = model.ckpt_path, model.ckpt
+        if not content:
+            raise InputError.at(
+                "resume", "expected model=.../last.pt of a run that was stopped, found a definition"
+            )
+    elif isinstance(resume, str | Path):
+        if not Path(resume).is_file():
+            raise MissingFileError.at("resume", f"no such file: {resume}")
+        file, content = resume, read_checkpoint(Path(resume))
+    else:
+        raise InputTypeError.at("resume", f"expected True or a file, got {resume!r}")
+    if content.get("optimizer") is None or _is_trained(content):
+        raise InputError.at(
+            "resume",
+            f"{file} is of a finished run, of which nothing is left to train. To train it further, "
+            "start a new run from it: model=..., without resume",
+        )
+
+
+def _is_trained(content: dict[str, Any]) -> bool:
+    """Whether a stock run's last epoch is in it; of other runs, the final evaluation is left."""
+    epochs = content.get("train_args", {}).get("epochs", 0)
+    return CHECKPOINT_KEY not in content and content.get("epoch", -1) + 1 >= epochs
+
+
+class _TrainingIsOver(Exception):
+    """Of a resumed run that was stopped in its final evaluation."""
 
 
 class ExactResume(DetectionTrainer):
@@ -38,6 +102,7 @@ class ExactResume(DetectionTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._resumed: dict[str, Any] | None = None
+        self._is_over = False
         self._own_groups = 0
         self._accumulate = 1
         self._carried_steps = 0
@@ -58,21 +123,29 @@ class ExactResume(DetectionTrainer):
     # Saving -------------------------------------------------------------------------------
 
     def save_model(self) -> bool:
-        """Saves as ever; ``last.pt`` appears at once, complete with the state for going on."""
-        last = self.wdir / "last.pt"
-        # Not last*.pt, of which Ultralytics takes the newest where it is to resume.
-        part = last.with_name("part_of_last.pt")
-        hook = self.optimizer.register_state_dict_post_hook(self._without_own_groups)
-        self.last = part
+        """Saves as ever; each file appears at once, ``last.pt`` complete with the state for going
+        on."""
+        last, best = self.last, self.best
+        self.last, self.best = _part_of(last), _part_of(best)
+        self.best.unlink(missing_ok=True)
         try:
-            saved = super().save_model()
+            saved = self._save_stock_files()
+            if saved:
+                # best.pt first: from the last.pt before, the epoch would be trained again.
+                if self.best.exists():
+                    self.best.replace(best)
+                _rewrite(self.last, last, {CHECKPOINT_KEY: self._state()})
+                self.last.unlink()
         finally:
-            self.last = last
-            hook.remove()
-        if saved:
-            _rewrite(part, last, {CHECKPOINT_KEY: self._state()})
-            part.unlink()
+            self.last, self.best = last, best
         return saved
+
+    def _save_stock_files(self) -> bool:
+        hook = self.optimizer.register_state_dict_post_hook(self._without_own_groups)
+        try:
+            return super().save_model()
+        finally:
+            hook.remove()
 
     def _without_own_groups(self, optimizer: Any, state: dict) -> dict:
         groups = state["param_groups"]
@@ -85,6 +158,8 @@ class ExactResume(DetectionTrainer):
         """All that the stock checkpoint leaves out, as tensors and plain values."""
         gradients = [p.grad for p in _parameters(self.optimizer)]
         return dict(
+            is_over=bool(self.stop),
+            teachers=identities(self.distillation.teachers) if self.distillation else {},
             distillers=self.distillation.state_dict() if self.distillation else {},
             model=unwrap_model(self.model).state_dict(),
             ema=self.ema.ema.state_dict(),
@@ -96,10 +171,26 @@ class ExactResume(DetectionTrainer):
         )
 
     def final_eval(self) -> None:
-        """Makes ``last.pt`` a stock file before it is stripped and evaluated."""
-        if RANK in {-1, 0} and self.last.exists():
-            _rewrite(self.last, self.last, {CHECKPOINT_KEY: None})
-        super().final_eval()
+        """Strips and evaluates copies of the checkpoints, which then take their places: whoever is
+        stopped meanwhile resumes from what is still there."""
+        whole = (self.best, self.last)
+        parts = [_part_of(file) for file in whole]
+        with torch_distributed_zero_first(LOCAL_RANK):
+            if RANK in {-1, 0}:
+                for file, part in zip(whole, parts, strict=True):
+                    part.unlink(missing_ok=True)
+                    if file.exists():
+                        _rewrite(file, part, {CHECKPOINT_KEY: None})
+        self.best, self.last = parts
+        try:
+            super().final_eval()
+        finally:
+            self.best, self.last = whole
+        if RANK in {-1, 0}:
+            # last.pt at the end: with it, the run is finished.
+            for file, part in zip(whole, parts, strict=True):
+                if part.exists():
+                    part.replace(file)
 
     # Going on -----------------------------------------------------------------------------
 
@@ -107,7 +198,8 @@ class ExactResume(DetectionTrainer):
         """Puts back the exact weights where the stock trainer puts back rounded averages.
 
         Raises:
-            ValueError: The checkpoint was written without distillation, or with other terms.
+            ValueError: The checkpoint was written without distillation, or with other terms or
+                teachers.
         """
         if ckpt is None or not self.resume:
             return
@@ -118,11 +210,41 @@ class ExactResume(DetectionTrainer):
                 "the last.pt of an interrupted distilled run; or start a new run from these "
                 "weights, without resume",
             )
+        state = ckpt[CHECKPOINT_KEY]
+        if self.distillation is not None:
+            noted = state.get("teachers", {})
+            check_same_teachers("DistillCallback", noted, self.distillation.teachers)
+        if RANK in {-1, 0}:
+            _keep_epochs(self.csv, ckpt["epoch"] + 1)
+        if state.get("is_over", ckpt["epoch"] + 1 >= self.epochs):
+            self._load_checkpoint_state(ckpt)
+            self.start_epoch, self.epoch = ckpt["epoch"] + 1, ckpt["epoch"]
+            self._is_over = True
+            return
         super().resume_training(ckpt)
-        self._resumed = state = ckpt[CHECKPOINT_KEY]
+        self._resumed = state
         self.optimizer.load_state_dict(state["optimizer"])
         unwrap_model(self.model).load_state_dict(state["model"])
         self.ema.ema.load_state_dict(state["ema"])
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        if self._is_over:
+            raise _TrainingIsOver
+
+    def _do_train(self) -> None:
+        """Trains; of a run that was stopped in its final evaluation, does what is missing."""
+        try:
+            super()._do_train()
+        except _TrainingIsOver:
+            LOGGER.info(f"All {self.start_epoch} epochs are trained: the final evaluation is left")
+            # Loggers read these after every evaluation.
+            self.tloss, self.lr = {}, {}
+            self.final_eval()
+            if RANK in {-1, 0}:
+                if self.args.plots:
+                    self.plot_metrics()
+                self.run_callbacks("on_train_end")
 
     def _load_checkpoint_state(self, ckpt: dict) -> None:
         """Also called where the stock trainer recovers from NaN."""
@@ -208,6 +330,25 @@ class ExactResume(DetectionTrainer):
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _part_of(file: Path) -> Path:
+    """Beside a file that is being written. Not last*.pt, of which Ultralytics takes the newest
+    where it is to resume."""
+    return file.with_name(f"part_of_{file.name}")
+
+
+def _keep_epochs(results: Path, epochs: int) -> None:
+    """Takes from ``results.csv`` what a run wrote after the checkpoint from which it goes on."""
+    if not results.is_file():
+        return
+    header, *rows = results.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    # Of a row that a kill has cut short, the number may be as well.
+    whole = [row for row in rows if row.count(",") == header.count(",") and row.endswith("\n")]
+    kept = [row for row in whole if int(row.partition(",")[0]) <= epochs]
+    part = _part_of(results)
+    part.write_text("".join([header, *kept]), encoding="utf-8")
+    part.replace(results)
 
 
 def _rewrite(source: Path, target: Path, changes: dict[str, Any]) -> None:

@@ -73,6 +73,7 @@ class DistillTrainer(ExactResume):
         self, cfg: Any = DEFAULT_CFG, overrides: Any = None, _callbacks: Any = None
     ) -> None:
         self._joined = False
+        self._begin_epoch()
         super().__init__(cfg, overrides, _callbacks)
         self._settings = _settings_of(self)
         if self.args.distill_model is not None:

@@ -13,12 +13,12 @@ from typing import Any
 from ultralytics import YOLO
 from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import DEFAULT_CFG, LOGGER
-from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import select_device, unwrap_model
 
 from mmkd.custom_imports import import_custom, source_files
-from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume
+from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume, read_checkpoint
 from mmkd.engine.ultralytics.train import prepare
+from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
@@ -152,13 +152,19 @@ class _PlainTrainer(ExactResume):
 
 
 def _entries(checkpoint: Path) -> dict[str, Any]:
-    return torch_load(checkpoint, map_location="cpu") if checkpoint.is_file() else {}
+    if not checkpoint.is_file():
+        return {}
+    try:
+        return read_checkpoint(checkpoint)
+    except InputError as error:
+        raise InputError(f"{error}: remove it, and its run begins again") from error
 
 
 def _is_finished(checkpoint: Path) -> bool:
-    """Whether its training is over: its file keeps no optimizer, or is that of the last epoch."""
+    """Whether its training is over: its file keeps no optimizer; or is that of the last epoch,
+    where Ultralytics' own ``distill_model`` leaves nothing to go on from."""
     content = _entries(checkpoint)
-    if not content:
+    if not content or CHECKPOINT_KEY in content:
         return False
     return content["optimizer"] is None or content["epoch"] + 1 == content["train_args"]["epochs"]
 

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ from helpers.yolo_toy import (
     on_student,
     out_of_memory,
     read_checkpoint,
+    read_results,
     stop_at,
     train,
+    write_teacher,
 )
 from mmkd.engine.ultralytics import resume
+from mmkd.errors import InputError
 
 # Four batches an epoch, of which the last is smaller with 14 of the 16 images; an optimizer step
 # in three batches, so that one spans the end of every epoch.
@@ -150,24 +154,82 @@ def test_after_an_error_in_the_middle_of_an_epoch(
     assert differences(whole("SGD").end, comparable(resumed)) == []
 
 
-def test_after_a_kill(toy: YOLOToy, whole: Callable[[str], Whole]) -> None:
-    def kill(trainer: Any) -> None:
-        if trainer.epoch == 1 and trainer.optimizer.param_groups[0]["lr"] > 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+def killed(toy: YOLOToy, name: str, on: Callbacks, **settings: Any) -> Path:
+    """The ``last.pt`` of a distilled run in a process that the callbacks have killed."""
 
     def run() -> None:
         # Its library waits for threads that a forked process lacks.
         DetectionTrainer.read_results_csv = lambda trainer: {}
-        distil(toy, on=dict(on_train_batch_end=kill), name="killed", **SETTINGS["SGD"])
+        distil(toy, on=on, name=name, **settings)
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    last = toy.folder / "runs" / "killed" / "weights" / "last.pt"
+    return toy.folder / "runs" / name / "weights" / "last.pt"
+
+
+def kill(*args: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_after_a_kill(toy: YOLOToy, whole: Callable[[str], Whole]) -> None:
+    """Also one between an epoch's row in ``results.csv`` and its checkpoint, which then has to be
+    trained again."""
+
+    def at_the_end(trainer: Any) -> None:
+        if trainer.epoch == 1:
+            trainer.save_model = kill
+
+    last = killed(toy, "killed", dict(on_train_epoch_end=at_the_end), **SETTINGS["SGD"])
     assert read_checkpoint(last)["epoch"] == 0
+    results = last.parents[1] / "results.csv"
+    assert len(results.read_text().splitlines()) == 3
+    # The beginning of another row, whose number would be 12.
+    with results.open("a") as file:
+        file.write("1")
     resumed = train(toy, attached(toy, last), resume=True)
+    assert read_results(resumed)["epoch"] == [1, 2, 3]
     assert differences(whole("SGD").end, comparable(resumed)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("SGD", {}),
+        # Ended by its patience after two of three epochs.
+        ("AdamW", dict(patience=1, epochs=3)),
+    ],
+)
+def test_after_a_kill_in_the_final_evaluation(
+    toy: YOLOToy, name: str, settings: dict[str, Any]
+) -> None:
+    settings = {**SETTINGS[name], **settings}
+    expected = comparable(distil(toy, **settings))
+
+    def final(trainer: Any) -> None:
+        evaluate = trainer.final_eval
+
+        def evaluate_and_die() -> None:
+            trainer.validator.callbacks["on_val_batch_end"].append(kill)
+            evaluate()
+
+        trainer.final_eval = evaluate_and_die
+
+    last = killed(toy, f"killed-{name}", dict(on_train_start=final), **settings)
+    trained: list[int] = []
+    resumed = train(
+        toy,
+        attached(toy, last),
+        on=dict(on_train_batch_end=lambda trainer: trained.append(1)),
+        resume=True,
+    )
+    assert trained == []
+    assert read_checkpoint(last)["optimizer"] is None
+    assert sorted(file.name for file in last.parent.iterdir()) == ["best.pt", "last.pt"]
+    end = end_of(resumed)
+    for part in ("last", "best", "results", "updates"):
+        assert differences(expected[part], end[part]) == []
 
 
 def test_a_save_that_fails_leaves_the_file_of_the_epoch_before(
@@ -239,11 +301,65 @@ def distillers_at_start(toy: YOLOToy, model: Path | None = None, **settings: Any
     return state
 
 
+def test_another_teacher(toy: YOLOToy, tmp_path: Path) -> None:
+    last = stopped(toy)
+    own = sha256(toy.teacher.read_bytes()).hexdigest()
+    copy = shutil.copy(toy.teacher, tmp_path / "same.pt")
+    other = write_teacher(Path(shutil.copy(toy.teacher.with_suffix(".yaml"), tmp_path)), seed=8)
+    found = sha256(other.read_bytes()).hexdigest()
+    message = (
+        f"DistillCallback teacher: the run that is resumed was taught by a file of sha256 {own}, "
+        f"this one's is {found}: give the file that it began with, or start a new run"
+    )
+    before = last.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        train(toy, attached(toy, last, teacher=str(other)), resume=True)
+    assert last.read_bytes() == before
+    # The file may have another name by now.
+    assert train(toy, attached(toy, last, teacher=str(copy)), resume=True).start_epoch == 1
+
+
+def test_a_teacher_in_memory_has_no_file_to_compare(toy: YOLOToy) -> None:
+    model = attached(toy, stopped(toy), teacher=YOLO(toy.teacher))
+    assert train(toy, model, resume=True).start_epoch == 1
+
+
 def test_a_finished_run_has_nothing_to_resume(toy: YOLOToy) -> None:
-    """Ultralytics then starts a new run from its weights, and so does a distilled one."""
-    finished = distil(toy, epochs=1)
-    settings = dict(data=str(toy.data), epochs=1, imgsz=64, batch=4, plots=False, device="cpu")
-    model = attached(toy, finished.last)
-    model.train(resume=True, project=str(toy.folder / "runs"), name="new", **settings)
-    assert model.trainer.save_dir.name == "new"
-    assert model.trainer.start_epoch == 0
+    """Ultralytics would train on a sample set that it downloads."""
+    last = distil(toy, epochs=1).last
+    content = last.read_bytes()
+    message = (
+        rf"resume: {last} is of a finished run, .* start a new run from it: model=\.\.\., with"
+    )
+    for settings in (dict(resume=True), dict(resume=str(last))):
+        with pytest.raises(InputError, match=message):
+            attached(toy, last).train(**settings)
+    assert last.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("resume", "message"),
+    [
+        (True, r"resume: expected model=\.\.\./last\.pt of a run that was stopped, found a defin"),
+        ("nowhere/last.pt", "resume: no such file: nowhere/last.pt"),
+        (3, "resume: expected True or a file, got 3"),
+        ("empty", r"empty\.pt cannot be read as a checkpoint of Ultralytics', being damaged or"),
+        ("half", r"half\.pt cannot be read as a checkpoint of Ultralytics', being damaged or"),
+        ("other", r"other\.pt is no checkpoint that Ultralytics' trainer has written"),
+    ],
+)
+def test_what_is_nothing_to_resume(
+    toy: YOLOToy, tmp_path: Path, resume: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics would take the newest last.pt below the current folder."""
+    whole = toy.teacher.read_bytes()
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
+    torch.save(dict(weights=torch.zeros(1)), tmp_path / "other.pt")
+    (tmp_path / "last.pt").write_bytes(whole)
+    files = {file.name for file in tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    resume = f"{tmp_path}/{resume}.pt" if f"{resume}.pt" in files else resume
+    with pytest.raises(InputError, match=message):
+        attached(toy).train(resume=resume)
+    assert {file.name for file in tmp_path.iterdir()} == files

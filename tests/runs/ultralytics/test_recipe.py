@@ -113,6 +113,38 @@ def test_killed_between_its_last_epoch_and_its_score(
     assert resumed.iterations == EPOCHS * ITERATIONS_AN_EPOCH
 
 
+def test_killed_in_the_final_evaluation_of_ultralytics(
+    pair: YOLOPair,
+    whole: Callable[[str], RunResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed = pair.recipe(False, 1, tmp_path / "run")
+
+    def kill(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("ultralytics.engine.trainer.strip_optimizer", kill)
+        train_and_evaluate(killed, "plain")
+    resumed = train_and_evaluate(killed, "plain", kill_after(1))
+    assert_same_outcome(resumed, whole("plain"))
+    names = sorted(file.name for file in Path(resumed.checkpoint).parent.iterdir())
+    assert names == ["best.pt", "last.pt"]
+
+
+@pytest.mark.parametrize("size", [0, 1000, None])
+def test_a_damaged_checkpoint_is_named(pair: YOLOPair, tmp_path: Path, size: int | None) -> None:
+    killed = pair.recipe(False, 1, tmp_path / "run")
+    with pytest.raises(Killed):
+        train_and_evaluate(killed, "plain", kill_after(ITERATIONS_AN_EPOCH + 1))
+    last = Path(killed.checkpoint)
+    content = last.read_bytes()
+    last.write_bytes(content[: len(content) // 2 if size is None else size])
+    with pytest.raises(InputError, match=r"last\.pt cannot be read .*: remove it, and its run beg"):
+        train_and_evaluate(killed, "plain")
+
+
 def test_plain_is_stock_training(
     pair: YOLOPair, whole: Callable[[str], RunResult], tmp_path: Path
 ) -> None:
