@@ -38,6 +38,7 @@ def prepare_data(name: str, source: Path | None, folder: Path) -> tuple[Path, di
         data = make_digits(folder, layout="both")
         return data / "data.yaml", dict(
             training_annotations=data / "annotations/train.json",
+            training_images=data / "train",
             annotations=data / "annotations/val.json",
             images=data / "val",
         )
@@ -47,7 +48,10 @@ def prepare_data(name: str, source: Path | None, folder: Path) -> tuple[Path, di
     splits = {split: (source / f"{split}.json", images) for split in ("train", "val", "test")}
     made = coco_to_yolo(folder, splits)
     return made.data_yaml, dict(
-        training_annotations=source / "train.json", annotations=source / "test.json", images=images
+        training_annotations=source / "train.json",
+        training_images=images,
+        annotations=source / "test.json",
+        images=images,
     )
 
 

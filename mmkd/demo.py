@@ -118,6 +118,7 @@ def _yolov5_recipe(role: str, seed: int, data: Path, out: Path) -> Recipe:
         settings,
         _work_dir(role, seed, out),
         data / "annotations/train.json",
+        data / "train",
         data / "annotations/val.json",
         data / "val",
     )

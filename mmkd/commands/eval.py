@@ -94,7 +94,9 @@ def evaluate(
         int | None, typer.Option(min=1, help="Processes.", show_default="all cores, if it pays")
     ] = None,
     max_file_mb: MaxFileMB = LARGEST_MB,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace existing files, and detect anew.")
+    ] = False,
 ) -> None:
     """Evaluate detections as COCO does, and compare runs.
 
@@ -107,7 +109,8 @@ def evaluate(
 
         # Its tables are the report's.
         with extra("report", "mmkd eval"):
-            from mmkd.commands.evaluate_files import EvalOutputs, Requests, evaluate_files
+            from mmkd.commands.checkpoint_detections import Requests
+            from mmkd.commands.evaluate_files import EvalOutputs, evaluate_files
         from mmkd.custom_imports import import_modules
 
         import_modules(imports or [])
@@ -116,7 +119,7 @@ def evaluate(
         evaluate_files(
             annotations,
             parse_runs(runs),
-            requests=Requests(images, configs, out),
+            requests=Requests(images, configs, out, force),
             outputs=EvalOutputs(json, csv, markdown, figures),
             settings=coco_settings(area or [], max_detections or []),
             category_ids=category_ids.value,

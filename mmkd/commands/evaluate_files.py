@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from mmkd.commands.checkpoint_detections import Requests, detections_of
 from mmkd.commands.named_files import CHECKPOINTS, NamedFile
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import Backend, CocoSettings
@@ -32,28 +31,12 @@ from mmkd.report.exports import as_csv, as_json
 from mmkd.report.sentences import conclusions
 from mmkd.report.tables import comparison_tables
 from mmkd.report.terminal import markdown_tables, rich_table
-from mmkd.runs.detect import detect_with
 from mmkd.work_dirs import read_work_dir
 
-__all__ = ["EvalOutputs", "Requests", "evaluate_files"]
+__all__ = ["EvalOutputs", "evaluate_files"]
 
 # Longer tables by class are for files; in the terminal they hide the rest.
 _MANY_CLASSES = 25
-
-
-@dataclass(frozen=True)
-class Requests:
-    """How to get the detections of checkpoints.
-
-    Args:
-        images: Folder of the annotations' images.
-        configs: MMDetection configs by run, where not that of the checkpoint.
-        out: Folder for the detection files.
-    """
-
-    images: Path | None = None
-    configs: Mapping[str, Path] | None = None
-    out: Path = Path("work_dirs/eval")
 
 
 @dataclass(frozen=True)
@@ -155,7 +138,8 @@ def _run_of(
 ) -> Run:
     file, parameters = named.file, None
     if file.suffix in CHECKPOINTS:
-        file, parameters = _detections_of(named, annotations, requests)
+        made = detections_of(named, annotations, requests)
+        file, parameters = made.detections, made.parameters
     detections = read_detections(file, annotations, category_ids)
     try:
         source = named.file.parent
@@ -164,30 +148,6 @@ def _run_of(
         return Run(named.name, detections, parameters)
     known = parameters or work_dir.parameters
     return Run(named.name, detections, known, work_dir.step_seconds, work_dir.seed)
-
-
-def _detections_of(
-    named: NamedFile, annotations: Annotations, requests: Requests
-) -> tuple[Path, int]:
-    """Detects with a checkpoint, once: the file's name tells from what it was made."""
-    if requests.images is None:
-        raise InputError(f"{named.file} is a checkpoint: give the images' folder by --images")
-    if not named.file.is_file():
-        raise InputError(f"{named.file}: expected a checkpoint, found no such file")
-    config = (requests.configs or {}).get(named.name)
-    key = hashlib.sha256(f"{annotations.digest} {real_path(requests.images)}".encode())
-    for source in (named.file, config):
-        if source is not None and source.is_file():
-            key.update(source.read_bytes())
-    name = re.sub(r"[^\w.-]", "_", named.name)
-    out = requests.out / f"{name}-{key.hexdigest()[:12]}.bbox.json"
-    about = out.with_suffix(".about.json")
-    if not (out.is_file() and about.is_file()):
-        out.unlink(missing_ok=True)
-        made = detect_with(named.file, annotations, requests.images, out, config=config)
-        # In one step: what is cut short is not taken for whole.
-        write_text(about, json.dumps(dict(parameters=made.parameters)))
-    return out, json.loads(about.read_text())["parameters"]
 
 
 def _print(comparison: Comparison, classes: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mmkd.runs.fingerprint import ImageFiles
 from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs.environment import describe_environment
 
@@ -56,10 +57,10 @@ class Recipe(Protocol):
         """Training iterations."""
 
     def content(self) -> dict[str, Any]:
-        """All settings that matter for the outcome, as plain values."""
+        """All settings that matter for the outcome but the seed, as plain values."""
 
-    def files(self) -> list[Path]:
-        """Files whose content matters too: data, teachers."""
+    def files(self) -> dict[str, Path | ImageFiles]:
+        """What it reads besides the files that its settings name, by what that is to the run."""
 
     def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
         """Trains, and scores what was trained.

@@ -33,18 +33,22 @@ class TrainingRecord:
 
     Args:
         file: Where it is kept.
-        fingerprint: Of the run.
+        fingerprint: Digest of the run's.
+        made_from: The fingerprint itself, as plain values; empty where an earlier version began it.
         initial_weights: :func:`weights_digest` of the network as training began; None before.
         epoch_seconds: Of the training epochs that are over, without evaluation.
     """
 
     file: Path
     fingerprint: str
+    made_from: dict[str, Any] = field(default_factory=dict)
     initial_weights: str | None = None
     epoch_seconds: list[float] = field(default_factory=list)
 
     @classmethod
-    def open(cls, work_dir: Path, fingerprint: str) -> TrainingRecord:
+    def open(
+        cls, work_dir: Path, fingerprint: str, made_from: dict[str, Any] | None = None
+    ) -> TrainingRecord:
         """The record of the same run, where it was started before; or a new one.
 
         Raises:
@@ -55,7 +59,7 @@ class TrainingRecord:
         if stored is not None and stored["fingerprint"] == fingerprint:
             with as_record(file):
                 return cls(file, **stored)
-        record = cls(file, fingerprint)
+        record = cls(file, fingerprint, made_from or {})
         record._write()
         return record
 
@@ -85,7 +89,7 @@ class TrainingRecord:
         self._write()
 
     def _write(self) -> None:
-        names = ("fingerprint", "initial_weights", "epoch_seconds")
+        names = ("fingerprint", "made_from", "initial_weights", "epoch_seconds")
         write_json(self.file, {name: getattr(self, name) for name in names})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mmkd.runs.fingerprint import ImageFiles
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
 
@@ -28,10 +29,10 @@ class ToyRecipe:
         return self.folder / f"run_{self.setting:g}_seed{self.seed}"
 
     def content(self) -> dict[str, Any]:
-        return dict(setting=self.setting, seed=self.seed)
+        return dict(setting=self.setting)
 
-    def files(self) -> list[Path]:
-        return [self.folder / "teacher.pth"]
+    def files(self) -> dict[str, Path | ImageFiles]:
+        return {"teacher": self.folder / "teacher.pth"}
 
     def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
         with (self.work_dir / "calls").open("a") as stream:

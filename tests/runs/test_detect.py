@@ -285,14 +285,60 @@ def test_eval_runs_a_checkpoint_once(
     run: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truth, json_file = digits / "annotations/val.json", tmp_path / "out.json"
-    arguments = ["eval", str(truth), f"student={run / 'epoch_1.pth'}", "--force"]
-    arguments += ["--images", str(digits / "val"), "--out", str(tmp_path), "--json", str(json_file)]
+    arguments = ["eval", str(truth), f"student={run / 'epoch_1.pth'}", "--json", str(json_file)]
+    arguments += ["--images", str(digits / "val"), "--out", str(tmp_path)]
     first = CliRunner().invoke(app, arguments)
     assert first.exit_code == 0, first.output
     student = json.loads(json_file.read_text())["runs"]["student"]
     expected = evaluate_detections(truth, run / "val.bbox.json")
     assert student["metrics"]["mAP"]["mean"] == expected.mAP
     assert student["parameters"] > 0
-    monkeypatch.setattr("mmkd.commands.evaluate_files.detect_with", None)
+    monkeypatch.setattr("mmkd.commands.checkpoint_detections.detect_with", None)
+    json_file.unlink()
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert json.loads(json_file.read_text())["runs"]["student"] == student
+    # Asked to, it does so anew.
+    again = CliRunner().invoke(app, [*arguments, "--force"])
+    assert isinstance(again.exception, TypeError)
+
+
+def test_eval_detects_anew_where_anything_that_it_reads_has_changed(
+    run: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [config] = run.glob("*.py")
+    base, own = tmp_path / "base.py", tmp_path / "own.py"
+    shutil.copy(config, base)
+    own.write_text("_base_ = 'base.py'\n")
+    images, checkpoint = tmp_path / "images", tmp_path / "student.pth"
+    shutil.copytree(digits / "val", images)
+    shutil.copy(run / "epoch_1.pth", checkpoint)
+    made: list[Path] = []
+
+    def detect(checkpoint: Path, annotations: Any, images: Path, out: Path, **_: Any) -> Detected:
+        made.append(out)
+        out.parent.mkdir(exist_ok=True)
+        out.write_text("[]")
+        return Detected(out, 1)
+
+    monkeypatch.setattr("mmkd.commands.checkpoint_detections.detect_with", detect)
+
+    def evaluate() -> int:
+        arguments = ["eval", str(digits / "annotations/val.json"), f"student={checkpoint}"]
+        arguments += ["--images", str(images), "--config", f"student={own}"]
+        result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+        assert result.exit_code == 0, result.output
+        return len(made)
+
+    assert (evaluate(), evaluate()) == (1, 1)
+    base.write_text(base.read_text() + "\ntest_dataloader['batch_size'] = 3\n")
+    assert (evaluate(), evaluate()) == (2, 2)
+    image = next(images.iterdir())
+    image.write_bytes(bytes(image.stat().st_size))
+    assert (evaluate(), evaluate()) == (3, 3)
+    checkpoint.write_bytes(checkpoint.read_bytes() + b"x")
+    assert (evaluate(), evaluate()) == (4, 4)
+    # The same in another place is no other.
+    shutil.move(images, tmp_path / "moved")
+    images = tmp_path / "moved"
+    assert evaluate() == 4
+    assert len(set(made)) == 4

@@ -22,6 +22,7 @@ from mmkd.errors import InputError
 from mmkd.runs.mmengine.pair import MMPair
 from mmkd.runs.mmengine.recipes import MMRecipe
 from mmkd.runs.paired import check_same_start, compare_config
+from mmkd.runs.recipe import Trained
 from mmkd.runs.running import train_and_evaluate
 from mmkd.work_dirs.run_result import RunResult
 
@@ -130,6 +131,7 @@ def test_another_comparison_is_not_overwritten(out: Path, folder: Path) -> None:
         compare_config(folder / "distill.py", [*SEEDS, 7], out, options=["train_cfg.max_epochs=2"])
     message = str(error.value)
     assert all(str(out / f"{name}_seed3") in message for name in ("plain", "distilled"))
+    assert "train_cfg.max_epochs was 1 and is 2" in message
     assert "choose another --out" in message
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*") if file.is_file()} == files
 
@@ -158,13 +160,81 @@ def test_files_of_something_else_are_not_overwritten(
     assert file.read_text() == "mine"
 
 
-def test_a_folder_that_was_moved(out: Path, folder: Path, tmp_path: Path) -> None:
-    """A run's folder is among its settings: it could be told from another run only there."""
+def test_a_folder_that_was_moved(
+    out: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(out, moved)
+    monkeypatch.setattr("mmkd.runs.mmengine.recipes.Runner.from_cfg", None)
     options = ["custom_hooks.0.terms.backbone.weight=2.5"]
-    with pytest.raises(InputError, match=r"another folder and moved here since.*move it back"):
-        compare_and_write(folder / "distill.py", SEEDS, moved, options=options)
+    compare_and_write(folder / "distill.py", SEEDS, moved, options=options)
+    before, after = results_of(out), results_of(moved)
+    assert [run["scores"] for run in after] == [run["scores"] for run in before]
+    assert [run["work_dir"] for run in after] == [
+        run["work_dir"].replace(str(out), str(moved)) for run in before
+    ]
+    # The teacher lies elsewhere and was not moved.
+    assert after[-1]["checkpoint"] == before[-1]["checkpoint"]
+    assert after[0]["checkpoint"] == str(moved / "plain_seed3/epoch_1.pth")
+
+
+OPTIONS = ["custom_hooks.0.terms.backbone.weight=2.5"]
+
+
+@pytest.mark.parametrize("seeds", [SEEDS, [7]])
+def test_another_teacher_is_refused_by_its_name(
+    out: Path, folder: Path, seeds: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it would be another seed of the same runs."""
+    monkeypatch.setattr("mmkd.runs.mmengine.recipes.Runner.from_cfg", None)
+    [teacher] = folder.glob("teacher/*.pth")
+    weights = teacher.read_bytes()
+    try:
+        teacher.write_bytes(weights + b"x")
+        with pytest.raises(InputError) as error:
+            compare_config(folder / "distill.py", seeds, out, options=OPTIONS)
+    finally:
+        teacher.write_bytes(weights)
+    message = str(error.value)
+    assert f"custom_hooks.0.teacher.checkpoint ({teacher}) has changed" in message
+    assert str(out / "distilled_seed3") in message and "plain_seed3" not in message
+    assert not (out / "distilled_seed7").exists()
+
+
+def test_other_images_are_refused_by_their_folder(out: Path, folder: Path) -> None:
+    image = next((folder / "data/train").glob("*"))
+    content = image.read_bytes()
+    try:
+        image.write_bytes(bytes(len(content)))
+        with pytest.raises(InputError, match=r"training images \(.*data/train\) has changed"):
+            compare_config(folder / "distill.py", SEEDS, out, options=OPTIONS)
+    finally:
+        image.write_bytes(content)
+
+
+def test_a_teacher_that_is_swapped_between_two_seeds_is_an_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the comparison runs."""
+    [teacher] = folder.glob("teacher/*.pth")
+    checkpoint = shutil.copy(teacher, tmp_path / "teacher.pth")
+    trained: list[str] = []
+
+    def train(recipe: MMRecipe, on_iteration: Any, record: Any) -> Trained:
+        on_iteration()
+        trained.append(recipe.work_dir.name)
+        if recipe.work_dir.name == "plain_seed0":
+            checkpoint.write_bytes(checkpoint.read_bytes() + b"x")
+        weights = recipe.work_dir / "epoch_1.pth"
+        weights.touch()
+        return Trained(1, 1.0, str(weights), {"mAP": 1.0}, initial_weights="a")
+
+    monkeypatch.setattr(MMRecipe, "train", train)
+    options = [f"custom_hooks.0.teacher.checkpoint={checkpoint}"]
+    message = r"distilled_seed1: since the comparison began, .*teacher\.checkpoint \(.*has changed"
+    with pytest.raises(InputError, match=message):
+        compare_config(folder / "distill.py", [0, 1], tmp_path / "out", options=options)
+    assert trained == ["distilled_seed0", "plain_seed0"]
 
 
 def test_a_teacher_of_other_classes_is_not_scored(folder: Path, tmp_path: Path) -> None:
@@ -240,15 +310,27 @@ def change(folder: Path, file: Path, **changes: Any) -> Path:
         ({"val_evaluator.ann_file": None}, "val_evaluator has no ann_file"),
         ({"val_evaluator.ann_file": "none.json"}, r"there is no annotation file none\.json"),
         ({"train_dataloader.dataset.ann_file": "none.json"}, r"no annotation file .*none\.json"),
+        ({"train_cfg.max_epochs": 0}, r"max_epochs: expected a number of epochs, 1 or more, got 0"),
+        ({"custom_hooks.0.terms.backbone.student": "bakbone"}, r"backbone\.student: .*bakbone"),
+        ({"custom_hooks.0.terms.backbone.level": 9}, r"terms\.backbone.*level"),
+        ({"custom_hooks.0.terms.backbone.view": "dens"}, r"terms\.backbone.*'dens'"),
+        ({"custom_hooks.0.terms.backbone.loss.type": "mmkd.Nosuch"}, r"terms\.backbone.*Nosuch"),
+        ({"model.backbone.frozen_stages": 4}, r"terms\.backbone: .*no gradient"),
+        ({"model.backbone.type": "NoNet"}, r"does not begin: .*NoNet.* More in "),
     ],
 )
 def test_configs_that_cannot_be_compared(
     changes: dict[str, Any], message: str, folder: Path, tmp_path: Path
 ) -> None:
     file = change(folder, tmp_path / "changed.py", **changes)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         compare_config(file, [0], tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(file))
     assert not (tmp_path / "out").exists()
+    for log in re.findall(r"More in (\S+)", str(error.value)):
+        assert "NoNet" in Path(log).read_text()
+        Path(log).unlink()
 
 
 def test_files_that_are_missing(folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from mmkd.errors import InputError
 from mmkd.runs.record import weights_digest
 from mmkd.runs.running import (
     Job,
-    holds_another_run,
+    differences,
+    fingerprint_of,
     run_all,
     stored_result,
     train_and_evaluate,
@@ -32,6 +33,10 @@ both_ways = pytest.mark.parametrize("workers", [1, 2])
 
 def jobs(folder: Path, settings: tuple[float, ...] = SETTINGS) -> list[Job]:
     return [Job(f"s{each:g}", ToyRecipe(folder, each), "toy", cost=2.0) for each in settings]
+
+
+def holds_another_run(recipe: ToyRecipe) -> bool:
+    return bool(differences(recipe.work_dir, fingerprint_of(recipe)))
 
 
 def calls(folder: Path) -> dict[str, list[str]]:
@@ -95,7 +100,7 @@ def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
     [result] = run_all(jobs(tmp_path, (3.0,)))
     file = Path(result.work_dir) / "result.json"
     stored = json.loads(file.read_text())
-    assert stored.keys() == {"fingerprint", "result"}
+    assert stored.keys() == {"fingerprint", "made_from", "result"}
     later = ("iterations", "annotations", "images", "initial_weights", "environment")
     stored["result"] = {k: v for k, v in stored["result"].items() if k not in later}
     assert set(stored["result"]) == {

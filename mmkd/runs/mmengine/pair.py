@@ -71,6 +71,12 @@ class MMPair:
             config.custom_hooks = [hook for hook in config.custom_hooks if not _distils(hook)]
         return ClassificationRecipe(config) if self._is_classifier else MMRecipe(config)
 
+    def trial(self, work_dir: Path) -> MMRecipe | ClassificationRecipe:
+        """The distilled run as it begins, shown to no service that keeps a record of runs."""
+        recipe = self.recipe(True, 0, work_dir)
+        recipe.config.visualizer = None
+        return recipe
+
     @property
     def _hook(self) -> ConfigDict:
         [hook] = (hook for hook in self.config.custom_hooks if _distils(hook))
@@ -100,6 +106,11 @@ class MMPair:
             raise InputError(
                 f"{self.file}: expected train_cfg with max_epochs, found "
                 f"{dict(loop) or 'no train_cfg'}. Only trainings by epochs can be compared"
+            )
+        if not isinstance(loop.max_epochs, int) or loop.max_epochs < 1:
+            raise InputError(
+                f"{self.file}: train_cfg.max_epochs: expected a number of epochs, 1 or more, got "
+                f"{loop.max_epochs!r}"
             )
 
     def _check_evaluation(self) -> None:

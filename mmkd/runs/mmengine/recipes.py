@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -21,6 +20,7 @@ from mmkd.engine.mmengine.config_files import check_scope
 from mmkd.engine.mmengine.exact_resume import RandomStates
 from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data
 from mmkd.evaluation.coco import evaluate_detections
+from mmkd.runs.fingerprint import ImageFiles, image_names, named_modules, with_networks_read
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs.environment import describe_environment
@@ -29,7 +29,7 @@ from mmkd.work_dirs.run_files import DETECTIONS
 __all__ = ["ConfigRecipe", "MMRecipe"]
 
 # What differs between two runs of one config without changing what they compute.
-_IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level")
+_IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level", "work_dir")
 # A checkpoint's entry from which a run goes on.
 _CHECKPOINT_KEY = "mmkd_run"
 
@@ -59,18 +59,16 @@ class ConfigRecipe(ABC):
         """Where the run leaves its weights."""
         return str(self.work_dir / f"epoch_{self.config.train_cfg.max_epochs}.pth")
 
-    @property
-    def teachers(self) -> list[Path]:
-        """Checkpoints that hooks name."""
-        return [
-            Path(text)
-            for hook in self.config.get("custom_hooks") or []
-            for text in _values(hook, "checkpoint")
-        ]
-
     def content(self) -> dict[str, Any]:
-        """The config, less what only names the run."""
-        return {k: v for k, v in self.config.to_dict().items() if k not in _IRRELEVANT}
+        """The config, less what only names the run; teachers' configs as they are read."""
+        content = {k: v for k, v in self.config.to_dict().items() if k not in _IRRELEVANT}
+        content["randomness"] = {k: v for k, v in content["randomness"].items() if k != "seed"}
+        hooks = [_with_teacher_read(hook) for hook in content.get("custom_hooks") or []]
+        return {**content, "custom_hooks": hooks}
+
+    def files(self) -> dict[str, Path | ImageFiles]:
+        """The user's own modules; the tasks add the data."""
+        return {**named_modules(import_custom(self.config.get("custom_imports")))}
 
     def config_to_run(self) -> Config:
         """A copy of the config that leaves what :meth:`scores` needs."""
@@ -147,21 +145,35 @@ class MMRecipe(ConfigRecipe):
     def iterations(self) -> int:
         """Training iterations, from the annotation file; an estimate where images are left out or
         repeated."""
-        annotations = json.loads(self.training_annotations.read_text())
-        batches = -(-len(annotations["images"]) // self.config.train_dataloader.batch_size)
+        images = len(image_names(self.training_annotations))
+        batches = -(-images // self.config.train_dataloader.batch_size)
         return batches * self.config.train_cfg.max_epochs
 
     @property
     def training_annotations(self) -> Path:
         """COCO annotations of the training images."""
+        dataset = self._training_set
+        return Path(dataset.get("data_root") or "") / dataset.ann_file
+
+    @property
+    def _training_set(self) -> ConfigDict:
+        """The data set, or what it wraps."""
         dataset = self.config.train_dataloader.dataset
         while "dataset" in dataset:
             dataset = dataset.dataset
-        return Path(dataset.get("data_root") or "") / dataset.ann_file
+        return dataset
 
-    def files(self) -> list[Path]:
-        """Annotations, and the teachers' checkpoints."""
-        return [self.training_annotations, self.annotations, *self.teachers]
+    def files(self) -> dict[str, Path | ImageFiles]:
+        """Annotations and images, and the user's own modules."""
+        training, scored = self.training_annotations, self.annotations
+        images = Path(self.scored_on()["images"])
+        return {
+            "training annotations": training,
+            "annotations": scored,
+            "training images": ImageFiles(_image_folder(self._training_set), image_names(training)),
+            "images": ImageFiles(images, image_names(scored)),
+            **super().files(),
+        }
 
     def config_to_run(self) -> Config:
         """Its own validation writes the detections."""
@@ -172,13 +184,23 @@ class MMRecipe(ConfigRecipe):
 
     def scored_on(self) -> dict[str, str]:
         """The validation's."""
-        dataset = self.config.val_dataloader.dataset
-        images = Path(dataset.get("data_root") or "", dataset.get("data_prefix", {}).get("img", ""))
+        images = _image_folder(self.config.val_dataloader.dataset)
         return dict(annotations=str(self.annotations), images=str(images))
 
     def scores(self, runner: Runner) -> dict[str, float]:
         """Average precision of the last validation's detections, by pycocotools."""
         return evaluate_detections(self.annotations, self.work_dir / DETECTIONS).as_dict()
+
+
+def _with_teacher_read(hook: Any) -> Any:
+    if not isinstance(hook, Mapping) or "teacher" not in hook:
+        return hook
+    return {**hook, "teacher": with_networks_read(hook["teacher"])}
+
+
+def _image_folder(dataset: Mapping[str, Any]) -> Path:
+    prefix = (dataset.get("data_prefix") or {}).get("img") or ""
+    return Path(dataset.get("data_root") or "", prefix)
 
 
 class _RunHook(Hook):
@@ -225,12 +247,3 @@ class _RunHook(Hook):
         # Weights to start from may be another run's, which drew what is not drawn here.
         if runner._resume and _CHECKPOINT_KEY in checkpoint:
             self._random.resume(checkpoint[_CHECKPOINT_KEY])
-
-
-def _values(settings: Any, key: str) -> Iterator[Any]:
-    """Everything that nested dicts hold under a key."""
-    if isinstance(settings, dict):
-        for name, value in settings.items():
-            if name == key:
-                yield value
-            yield from _values(value, key)

@@ -31,12 +31,14 @@ class YOLOPair:
     Args:
         settings: With a teacher.
         training_annotations: COCO annotations of the training images.
+        training_images: Folder of these.
         annotations: COCO annotations of the validation images.
         images: Folder of these.
     """
 
     settings: Mapping[str, Any]
     training_annotations: Path
+    training_images: Path
     annotations: Path
     images: Path
 
@@ -65,9 +67,10 @@ class YOLOPair:
         if not settings.get("data"):
             raise InputError(f"{file}: expected a data set, found none: give data=FILE")
         _check_arguments(file, settings)
-        training, _ = coco_annotations(settings["data"], "train", out / "train.json")
-        annotations, images = coco_annotations(settings["data"], "val", out / "val.json")
-        return cls(settings, training, annotations, images)
+        training = coco_annotations(settings["data"], "train", out / "train.json")
+        return cls(
+            settings, *training, *coco_annotations(settings["data"], "val", out / "val.json")
+        )
 
     @property
     def teachers(self) -> dict[str, TeacherSettings]:
@@ -85,8 +88,17 @@ class YOLOPair:
         if not is_distilled:
             settings |= dict(teacher=None, terms=None)
         return YOLORecipe(
-            settings, work_dir, self.training_annotations, self.annotations, self.images
+            settings,
+            work_dir,
+            self.training_annotations,
+            self.training_images,
+            self.annotations,
+            self.images,
         )
+
+    def trial(self, work_dir: Path) -> YOLORecipe:
+        """The distilled run as it begins."""
+        return self.recipe(True, 0, work_dir)
 
 
 def _check_arguments(file: Path, settings: Mapping[str, Any]) -> None:
@@ -98,6 +110,9 @@ def _check_arguments(file: Path, settings: Mapping[str, Any]) -> None:
                 f"are scored, found {key}={settings[key]}: leave it out, or make a data set of "
                 "these classes"
             )
+    epochs = settings.get("epochs")
+    if isinstance(epochs, int) and epochs < 1:
+        raise InputError(f"{file}: epochs: expected 1 or more, got {epochs}")
     try:
         _, arguments = prepare(settings)
         # It prints a help of its own.

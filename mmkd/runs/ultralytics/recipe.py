@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -15,11 +14,12 @@ from ultralytics.nn.tasks import yaml_model_load
 from ultralytics.utils import DEFAULT_CFG, LOGGER
 from ultralytics.utils.torch_utils import select_device, unwrap_model
 
-from mmkd.custom_imports import import_custom, source_files
+from mmkd.custom_imports import import_custom
 from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume, read_checkpoint
 from mmkd.engine.ultralytics.train import prepare
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
+from mmkd.runs.fingerprint import ImageFiles, image_names, named_modules, with_networks_read
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
 from mmkd.runs.ultralytics.detection import detect
@@ -30,8 +30,17 @@ __all__ = ["YOLORecipe", "log_to_stdout"]
 
 # What differs between two runs of one setting without changing what they compute: names, and the
 # places of files whose content counts by itself.
-_IRRELEVANT = ("project", "name", "exist_ok", "plots", "verbose", "save_dir", "model", "data")
-_TEACHERS = ("teacher", "distill_model")
+_IRRELEVANT = (
+    "project",
+    "name",
+    "exist_ok",
+    "plots",
+    "verbose",
+    "save_dir",
+    "model",
+    "data",
+    "seed",
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class YOLORecipe:
         settings: As :func:`mmkd.engine.ultralytics.train.read_settings` returns them.
         work_dir: Where everything of the run goes.
         training_annotations: COCO annotations of the training images.
+        training_images: Folder of these.
         annotations: COCO annotations of the images on which it is scored.
         images: Folder of these.
     """
@@ -49,6 +59,7 @@ class YOLORecipe:
     settings: Mapping[str, Any]
     work_dir: Path
     training_annotations: Path
+    training_images: Path
     annotations: Path
     images: Path
 
@@ -72,7 +83,7 @@ class YOLORecipe:
 
     @property
     def _num_images(self) -> int:
-        return len(json.loads(self.training_annotations.read_text())["images"])
+        return len(image_names(self.training_annotations))
 
     @property
     def checkpoint(self) -> str:
@@ -82,15 +93,21 @@ class YOLORecipe:
     def content(self) -> dict[str, Any]:
         """The settings, less what only names the run; the network as its definition states it."""
         content = {k: v for k, v in self.settings.items() if k not in _IRRELEVANT}
-        content |= {k: bool(content.get(k)) for k in _TEACHERS}
+        content["teacher"] = with_networks_read(content.get("teacher"))
         return {**content, "network": _definition(str(self.settings["model"]))}
 
-    def files(self) -> list[Path]:
-        """Annotations, the teacher, weights to start from, and the user's own modules."""
-        networks = [str(self.settings.get(key)) for key in (*_TEACHERS, "model")]
-        own = [Path(each) for each in networks if each.endswith(".pt")]
-        modules = source_files(import_custom(self.settings.get("custom_imports")))
-        return [self.training_annotations, self.annotations, *own, *modules]
+    def files(self) -> dict[str, Path | ImageFiles]:
+        """Annotations and images, weights to start from, and the user's own modules."""
+        training, scored = self.training_annotations, self.annotations
+        model = Path(str(self.settings["model"]))
+        return {
+            "training annotations": training,
+            "annotations": scored,
+            "training images": ImageFiles(self.training_images, image_names(training)),
+            "images": ImageFiles(self.images, image_names(scored)),
+            **({"model": model} if model.suffix == ".pt" else {}),
+            **named_modules(import_custom(self.settings.get("custom_imports"))),
+        }
 
     def train(self, on_iteration: Callable[[], None], record: TrainingRecord) -> Trained:
         """Trains, then detects on the images with the last weights and scores what they find.

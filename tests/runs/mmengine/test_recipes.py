@@ -15,7 +15,13 @@ from helpers.interruption import Killed, kill_after
 from mmkd import demo
 from mmkd.data import make_digits
 from mmkd.runs.mmengine.recipes import MMRecipe
-from mmkd.runs.running import RunResult, holds_another_run, stored_result, train_and_evaluate
+from mmkd.runs.running import (
+    RunResult,
+    differences,
+    fingerprint_of,
+    stored_result,
+    train_and_evaluate,
+)
 
 # 12 images make 2 iterations an epoch.
 ITERATIONS_AN_EPOCH, EPOCHS = 2, 3
@@ -139,10 +145,12 @@ def test_a_run_with_other_settings_begins_again(data: Path, teacher: Path, tmp_p
     first = recipe("plain", data, teacher, tmp_path)
     with pytest.raises(Killed):
         train_and_evaluate(first, "plain", kill_after(3))
-    assert not holds_another_run(first)
+    assert differences(first.work_dir, fingerprint_of(first)) == []
     other = recipe("plain", data, teacher, tmp_path)
     other.config.optim_wrapper.optimizer.lr *= 2
-    assert holds_another_run(other)
+    assert differences(other.work_dir, fingerprint_of(other)) == [
+        "optim_wrapper.optimizer.lr was 0.002 and is 0.004"
+    ]
     # Killed before a checkpoint of its own, it must not take the first one's either.
     with pytest.raises(Killed):
         train_and_evaluate(other, "plain", kill_after(1))

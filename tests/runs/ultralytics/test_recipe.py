@@ -210,14 +210,14 @@ def test_compare_from_the_config_to_the_report(pair: YOLOPair, tmp_path: Path) -
     assert "The teacher was not scored: " in text
     assert "classes" in text
     assert report.is_file()
-    with pytest.raises(InputError, match="plain_seed4: trained with another config"):
+    with pytest.raises(InputError, match=r"plain_seed4: epochs was 1 and is 2"):
         compare_config(config, [4], out, options=["epochs=2"])
 
 
 def test_weights_to_start_from_count_by_their_content(pair: YOLOPair, tmp_path: Path) -> None:
     recipe = pair.recipe(False, 1, tmp_path)
     started = replace(recipe, settings={**recipe.settings, "model": "weights/yolo.pt"})
-    assert Path("weights/yolo.pt") in started.files()
+    assert started.files()["model"] == Path("weights/yolo.pt")
     assert started.content()["network"] == {}
     assert isinstance(started, YOLORecipe)
 
@@ -278,6 +278,7 @@ def test_annotations_are_those_from_which_the_labels_were_made(tmp_path: Path) -
         (dict(data="nowhere.yaml"), "the train split cannot be read"),
         ("model: [", "cannot be read as a config"),
         (dict(epoch=1), r"config\.yaml: 'epoch' is not a valid YOLO argument.*epochs"),
+        (dict(epochs=0), "epochs: expected 1 or more, got 0"),
         (dict(epochs="many"), r"config\.yaml: 'epochs=many' is of invalid type str"),
         (dict(momentum=7), r"config\.yaml: 'momentum=7' is an invalid value"),
         (dict(single_cls=True), "expected training on all classes .* found single_cls=True"),
