@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import sys
 import zipfile
@@ -277,3 +278,21 @@ def test_files_without_weights(tmp_path: Path, content: Any) -> None:
     torch.save(content, file)
     with pytest.raises(ValueError, match=r"holds no weights \(looked at its top and under"):
         read_weights(file)
+
+
+# What is no regular file
+
+
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path: Path, allow_pickle: bool) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    for file in (tmp_path / "pipe.pth", Path("/dev/zero")):
+        with pytest.raises(ValueError, match=rf"{file.name} is a device or a pipe"):
+            read_weights(file, allow_pickle=allow_pickle)
+
+
+@pytest.mark.parametrize("name", ["a\0b.pth", "x" * 300, "loop.pth"])
+def test_paths_that_cannot_be(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop.pth").symlink_to(tmp_path / "loop.pth")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_weights(tmp_path / name)
