@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pickle
 import re
 import shutil
+import socket
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmengine.runner import load_checkpoint
 from typer.testing import CliRunner
 
 # The toy detectors of the engine's tests.
@@ -27,6 +32,7 @@ from mmkd.evaluation import evaluate_detections
 from mmkd.evaluation.coco_files import read_annotations
 from mmkd.extras import installation
 from mmkd.runs.detect import Detected, detect_with
+from mmkd.work_dirs.dumped_config import read_dumped_config
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +201,7 @@ def test_a_checkpoint_without_its_config(run: Path, digits: Path, tmp_path: Path
     for meta, message in (
         ({}, "does not hold its config: give the config's file"),
         (dict(cfg="import os"), "cannot be read .* give the config's file"),
-        (dict(cfg="model = dict(type='A')"), "expected a config with model and test_dataloader"),
+        (dict(cfg="model = dict(type='RPN')"), "expected a config with model and test_dataloader"),
     ):
         checkpoint = changed_checkpoint(run, tmp_path / "other.pth", meta=meta)
         with pytest.raises(InputError, match=message):
@@ -207,7 +213,7 @@ def test_a_model_that_nobody_knows(run: Path, digits: Path, tmp_path: Path) -> N
     other = text.replace("'FasterRCNN'", "'FasterRCNNN'")
     assert other != text
     checkpoint = changed_checkpoint(run, tmp_path / "other.pth", meta=dict(cfg=other))
-    with pytest.raises(InputError, match=r"cannot be tested .*FasterRCNNN"):
+    with pytest.raises(InputError, match=r"names FasterRCNNN, which could"):
         detect(run, digits, tmp_path / "found.json", checkpoint=checkpoint)
 
 
@@ -221,26 +227,115 @@ class Executed:
         return Path.touch, (self.trace,)
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "model = dict(type='pathlib.Path.touch', self=dict(type='pathlib.Path'))",
-        "model = dict(backbone=[dict(type='os.system', command='true')])",
-        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='mmengine.utils.call_command')]))",
-        "custom_imports = dict(imports=['antigravity'])",
-    ],
-)
-def test_a_checkpoints_config_executes_nothing(
-    run: Path, digits: Path, tmp_path: Path, line: str
-) -> None:
-    """MMEngine would import and call any dotted type."""
+STRANGE = {
+    "a dotted path": ("model", dict(type="pathlib.Path.touch", self=dict(type="pathlib.Path"))),
+    "a system call": ("model.backbone", [dict(type="os.system", command="true")]),
+    "a function of MMEngine's": ("model", dict(type="mmengine.load", file="x.pkl")),
+    "a class of MMEngine's": ("model.neck", dict(type="mmengine.Config", filename="x.py")),
+    "an evaluated name": ("model.test_cfg.rcnn.nms", dict(type="exec")),
+    "a teacher of MMDetection's": (
+        "model",
+        dict(type="LAD", teacher_ckpt="http://localhost:9/x.pth", teacher_backbone=dict(type="A")),
+    ),
+    "a teacher's config": (
+        "model",
+        dict(type="mmdet.KnowledgeDistillationSingleStageDetector", teacher_config="x.py"),
+    ),
+    "a language model": ("model.language_model", dict(type="BertModel", name="x/y")),
+    "timm's wrapper": (
+        "model.backbone",
+        dict(type="mmpretrain.TIMMBackbone", checkpoint_path="x.pth", model_name="resnet18"),
+    ),
+    "a scope": ("model.backbone._scope_", "antigravity"),
+    "the scope": ("default_scope", "antigravity"),
+    "a step that executes": (
+        "test_dataloader.dataset.pipeline",
+        [dict(type="mmengine.utils.call_command")],
+    ),
+    "a step that reads": ("test_dataloader.dataset.pipeline", [dict(type="LoadProposals")]),
+    "a module": ("custom_imports", dict(imports=["antigravity"])),
+    "a program of mmkd's": ("custom_imports", dict(imports="mmkd.__main__")),
+}
+
+
+def with_config(run: Path, file: Path, changes: dict[str, Any]) -> Path:
+    """The run's checkpoint with another config inside."""
     meta = torch.load(run / "epoch_1.pth", weights_only=False)["meta"]
-    spoiled = changed_checkpoint(
-        run, tmp_path / "spoiled.pth", meta=dict(meta, cfg=f"{meta['cfg']}\n{line}\n")
-    )
-    with pytest.raises(InputError, match=r"could execute anything: give the config's file"):
+    config = Config(read_dumped_config(meta["cfg"]))
+    for key in changes:
+        config.pop(key, None)
+    config.merge_from_dict(changes, allow_list_keys=False)
+    return changed_checkpoint(run, file, meta=dict(meta, cfg=config.pretty_text))
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_checkpoints_config_executes_nothing(
+    run: Path, digits: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MMEngine would import and call any dotted type, and build any registered one."""
+    opened: list[Any] = []
+    monkeypatch.setattr(socket.socket, "connect", lambda *args: opened.append(args))
+    spoiled = with_config(run, tmp_path / "spoiled.pth", dict([STRANGE[kind]]))
+    with pytest.raises(InputError, match=r"could execute anything.*: give the config's file"):
         detect(run, digits, tmp_path / "found.json", checkpoint=spoiled)
-    assert "antigravity" not in sys.modules
+    assert "antigravity" not in sys.modules and not opened
+
+
+def test_what_would_read_other_files_is_left_out(run: Path, digits: Path, tmp_path: Path) -> None:
+    """Nothing of it is asked for: the weights are in the file, the images in the folder."""
+    content = torch.load(run / "epoch_1.pth", weights_only=False)
+    pipeline = Config(read_dumped_config(content["meta"]["cfg"])).val_dataloader.dataset.pipeline
+    pipeline[0].backend_args = dict(backend="memcached", server_list_cfg="x", client_cfg="y")
+    changes = {
+        "model.backbone.init_cfg": dict(type="Pretrained", checkpoint="http://localhost:9/x.pth"),
+        "val_dataloader.dataset.pipeline": pipeline,
+        "test_dataloader": None,
+    }
+    checkpoint = with_config(run, tmp_path / "other.pth", changes)
+    detect(run, digits, tmp_path / "found.json", checkpoint=checkpoint)
+    expected = json.loads((run / "val.bbox.json").read_text())
+    assert json.loads((tmp_path / "found.json").read_text()) == expected
+
+
+READS = {
+    "config": lambda path: Config.fromfile(path),
+    "checkpoint": lambda path: load_checkpoint(torch.nn.Linear(1, 1), path),
+    "weights": lambda path: torch.load(path),
+    "address": lambda path: urllib.request.urlopen("http://localhost:9/x.pth"),
+}
+
+
+@pytest.mark.parametrize("kind", READS)
+def test_nothing_is_opened_while_the_model_is_built(
+    run: Path, digits: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a class that is thought to compute alone; with the config's own file it may."""
+    from mmdet.models import ResNet
+
+    stock, seen = ResNet.__init__, []
+
+    def init(self: ResNet, *args: Any, **kwargs: Any) -> None:
+        try:
+            READS[kind]("none.py")
+        except Exception as error:
+            seen.append(error)
+            raise
+        stock(self, *args, **kwargs)
+
+    monkeypatch.setattr(ResNet, "__init__", init)
+    with pytest.raises(InputError, match="builds a model that reads another file or an address"):
+        detect(run, digits, tmp_path / "found.json")
+    [config] = run.glob("*.py")
+    with pytest.raises(InputError, match="cannot be tested"):
+        detect(run, digits, tmp_path / "found.json", config=config)
+    assert [isinstance(each, InputError) for each in seen] == [True, False]
+
+
+def test_every_allowed_detector_is_there() -> None:
+    from mmkd.runs.mmengine import embedded_config
+
+    for name in embedded_config._DETECTORS.split():
+        assert importlib.util.find_spec(f"mmdet.models.detectors.{name}") is not None, name
 
 
 def test_a_module_that_the_user_imported_is_trusted(

@@ -13,26 +13,20 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmengine.utils import import_modules_from_strings
 
 from mmkd.checkpoint import CheckpointWeights, load_weights, read_weights
-from mmkd.custom_imports import imported_modules
 from mmkd.engine.mmengine.safe_yaml import load_config
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError, first_few
 from mmkd.evaluation.coco_files import Annotations
 from mmkd.extras import extra
 from mmkd.runs.library_output import output_to
-from mmkd.work_dirs.dumped_config import read_dumped_config
+from mmkd.runs.mmengine.embedded_config import closed, read_embedded_config
 
 with extra("mmdet", "a checkpoint of MMDetection's"):
     from mmdet.registry import DATASETS
 
 __all__ = ["detect_with_config"]
-
-# Whose registered classes a checkpoint's own config may build. Any other dotted type is a path by
-# which MMEngine would import and call whatever a file names.
-_SCOPES = ("mmengine", "mmcv", "mmdet", "mmpretrain", "mmkd")
 
 
 def detect_with_config(
@@ -52,7 +46,7 @@ def detect_with_config(
         images: Folder of the images.
         out: File to write, in COCO's result format, its name ending in ``.bbox.json``.
         config: Of the detector; None: the one that MMEngine stored in the checkpoint, of which
-            only registered classes are built.
+            only classes are built that compute and do nothing else.
         log: Gets what libraries print.
 
     Returns:
@@ -78,7 +72,8 @@ def detect_with_config(
         _failures_as_input_errors(origin, log),
     ):
         settings = _read_config(source, config)
-        with _runner(_to_test(settings, origin, annotations, images, out)) as runner:
+        testing = _to_test(settings, origin, annotations, images, out)
+        with _runner(testing, None if config else checkpoint) as runner:
             _load(runner, source, origin)
             _check_classes(runner, annotations, origin)
             runner.test()
@@ -101,55 +96,7 @@ def _failures_as_input_errors(origin: Path, log: Path) -> Iterator[None]:
 def _read_config(source: CheckpointWeights, file: Path | None) -> Config:
     if file is not None:
         return load_config(file)
-    text = source.meta.get("cfg")
-    if not isinstance(text, str):
-        raise InputError(f"{source.file} does not hold its config: give the config's file too")
-    try:
-        config = Config(read_dumped_config(text))
-    except ValueError as error:
-        raise InputError(
-            f"the config in {source.file} cannot be read ({error}): give the config's file too"
-        ) from error
-    _check_harmless(config, source.file)
-    if "custom_imports" in config:
-        import_modules_from_strings(**config.custom_imports)
-    return config
-
-
-def _check_harmless(config: Config, checkpoint: Any) -> None:
-    imports = (config.get("custom_imports") or {}).get("imports") or []
-    modules = [imports] if isinstance(imports, str) else list(imports)
-    # What a user imports by an option is trusted.
-    asked = [
-        each
-        for each in modules
-        if str(each).partition(".")[0] not in _SCOPES and each not in imported_modules()
-    ]
-    built = [config.get(key) for key in ("model", "test_dataloader", "val_dataloader")]
-    asked += [each for each in _types(built) if not _is_registered_name(each)]
-    if asked:
-        names = first_few([str(each) for each in asked])
-        raise InputError(
-            f"the config in {checkpoint} names {names}, which could execute anything: give "
-            "the config's file too, if you trust it"
-        )
-
-
-def _types(settings: Any) -> Iterator[Any]:
-    """Everything that would be built."""
-    if isinstance(settings, Mapping):
-        if "type" in settings:
-            yield settings["type"]
-        settings = settings.values()
-    elif not isinstance(settings, list | tuple):
-        return
-    for each in settings:
-        yield from _types(each)
-
-
-def _is_registered_name(name: Any) -> bool:
-    scope, dot, rest = str(name).rpartition(".")
-    return isinstance(name, str) and (not dot or scope in _SCOPES) and rest.isidentifier()
+    return read_embedded_config(source)
 
 
 def _to_test(
@@ -205,10 +152,12 @@ def _classes(dataset: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _runner(config: Config) -> Iterator[Runner]:
+def _runner(config: Config, embedded_in: Path | None) -> Iterator[Runner]:
     """A Runner whose logger is closed afterwards, as its stream will be."""
     try:
-        yield Runner.from_cfg(config)
+        with closed(embedded_in) if embedded_in else contextlib.nullcontext():
+            runner = Runner.from_cfg(config)
+        yield runner
     finally:
         logger = MMLogger.get_current_instance()
         if logger.instance_name.startswith(config.experiment_name):
