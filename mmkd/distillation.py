@@ -86,6 +86,7 @@ class Distillation:
         self.fired = False
         self._checked: Counter[str] = Counter()
         self._nonzero: set[str] = set()
+        self._iteration = 0
         self.distillers = self._build(self._probe(probe), seed)
 
     def _probe(self, run: Callable[[], Any]) -> dict[str, Any]:
@@ -200,6 +201,7 @@ class Distillation:
     def begin(self, iteration: int, iterations_per_epoch: int) -> None:
         """Decides which terms are on in the iteration that is about to run."""
         self.fired = False
+        self._iteration = iteration
         self.factors = {
             term.name: factor
             for term in self.terms
@@ -250,7 +252,7 @@ class Distillation:
 
         Raises:
             RuntimeError: A tapped module did not run; in a term's first iterations also: it has
-                no gradient, stays at 0 or is not finite.
+                no gradient, stays at 0, or it, its weighted value or its gradient is not finite.
         """
         assert self._taps is not None
         with naming(f"{self.owner} student"):
@@ -266,14 +268,12 @@ class Distillation:
         for term in terms:
             with naming(f"{self.owner} {term.key}"):
                 shown = targets if self.distiller(term).takes.targets else size
-                distance = self._distance(term, student, teacher[term.source], shown)
-            factor = self.factors[term.name] * self.distiller(term).weight
-            measured[term.name] = Measured(distance, factor * distance)
+                measured[term.name] = self._measured(term, student, teacher[term.source], shown)
         return measured
 
-    def _distance(
+    def _measured(
         self, term: Term, student: Mapping, teacher: Mapping, targets: Targets | None
-    ) -> Tensor:
+    ) -> Measured:
         ours = _selected(student, term.student)
         theirs = _selected(teacher, term.teacher)
         is_checked = self._checked[term.name] < CHECKED_ITERATIONS
@@ -285,7 +285,11 @@ class Distillation:
         distance = distiller.distance(*pair, targets)
         if is_checked:
             self._check_distance(term, distance)
-        return distance
+        measured = Measured(distance, self.factors[term.name] * distiller.weight * distance)
+        if is_checked:
+            with naming(f"{self.owner} {term.key}.weight"):
+                self._check_weighted(distiller, measured, ours)
+        return measured
 
     def _check_distance(self, term: Term, distance: Any) -> None:
         if not isinstance(distance, Tensor) or distance.ndim:
@@ -299,6 +303,25 @@ class Distillation:
             raise RuntimeError(
                 f"the distance stayed at 0 for {CHECKED_ITERATIONS} iterations: do student and "
                 "teacher share the tapped weights?"
+            )
+
+    def _check_weighted(
+        self, distiller: Distiller, measured: Measured, ours: Sequence[Tensor]
+    ) -> None:
+        """Looks at the gradient apart from the task's, and before a loss scale."""
+        found = f"in iteration {self._iteration}, with the weight {distiller.weight:g},"
+        if not torch.isfinite(measured.weighted):
+            raise RuntimeError(
+                f"{found} the distance {measured.distance.item():g} becomes "
+                f"{measured.weighted.item()}: give a smaller weight"
+            )
+        gradients = torch.autograd.grad(
+            measured.weighted, ours, retain_graph=True, allow_unused=True
+        )
+        if not all(torch.isfinite(each).all() for each in gradients if each is not None):
+            raise RuntimeError(
+                f"{found} the gradient at the student's feature is not finite: give a smaller "
+                "weight, or look at the loss"
             )
 
 

@@ -34,6 +34,7 @@ _LOSS = dict(type="mmkd.LogSumLoss")
 _LINEAR = dict(type="mmkd.LinearProjector")
 _NONE = dict(type="mmkd.IdentityProjector")
 _BATCH = dict(type="mmkd.BatchNormalizer")
+_LARGEST = torch.finfo(torch.float32).max
 _AS_IT_IS = dict(type="mmkd.IdentityNormalizer")
 
 
@@ -53,7 +54,7 @@ class Distiller(nn.Module):
         takes: What :meth:`distance` is given; the form is for the distiller's own use.
 
     Raises:
-        ValueError: A negative weight.
+        ValueError: A weight that is negative or not finite in float32.
     """
 
     takes: Takes = Takes()
@@ -62,6 +63,8 @@ class Distiller(nn.Module):
         super().__init__()
         if not weight >= 0:
             raise ValueError(f"weight must be 0 or more, got {weight}")
+        if weight > _LARGEST:
+            raise ValueError(f"weight must be finite in float32, got {weight}")
         self.weight = weight
 
     def distance(self, student: Any, teacher: Any, targets: Targets | None = None) -> Tensor:

@@ -413,6 +413,39 @@ def test_labels_that_cannot_be_had() -> None:
         step(distillation, student, targets=Targets((16, 16), labels=labels))
 
 
+# A weight that is too large
+
+
+@pytest.mark.parametrize(
+    ("weight", "scale", "said"),
+    [
+        (1e38, 1.0, r"the weight 1e\+38, the distance [\d.]+ becomes inf: give a smaller weight"),
+        (3e37, 1e-3, r"the weight 3e\+37, the gradient at the student's feature is not finite"),
+    ],
+)
+def test_a_weight_that_overflows(weight: float, scale: float, said: str) -> None:
+    """First the weighted distance; then, of a feature scaled up, the gradient alone."""
+    distillation, student = build(terms_of(one=dict(weight=weight)))
+    with torch.no_grad():
+        distillation.distillers["one"].projector.linear.weight /= scale
+    with pytest.raises(
+        RuntimeError, match=rf"^Owner terms\.one\.weight: in iteration 7, with {said}"
+    ):
+        step(distillation, student, iteration=7)
+
+
+def test_looking_at_the_gradient_leaves_it_to_the_training() -> None:
+    found = []
+    for checked in (True, False):
+        distillation, student = build(terms_of(one=dict(weight=2.0)))
+        student.drop.eval()
+        if not checked:
+            distillation._checked["one"] = CHECKED_ITERATIONS
+        step(distillation, student)["one"].weighted.backward()
+        found.append([p.grad for p in (student.first.weight, *distillation.parameters)])
+    assert all(map(torch.equal, *found))
+
+
 # Attached and detached
 
 

@@ -260,6 +260,8 @@ def test_a_distiller_is_built_from_its_config() -> None:
         ),
         (dict(weight=-1), ValueError, "weight must be 0 or more, got -1"),
         (dict(weight=math.nan), ValueError, "weight must be 0 or more, got nan"),
+        (dict(weight=math.inf), ValueError, "weight must be finite in float32, got inf"),
+        (dict(weight=1e39), ValueError, r"weight must be finite in float32, got 1e\+39"),
         (dict(student_channels=None), ValueError, "LinearProjector needs in_channels: give it"),
         (dict(teacher_channels=None), ValueError, "LinearProjector needs out_channels"),
         (
