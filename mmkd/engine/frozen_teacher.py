@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmkd.checkpoint import LoadReport
 from mmkd.engine.input_conversion import InputConversion, KnownFormat, image_sizes
+from mmkd.engine.probe import probing
 from mmkd.errors import naming
 from mmkd.features import FeatureTaps, find_module
 from mmkd.numerics import as_weights
@@ -99,8 +100,11 @@ class FrozenTeacher:
         self._convert = conversion
         self._forward = forward or (lambda model, inputs, context: model(inputs))
         self._taps = FeatureTaps(model, (path for _, path in taps), stop_when_complete=True)
-        with modules_that_run(model) as ran, naming(where):
-            self.probed = self.features(blank)
+        owner, _, name = where.partition(" ")
+        with modules_that_run(model) as ran, probing(owner, f"the {name}", blank):
+            self._record(blank)
+        with naming(where):
+            self.probed = self._taps.take()
         self.ran = ran
         self.loaded: LoadReport | None = None
         self.introduction = ""
@@ -132,7 +136,6 @@ class FrozenTeacher:
             f"runs {len(self.ran)} of {total} modules"
         )
 
-    @torch.no_grad()
     def features(self, inputs: Tensor, context: Any = None) -> dict[str, Any]:
         """Tapped outputs for a batch in the student's format.
 
@@ -144,14 +147,19 @@ class FrozenTeacher:
         Raises:
             RuntimeError: A tapped module did not run, or ran more than once.
         """
+        self._record(inputs, context)
+        return self._taps.take()
+
+    @torch.no_grad()
+    def _record(self, inputs: Tensor, context: Any = None) -> None:
         sizes = None if self._convert.is_identity else image_sizes(context)
         images = self._convert(inputs, sizes)
         if self._dtype is None:
-            return self._run(as_weights(self.model, images), context)
+            self._run(as_weights(self.model, images), context)
+            return
         with torch.autocast(inputs.device.type, enabled=False):
-            return self._run(images.to(self._dtype), context)
+            self._run(images.to(self._dtype), context)
 
-    def _run(self, images: Tensor, context: Any) -> dict[str, Any]:
+    def _run(self, images: Tensor, context: Any) -> None:
         with self._taps.recording():
             self._forward(self.model, images, context)
-        return self._taps.take()

@@ -16,6 +16,7 @@ from mmkd.distillation import FeatureSource, Measured
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.input_conversion import KnownFormat
 from mmkd.engine.own_formats import format_of
+from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import parse_images
 from mmkd.errors import InputError, InputTypeError, TermError
@@ -26,6 +27,8 @@ from mmkd.terms import Term
 __all__ = ["PlainDistillation", "distill"]
 
 _OWNER = "distill"
+# Most networks of a fixed size take it, and all that take multiples of 32.
+_USUAL_SIZE = (224, 224)
 
 
 def distill(
@@ -35,7 +38,7 @@ def distill(
     *,
     images: Mapping[str, Any] | None = None,
     iterations_per_epoch: int | None = None,
-    probe_size: int = 128,
+    probe_size: ProbeSize | None = None,
     seed: int = 0,
 ) -> PlainDistillation:
     """Distillation around a loop that calls the student itself.
@@ -58,8 +61,9 @@ def distill(
             the student is a network of timm's or torchvision's, whose pretrained weights' it is
             taken to be.
         iterations_per_epoch: Calls of ``loss`` an epoch, for schedules that count epochs.
-        probe_size: Side in pixels of the blank image on which teacher, taps and channels are
-            tried.
+        probe_size: Height and width in pixels, or one number for both, of the blank image on
+            which teacher, taps and channels are tried. None: those that a torchvision detector
+            resizes all images to, if it does; else 224.
         seed: Of the projectors' initial weights.
 
     Copies of the student that are made inside the block (a moving average, for instance) are not
@@ -112,7 +116,9 @@ class PlainDistillation:
         own = format_of(self._student)
         if images is not None:
             own = KnownFormat(parse_images(f"{_OWNER} images", images), "as set")
-        self._distillation = settings.build(self._student, own.format, self._run, seed=seed)
+        self._distillation = settings.build(
+            self._student, own.format, self._run, self._image_size, seed=seed
+        )
         if own.format is not None:
             logging.getLogger(__name__).info("%s student: its images have %s", _OWNER, own)
         for teacher in self.teachers.values():
@@ -127,6 +133,11 @@ class PlainDistillation:
         self._handles: list[Any] = []
         # Whether an optimizer has stepped the student, and the projectors.
         self._stepped = [False, False]
+
+    def _image_size(self) -> tuple[int, int]:
+        """A guess: the loop's images come when all is built."""
+        fixed = torchvision_detectors.fixed_size(self._student) if self._resizes else None
+        return fixed or _USUAL_SIZE
 
     def _run(self, blank: Tensor) -> Any:
         if self._resizes:

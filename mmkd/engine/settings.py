@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmkd.distillation import Distillation
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.probe import ProbeSize, parse_probe_size, probing
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.engine.teachers import TeacherSettings, parse_teachers
 from mmkd.errors import InputError, naming
@@ -31,13 +32,14 @@ class DistillSettings:
         owner: Whose settings errors name (``'DistillHook'``).
         teachers: By name.
         terms: With taps as they were given.
-        probe_size: Side in pixels of the blank image on which all of it is tried.
+        probe_size: Height and width of the blank image on which all of it is tried; None for those
+            of the training's own images.
     """
 
     owner: str
     teachers: Mapping[str, TeacherSettings]
     terms: tuple[Term, ...]
-    probe_size: int
+    probe_size: tuple[int, int] | None
 
     @classmethod
     def parse(
@@ -45,7 +47,7 @@ class DistillSettings:
         owner: str,
         teacher: Any,
         terms: Mapping[str, Mapping[str, Any]] | None = None,
-        probe_size: int = 128,
+        probe_size: ProbeSize | None = None,
     ) -> DistillSettings:
         """Reads them.
 
@@ -53,16 +55,13 @@ class DistillSettings:
             owner: Whose settings they are.
             teacher: See :func:`mmkd.engine.teachers.parse_teachers`.
             terms: See :func:`mmkd.terms.parse_terms`.
-            probe_size: Side in pixels of the blank image on which all of it is tried.
+            probe_size: See :func:`mmkd.engine.probe.parse_probe_size`.
 
         Raises:
             ValueError, TypeError: An unknown key or value, naming the setting; a teacher without
                 a term.
         """
-        if not isinstance(probe_size, int) or probe_size < 1:
-            raise InputError.at(
-                f"{owner} probe_size", f"expected a number of pixels, 1 or more, got {probe_size!r}"
-            )
+        size = parse_probe_size(owner, probe_size)
         teachers = parse_teachers(owner, teacher)
         parsed = parse_terms(terms, list(teachers), owner)
         for term in parsed:
@@ -71,18 +70,14 @@ class DistillSettings:
             if not any(term.source == name for term in parsed):
                 where = f"{owner} teacher.{name}"
                 raise InputError.at(where, f"no term has source={name!r}")
-        return cls(owner, teachers, tuple(parsed), probe_size)
-
-    def blank(self, like: Tensor) -> Tensor:
-        """The image on which all of it is tried, ``[1, 3, H, W]``, on the device of a parameter
-        and of its type."""
-        return like.new_zeros(1, 3, self.probe_size, self.probe_size)
+        return cls(owner, teachers, tuple(parsed), size)
 
     def build(
         self,
         student: nn.Module,
         student_format: ImageFormat | None,
         run: Callable[[Tensor], Any],
+        image_size: Callable[[], tuple[int, int]],
         *,
         seed: int = 0,
         dtype: torch.dtype | None = None,
@@ -94,6 +89,8 @@ class DistillSettings:
             student: The model to tap, on its device.
             student_format: Of the images that its trainer prepares; None if unknown.
             run: Runs the student on an image ``[1, 3, H, W]``.
+            image_size: Height and width of the training's own images; called where ``probe_size``
+                does not say them.
             seed: Of the projectors' initial weights.
             dtype: In which the teachers run; None: float32, or as the autocast around them says.
             resolve: From a tap of the student's, as it was given, to a module's.
@@ -106,7 +103,8 @@ class DistillSettings:
             raise InputError.at(
                 f"{self.owner} student", f"{type(student).__name__} has no parameters to train"
             )
-        blank = self.blank(parameter.detach())
+        size = self.probe_size or image_size()
+        blank = parameter.detach().new_zeros(1, 3, *size)
         with preserved_random_state():
             terms = [self._resolved(term, student, resolve) for term in self.terms]
             teachers: dict[str, FrozenTeacher] = {}
@@ -116,7 +114,8 @@ class DistillSettings:
                 teachers[name], matched = settings.build(own, student_format, blank, dtype)
                 found |= {term.name: term for term in matched}
             terms = [found[term.name] for term in terms]
-            return Distillation(self.owner, student, terms, teachers, lambda: run(blank), seed=seed)
+            probe = probing(self.owner, "the student", blank)(lambda: run(blank))
+            return Distillation(self.owner, student, terms, teachers, probe, seed=seed)
 
     def _resolved(self, term: Term, student: nn.Module, resolve: Resolve) -> Term:
         with naming(f"{self.owner} {term.key}.student"):

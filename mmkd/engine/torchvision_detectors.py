@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.targets import Boxes, Targets
 
-__all__ = ["Batch", "forward", "image_format", "is_one"]
+__all__ = ["Batch", "fixed_size", "forward", "image_format", "is_one"]
 
 
 def is_one(model: nn.Module) -> bool:
@@ -26,6 +26,12 @@ def image_format(model: Any) -> ImageFormat:
         for values in (model.transform.image_mean, model.transform.image_std)
     )
     return ImageFormat(mean=mean, std=std, swapped=True)
+
+
+def fixed_size(model: Any) -> tuple[int, int] | None:
+    """Height and width to which its transform resizes every image; None where they vary."""
+    size = model.transform.fixed_size
+    return None if size is None else (size[1], size[0])
 
 
 def forward(model: Any, inputs: Tensor, context: Any = None) -> Any:

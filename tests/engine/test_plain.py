@@ -591,7 +591,11 @@ def test_projectors_that_no_optimizer_has() -> None:
             ValueError,
             ("distill teacher", "give images=dict(mean=..., std=..., order='rgb')"),
         ),
-        (dict(probe_size=-4), ValueError, ("distill probe_size", "1 or more, got -4")),
+        (
+            dict(probe_size=-4),
+            ValueError,
+            ("distill probe_size", "1 or more, or (height, width), got -4"),
+        ),
         (dict(probe_size="x"), ValueError, ("distill probe_size", "got 'x'")),
         (dict(images=3), TypeError, ("distill images", "got 3")),
         (dict(iterations_per_epoch=0), ValueError, ("distill iterations_per_epoch", "got 0")),

@@ -18,8 +18,10 @@ from mmkd.distiller import FeatureDistiller
 from mmkd.engine.inherit import matching_modules, parse_inherit
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.mmengine.exact_resume import RandomStates
+from mmkd.engine.mmengine.image_size import image_size
 from mmkd.engine.mmengine.optimizer import add_distillers
 from mmkd.engine.mmengine.targets import targets_of
+from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.errors import InputError
@@ -59,8 +61,9 @@ class DistillHook(Hook):
             projector, normalizer, loss and view. None: one default term a teacher.
         inherit: Student module to teacher module whose weights it starts from, such as
             ``{'head.fc': 'head.fc'}``. They are copied when a training begins, not on resume.
-        probe_size: Side in pixels of the blank image on which taps, channels and weights are
-            checked before training.
+        probe_size: Height and width in pixels, or one number for both, of the blank image on
+            which taps, channels and weights are checked before training. None: those of the first
+            training image.
 
     Logged: ``loss_distill_<term>`` (weighted, part of the objective), ``distill_<term>``
     (unweighted), ``distill_ratio`` (distillation to task loss; 0 where there is no task loss),
@@ -81,7 +84,7 @@ class DistillHook(Hook):
         teacher: Mapping[str, Any],
         terms: Mapping[str, Mapping[str, Any]] | None = None,
         inherit: Mapping[str, str] | None = None,
-        probe_size: int = 128,
+        probe_size: ProbeSize | None = None,
     ) -> None:
         self._settings = DistillSettings.parse("DistillHook", teacher, terms, probe_size)
         _check_names([term.name for term in self._settings.terms])
@@ -128,6 +131,9 @@ class DistillHook(Hook):
             self._student,
             ImageFormat.of(self._student.data_preprocessor),
             lambda blank: self._student(blank, None, mode="tensor"),
+            lambda: image_size(
+                "DistillHook", runner.train_dataloader, self._student.data_preprocessor
+            ),
             seed=runner.seed or 0,
         )
         for teacher in self.teachers.values():

@@ -11,6 +11,7 @@ from ultralytics.engine.model import Model
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 
+from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import FAMILIES, TeacherSettings
 from mmkd.engine.ultralytics.resume import check_resume
@@ -38,7 +39,8 @@ class DistillCallback(Attached):
             name modules (``'model.9'``); ``'backbone'``, the default, stands for the outputs of
             the model's own backbone definition, the last being ``level=-1``, and ``'neck'`` for
             those that its head reads, the finest being ``level=0``.
-        probe_size: Side in pixels of the blank image on which taps and channels are checked.
+        probe_size: Height and width in pixels, or one number for both, of the blank image on
+            which taps and channels are checked. None: the training's ``imgsz``.
 
     Each term is a column in the progress line, in ``results.csv`` and in the plots (``kd_loss``;
     with several terms ``kd_<term>_loss``), weighted; ``distill/<term>`` (unweighted),
@@ -53,7 +55,7 @@ class DistillCallback(Attached):
         self,
         teacher: Any,
         terms: Mapping[str, Mapping[str, Any]] | None = None,
-        probe_size: int = 128,
+        probe_size: ProbeSize | None = None,
     ) -> None:
         super().__init__(DistillSettings.parse(OWNER, _as_settings(teacher), terms, probe_size))
 

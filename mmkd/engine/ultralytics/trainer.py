@@ -121,6 +121,7 @@ class DistillTrainer(ExactResume):
             student,
             YOLO_FORMAT,
             student,
+            lambda: (self.args.imgsz, self.args.imgsz),
             seed=self.args.seed,
             dtype=half if self.amp else None,
             resolve=resolve_tap,
