@@ -16,7 +16,7 @@ from helpers.own_loss import own_modules_in
 from helpers.toy_recipe import ToyRecipe
 from mmkd.custom_imports import import_modules
 from mmkd.errors import InputError
-from mmkd.runs.record import weights_digest
+from mmkd.runs.record import TrainingRecord, weights_digest
 from mmkd.runs.running import (
     Job,
     differences,
@@ -203,6 +203,60 @@ def test_whether_another_run_is_there(tmp_path: Path) -> None:
     assert not holds_another_run(recipe)
     (tmp_path / "teacher.pth").write_text("other weights")
     assert holds_another_run(recipe)
+
+
+def test_a_folder_in_which_nothing_was_trained_may_be_used_for_another_run(tmp_path: Path) -> None:
+    failing = ToyRecipe(tmp_path, -1.0)
+    with pytest.raises(RuntimeError, match="it failed"):
+        train_and_evaluate(failing, "toy")
+    assert (failing.work_dir / "started.json").is_file()
+    (tmp_path / "teacher.pth").write_text("other weights")
+    assert not holds_another_run(failing)
+    # An epoch that is over would be lost, and so would weights.
+    record = TrainingRecord.open(failing.work_dir, fingerprint_of(failing).digest)
+    record.start_epoch(0)
+    record.end_epoch()
+    (tmp_path / "teacher.pth").write_text("once more")
+    assert holds_another_run(failing)
+    (failing.work_dir / "started.json").unlink()
+    with pytest.raises(RuntimeError, match="it failed"):
+        train_and_evaluate(ToyRecipe(tmp_path / "two", -1.0), "toy")
+    started = ToyRecipe(tmp_path / "two", -1.0)
+    (started.folder / "teacher.pth").write_text("others")
+    assert not holds_another_run(started)
+    (started.work_dir / "weights").mkdir()
+    (started.work_dir / "weights/last.pt").touch()
+    assert holds_another_run(started)
+
+
+def test_a_folder_of_an_earlier_version_says_so(tmp_path: Path) -> None:
+    [result] = run_all(jobs(tmp_path, (3.0,)))
+    for name in ("result.json", "started.json"):
+        file = Path(result.work_dir) / name
+        stored = json.loads(file.read_text())
+        del stored["made_from"]
+        file.write_text(json.dumps(stored | dict(fingerprint="of another kind")))
+    recipe = ToyRecipe(tmp_path, 3.0)
+    assert differences(recipe.work_dir, fingerprint_of(recipe)) == [
+        "an earlier version of mmkd made it, and did not note from what"
+    ]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_times_of_epochs_that_are_trained_again_do_not_add_up(
+    tmp_path: Path, epochs: int
+) -> None:
+    """As where a kill came between an epoch's end and its checkpoint."""
+    record = TrainingRecord.open(tmp_path, "run")
+    for epoch in range(3):
+        record.start_epoch(epoch)
+        record.end_epoch()
+    record.epoch_seconds[:] = [1000.0, 2000.0, 4000.0]
+    record.start_epoch(epochs)
+    record.end_epoch()
+    assert record.epoch_seconds[:-1] == [1000.0, 2000.0][:epochs]
+    assert len(TrainingRecord.open(tmp_path, "run").epoch_seconds) == epochs + 1
+    assert 0 <= record.epoch_seconds[-1] < 60
 
 
 def test_the_digest_of_weights_is_of_names_shapes_types_and_values() -> None:

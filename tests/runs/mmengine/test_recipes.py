@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from helpers.interruption import Killed, kill_after
 from mmkd import demo
@@ -103,6 +106,29 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     done = iterations // ITERATIONS_AN_EPOCH
     assert len(seen) == (EPOCHS - done) * ITERATIONS_AN_EPOCH
     assert_same_outcome(resumed, whole(role, val_interval))
+
+
+@HOOKS.register_module()
+class SavedBehindValidations(Hook):
+    """As ``save_best`` does, but to go on from."""
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        name = f"validated_{runner.epoch}.pth"
+        runner.save_checkpoint(runner.work_dir, name, by_epoch=False)
+        (Path(runner.work_dir) / "last_checkpoint").write_text(name)
+
+
+@pytest.mark.parametrize("role", ["plain", "distilled"])
+def test_a_checkpoint_from_behind_a_validation_does_not_repeat_its_draws(
+    role: str, data: Path, teacher: Path, whole: Callable[[str, int], RunResult], tmp_path: Path
+) -> None:
+    killed = recipe(role, data, teacher, tmp_path)
+    hooks = killed.config.get("custom_hooks") or []
+    killed.config.custom_hooks = [*hooks, dict(type="SavedBehindValidations")]
+    with pytest.raises(Killed):
+        train_and_evaluate(killed, role, kill_after(ITERATIONS_AN_EPOCH + 1))
+    assert (killed.work_dir / "last_checkpoint").read_text() == "validated_1.pth"
+    assert_same_outcome(train_and_evaluate(killed, role), whole(role, 1))
 
 
 def test_the_times_of_all_parts_add_up(data: Path, teacher: Path, tmp_path: Path) -> None:
