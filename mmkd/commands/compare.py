@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mmkd.commands.named_files import split_name
 from mmkd.commands.options import Imports, MaxFileMB, Resamples
 from mmkd.commands.user_errors import user_errors
+from mmkd.errors import InputError
 from mmkd.extras import extra
 from mmkd.input_files import LARGEST_MB, files_up_to, real_path
+from mmkd.runs.interrupts import ending_on_interrupts
 
 __all__ = ["compare"]
 
 
 def compare(
-    config: Annotated[
-        str,
-        typer.Argument(help="Config with a DistillHook, or a YAML file of `mmkd yolo train`."),
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]CONFIG...",
+            help="Config with a DistillHook, or YAML file of `mmkd yolo train`. Of several, which "
+            "differ in nothing else, each is trained, and the plain student once.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and report.")],
     seeds: Annotated[
@@ -39,7 +47,7 @@ def compare(
     called again.
     """
     try:
-        with user_errors("compare"), files_up_to(max_file_mb):
+        with user_errors("compare"), files_up_to(max_file_mb), ending_on_interrupts():
             from mmkd.custom_imports import import_modules
 
             with extra("report", "mmkd compare"):
@@ -49,10 +57,24 @@ def compare(
             import_modules(imports or [])
             out = real_path(out)
             check_out(out)
-            runs = compare_config(config, seeds or [0], out, options=options or [], workers=workers)
+            arms = _named(configs)
+            runs = compare_config(arms, seeds or [0], out, options=options or [], workers=workers)
             compared = compare_results(runs.results, resamples=resamples)
             file = write_results(compared, out, title=runs.title, notes=runs.notes)
     except KeyboardInterrupt:
         typer.echo("mmkd compare: stopped; the same call goes on from here", err=True)
         raise typer.Exit(130) from None
     typer.echo(file)
+
+
+def _named(configs: Sequence[str]) -> dict[str, Path]:
+    """The configs by the names of their runs: a single one's are called distilled."""
+    named: dict[str, Path] = {}
+    for name, file in map(split_name, configs):
+        called = name or ("distilled" if len(configs) == 1 else file.stem)
+        if called in named:
+            raise InputError(
+                f"{named[called]} and {file} would both be called {called!r}: give NAME=CONFIG"
+            )
+        named[called] = file
+    return named

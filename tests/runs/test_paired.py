@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import Result
 from mmengine.config import Config
+from typer.testing import CliRunner
+from yapf.yapflib import yapf_api
 
 from helpers.paired_results import compare_and_write
 from mmkd import demo
+from mmkd.cli import app
 from mmkd.configs import config_file
 from mmkd.data import make_digits
 from mmkd.errors import InputError
@@ -53,6 +59,11 @@ def out(folder: Path) -> Path:
     report = compare_and_write(folder / "distill.py", SEEDS, out, options=options)
     assert report == out / "report.html"
     return out
+
+
+def compare(*arguments: Any) -> Result:
+    """The command."""
+    return CliRunner().invoke(app, ["compare", *map(str, arguments)])
 
 
 def results_of(out: Path) -> list[dict[str, Any]]:
@@ -252,6 +263,71 @@ def test_a_teacher_of_other_classes_is_not_scored(folder: Path, tmp_path: Path) 
     compare_and_write(tmp_path / "distill.py", [0], tmp_path / "out")
     assert [run["name"] for run in results_of(tmp_path / "out")] == ["plain", "distilled"]
     assert "The teacher was not scored: " in (tmp_path / "out/results.md").read_text()
+
+
+def test_several_configs_have_the_plain_runs_in_common(folder: Path, tmp_path: Path) -> None:
+    """By the command, with the report of all."""
+    strong = change(
+        folder, tmp_path / "strong.py", **{"custom_hooks.0.terms.backbone.weight": 50.0}
+    )
+    out = tmp_path / "out"
+    done = compare(f"weak={folder / 'distill.py'}", strong, "--resamples", 20, "--out", out)
+    assert done.exit_code == 0, done.output
+    runs = results_of(out)
+    assert [run["name"] for run in runs] == ["plain", "weak", "strong", "teacher"]
+    assert len({run["initial_weights"] for run in runs[:3]}) == 1
+    assert {Path(run["work_dir"]).name for run in runs[:3]} == {
+        *("plain_seed0", "weak_seed0", "strong_seed0")
+    }
+    weights = [config_of(run).custom_hooks[0].terms.backbone.weight for run in runs[1:3]]
+    assert weights == [3.0, 50.0]
+    text = (out / "results.md").read_text()
+    assert text.startswith("# distill, strong, seed 0\n")
+    assert "weak against plain" in text and "strong against plain" in text
+    page = (out / "report.html").read_text()
+    assert all(run["work_dir"] in page for run in runs)
+    # One of them alone is the same run.
+    alone = [f"strong={strong}", "--out", out, "--resamples", 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmkd.runs.mmengine.recipes.Runner.from_cfg", None)
+        assert compare(*alone).exit_code == 0
+
+
+def test_configs_that_differ_in_more_than_their_distillation(folder: Path, tmp_path: Path) -> None:
+    changes = {"optim_wrapper.optimizer.lr": 0.5, "custom_hooks.0.terms.backbone.weight": 2.0}
+    other = change(folder, tmp_path / "other.py", **changes)
+    failed = compare(folder / "distill.py", other, "--out", tmp_path / "out")
+    assert failed.exit_code == 2
+    message = " ".join(failed.stderr.split())
+    assert "no plain runs in common" in message and "lr was 0.002 and is 0.5" in message
+    assert "weight" not in message
+    for configs, reason in (
+        ((f"plain={other}",), "'plain' cannot name"),
+        ((f"a/b={other}",), "'a/b' cannot name"),
+        ((other, tmp_path / "x/other.py"), "would both be called 'other'"),
+    ):
+        failed = compare(*configs, "--out", tmp_path / "out")
+        assert failed.exit_code == 2 and reason in " ".join(failed.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_tried", [False, True])
+def test_an_interrupt_while_a_config_is_formatted_ends_the_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_tried: bool
+) -> None:
+    """MMEngine takes it for an error of yapf's: in the trial, and as the teacher is scored."""
+
+    def format_code(text: str, **_: Any) -> tuple[str, bool]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return text, False
+
+    if not is_tried:
+        monkeypatch.setattr("mmkd.runs.paired.try_training", lambda *_: None)
+    monkeypatch.setattr(yapf_api, "FormatCode", format_code)
+    stopped = compare(folder / "distill.py", "--out", tmp_path / "out")
+    assert stopped.exit_code == 130
+    assert stopped.stderr == "mmkd compare: stopped; the same call goes on from here\n"
+    assert not list(tmp_path.glob("out/*_seed0"))
 
 
 def test_classifiers(tmp_path: Path) -> None:

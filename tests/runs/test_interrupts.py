@@ -1,0 +1,76 @@
+"""Ctrl-C ends a command, whatever a library makes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from helpers.toy_recipe import ToyRecipe
+from mmkd.errors import InputError
+from mmkd.runs.interrupts import ending_on_interrupts, not_swallowed, raise_if_interrupted
+from mmkd.runs.running import Job, run_all
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def swallow() -> None:
+    """As a bare ``except`` does."""
+    try:
+        interrupt()
+    except:  # noqa: E722
+        return
+    raise AssertionError
+
+
+def test_an_interrupt_that_was_swallowed_ends_the_command() -> None:
+    reached = []
+    with pytest.raises(KeyboardInterrupt), ending_on_interrupts():
+        swallow()
+        reached.append(1)
+    assert reached == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # It is over.
+    with ending_on_interrupts():
+        raise_if_interrupted()
+
+
+def test_an_interrupt_that_became_an_error_stays_one() -> None:
+    with pytest.raises(KeyboardInterrupt), ending_on_interrupts(), not_swallowed():
+        swallow()
+        raise InputError("failed to format the config")
+    with pytest.raises(InputError, match="its own"), ending_on_interrupts(), not_swallowed():
+        raise InputError("its own")
+
+
+def test_who_ignores_interrupts_goes_on_doing_so() -> None:
+    """As nohup does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ending_on_interrupts():
+            interrupt()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_no_run_goes_on_after_one_was_swallowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iterations = []
+
+    def train(recipe: ToyRecipe, on_iteration, record):
+        on_iteration()
+        iterations.append(recipe.setting)
+        swallow()
+        on_iteration()
+        iterations.append(recipe.setting)
+
+    monkeypatch.setattr(ToyRecipe, "train", train)
+    jobs = [Job(f"s{each:g}", ToyRecipe(tmp_path, each), "toy") for each in (1.0, 2.0)]
+    with pytest.raises(KeyboardInterrupt), ending_on_interrupts():
+        run_all(jobs)
+    assert iterations == [1.0]
