@@ -40,11 +40,14 @@ def train(
         from mmkd.custom_imports import import_modules
 
         with extra("yolo", "mmkd yolo train"):
+            from mmkd.engine.ultralytics.callback import try_out
             from mmkd.engine.ultralytics.train import add_imports, prepare, read_settings
 
         import_modules(imports or [])
         settings = read_settings(arguments[0] if has_config else None, arguments[has_config:])
         model, rest = prepare(add_imports(settings, imports or []))
+        if settings["teacher"] is not None:
+            try_out(model)
     try:
         model.train(**rest)
     # Ultralytics calls an unknown argument a SyntaxError; other errors keep their traceback.

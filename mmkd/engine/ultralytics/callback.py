@@ -15,11 +15,18 @@ from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import FAMILIES, TeacherSettings
 from mmkd.engine.ultralytics.resume import check_resume
-from mmkd.engine.ultralytics.trainer import OWNER, Attached, DistillTrainer, distilling
+from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, resolve_tap
+from mmkd.engine.ultralytics.trainer import (
+    OWNER,
+    Attached,
+    DistillTrainer,
+    distilling,
+    settings_of,
+)
 from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.terms import Term
 
-__all__ = ["DistillCallback"]
+__all__ = ["DistillCallback", "try_out"]
 
 
 class DistillCallback(Attached):
@@ -106,6 +113,17 @@ class DistillCallback(Attached):
             functions[:] = [each for each in functions if getattr(each, "__self__", None) != self]
         for name in ("train", "tune"):
             vars(model).pop(name, None)
+
+
+def try_out(model: Model) -> None:
+    """Builds what is attached to a model as its training will, and forgets it: whatever model,
+    teacher and terms alone decide shows before a data set is looked at and a folder made.
+
+    Raises:
+        ValueError, FileNotFoundError: Something does not fit, naming the setting.
+    """
+    network = model.model
+    settings_of(model).build(network, YOLO_FORMAT, network, resolve=resolve_tap)
 
 
 def _train(model: Model, trainer: type | None = None, **kwargs: Any) -> Any:

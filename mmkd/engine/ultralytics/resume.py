@@ -20,7 +20,7 @@ from mmkd.engine.random_state import random_state, set_random_state
 from mmkd.engine.teacher_identity import check_same_teachers, identities
 from mmkd.errors import InputError, InputTypeError, MissingFileError
 
-__all__ = ["CHECKPOINT_KEY", "ExactResume", "check_resume", "read_checkpoint"]
+__all__ = ["CHECKPOINT_KEY", "ExactResume", "check_plain_resume", "check_resume", "read_checkpoint"]
 
 CHECKPOINT_KEY = "mmkd"
 
@@ -73,6 +73,24 @@ def check_resume(model: YOLO, resume: Any) -> None:
             "resume",
             f"{file} is of a finished run, of which nothing is left to train. To train it further, "
             "start a new run from it: model=..., without resume",
+        )
+
+
+def check_plain_resume(model: YOLO, resume: Any) -> None:
+    """Does so for a training without a teacher.
+
+    Raises:
+        InputError: Likewise; or the run that was stopped had one.
+    """
+    check_resume(model, resume)
+    if not resume:
+        return
+    content = model.ckpt if resume is True else read_checkpoint(Path(resume))
+    if content.get(CHECKPOINT_KEY, {}).get("teachers"):
+        raise InputError.at(
+            "teacher",
+            "the run that is resumed has one, and would go on without it: give teacher=FILE; or "
+            "start a new run from its weights, without resume",
         )
 
 

@@ -9,9 +9,13 @@ from typing import Any
 from ultralytics import YOLO
 from ultralytics.cfg import parse_key_value_pair
 
+from mmkd.configs import config_path
 from mmkd.custom_imports import import_again, import_custom
 from mmkd.engine.mmengine.config_files import read_config, with_options
+from mmkd.engine.ultralytics.arguments import check_arguments, open_model
 from mmkd.engine.ultralytics.callback import DistillCallback
+from mmkd.engine.ultralytics.resume import check_plain_resume
+from mmkd.errors import InputError, MissingFileError
 
 __all__ = ["add_imports", "prepare", "read_settings"]
 
@@ -28,11 +32,11 @@ def read_settings(config: str | Path | None, arguments: Sequence[str] = ()) -> d
             ``terms`` (``terms.backbone.weight=3``). ``resume`` alone means ``resume=True``.
 
     Raises:
-        ValueError: An argument that is no ``key=value``.
+        InputError: An argument that is no ``key=value``, or a file that holds no settings.
         FileNotFoundError: No such config.
     """
-    settings = read_config(config) if config is not None else {}
-    if settings.get("project"):
+    settings = _read(config) if config is not None else {}
+    if isinstance(settings.get("project"), str):
         settings["project"] = str(Path(settings["project"]).resolve())
     given = {}
     for argument in arguments:
@@ -41,9 +45,24 @@ def read_settings(config: str | Path | None, arguments: Sequence[str] = ()) -> d
             continue
         key, separator, value = argument.partition("=")
         if not separator or not key or not value:
-            raise ValueError(f"expected key=value, got {argument!r}")
+            raise InputError(f"expected key=value, got {argument!r}")
         given[key] = parse_key_value_pair(argument)[1]
-    return with_options(settings, given)
+    try:
+        return with_options(settings, given)
+    # Of many kinds, where a dotted key reaches into what is no dict.
+    except Exception as error:
+        raise InputError(f"{' '.join(arguments)} does not fit the settings: {error}") from error
+
+
+def _read(config: str | Path) -> dict[str, Any]:
+    if not Path(config_path(str(config))).is_file():
+        raise MissingFileError(f"no config {config}")
+    try:
+        return read_config(config)
+    # The reader's errors are of many kinds and lines.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or repr(error)
+        raise InputError(f"{config} cannot be read as a config: {reason}") from error
 
 
 def add_imports(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -71,20 +90,25 @@ def prepare(settings: Mapping[str, Any]) -> tuple[YOLO, dict[str, Any]]:
         settings: From :func:`read_settings`. ``teacher=None`` asks for plain training.
 
     Raises:
-        ValueError: ``model`` or ``teacher`` is missing, ``terms`` come without a teacher, or
-            ``custom_imports`` cannot be imported.
+        ValueError: ``model`` or ``teacher`` is missing, ``terms`` come without a teacher,
+            ``custom_imports`` cannot be imported, or what cannot be trained with, naming the key.
+        FileNotFoundError: A file that they name.
     """
     arguments = dict(settings)
     imported = import_custom(arguments.pop("custom_imports", None))
     for key in ("model", "teacher"):
         if key not in arguments:
-            raise ValueError(f"{key} is missing: give {key}=..., as in model=yolov5s.yaml")
-    model = YOLO(arguments.pop("model"))
-    teacher, terms = arguments.pop("teacher"), arguments.pop("terms", None)
-    if teacher is not None:
-        DistillCallback(teacher, terms).attach(model)
-    elif terms:
-        raise ValueError("terms need a teacher, and teacher is None")
+            raise InputError(f"{key} is missing: give {key}=..., as in model=yolov5s.yaml")
+    name, teacher, terms = (arguments.pop(key, None) for key in ("model", "teacher", "terms"))
+    if teacher is None and terms:
+        raise InputError("terms need a teacher, and teacher is None")
+    callback = None if teacher is None else DistillCallback(teacher, terms)
+    check_arguments(arguments)
+    model = open_model(name)
+    if callback is not None:
+        callback.attach(model)
+    else:
+        check_plain_resume(model, arguments.get("resume"))
     if imported:
         model.add_callback("on_pretrain_routine_start", import_again(imported))
     return model, arguments

@@ -25,7 +25,7 @@ from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, resolve_tap
 from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.terms import Term
 
-__all__ = ["OWNER", "Attached", "DistillTrainer", "distilling"]
+__all__ = ["OWNER", "Attached", "DistillTrainer", "distilling", "settings_of"]
 
 # What errors call the settings: the class by which users give them.
 OWNER = "DistillCallback"
@@ -72,10 +72,10 @@ class DistillTrainer(ExactResume):
     def __init__(
         self, cfg: Any = DEFAULT_CFG, overrides: Any = None, _callbacks: Any = None
     ) -> None:
-        self._joined = False
+        self._joined = self._is_built = False
         self._begin_epoch()
         super().__init__(cfg, overrides, _callbacks)
-        self._settings = _settings_of(self)
+        self._settings = settings_of(self)
         if self.args.distill_model is not None:
             raise InputError.at(OWNER, "distill_model asks for a second distillation: leave it out")
         if self.args.compile:
@@ -89,6 +89,27 @@ class DistillTrainer(ExactResume):
 
     # Before training ----------------------------------------------------------------------
 
+    def auto_batch(self) -> int:
+        """The batch size that fits beside the teacher."""
+        self._build_once()
+        return super().auto_batch()
+
+    def _build_train_pipeline(self) -> None:
+        self._build_once()
+        super()._build_train_pipeline()
+
+    def _build_once(self) -> None:
+        """Before the images are looked at, which may take long: what does not fit shows at
+        once."""
+        if self._is_built:
+            return
+        # One process after another: a teacher that is missing is downloaded once.
+        with torch_distributed_zero_first(LOCAL_RANK):
+            self.distillation = self._build_distillation()
+        if self.world_size > 1:
+            self.distillation.synchronize()
+        self._is_built = True
+
     def build_optimizer(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The student's optimizer, and in groups of their own the projectors' parameters.
 
@@ -96,11 +117,6 @@ class DistillTrainer(ExactResume):
         schedule treat a projector as they treat a layer of the student.
         """
         optimizer = super().build_optimizer(model, *args, **kwargs)
-        # One process after another: a teacher that is missing is downloaded once.
-        with torch_distributed_zero_first(LOCAL_RANK):
-            self.distillation = self._build_distillation()
-        if self.world_size > 1:
-            self.distillation.synchronize()
         parameters = self.distillation.parameters
         if parameters:
             distillers = _Network(self.distillation.distillers)
@@ -315,7 +331,12 @@ def _described(term: Term) -> dict[str, Any]:
     return {**asdict(term), **taps}
 
 
-def _settings_of(trainer: DetectionTrainer) -> DistillSettings:
+def settings_of(trainer: Any) -> DistillSettings:
+    """The settings that are attached to a trainer, or to a model that is to be trained.
+
+    Raises:
+        RuntimeError: There are none.
+    """
     for functions in trainer.callbacks.values():
         for function in functions:
             owner = getattr(function, "__self__", None)

@@ -87,7 +87,7 @@ def test_the_command_distils(toy: YOLOToy, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["model=yolov5n.yaml"], "teacher is missing"),
-        (["model=yolov5n.yaml", "teacher=nope.pt"], "no such file: nope.pt"),
+        (["model=yolov5n.yaml", "teacher=nope.pt", "data=coco8.yaml"], "no such file: nope.pt"),
         (["model=yolov5n.yaml", "teacher=None", "epochss=3"], "'epochss' is not a valid"),
     ],
 )
