@@ -260,11 +260,11 @@ def test_size_bars_are_ap_and_ar_of_the_areas(pair, tmp_path):
     assert legend(figure)[-1] == "one seed (bar: mean)"
 
 
-def test_sizes_are_the_settings_own_and_empty_ranges_have_no_bar(tmp_path):
+def test_sizes_are_the_settings_own_and_empty_ranges_have_no_row(tmp_path):
     areas = {"all": (0, 1e10), "dust": (0, 10.0), "rest": (10.0, 1e10)}
     comparison = compare([run("a run", 0, 0.05)], CocoSettings(areas, (1, 7)))
     left, right = drawn(picture("sizes", comparison, tmp_path / "out.png")).axes
-    assert rows(left) == ["dust\nup to 10 px", "rest\nfrom 10 px"]
+    assert rows(left) == rows(right) == ["rest\nfrom 10 px"]
     metrics = comparison.groups[0].metrics
     assert bars(left) == [{"rest\nfrom 10 px": metrics["AP_rest"].mean}]
     assert right.get_title() == "average recall, 7 detections"
@@ -272,6 +272,9 @@ def test_sizes_are_the_settings_own_and_empty_ranges_have_no_bar(tmp_path):
 
 def test_without_ranges_no_sizes_are_drawn(tmp_path):
     comparison = compare([run("a run", 0, 0.05)], CocoSettings({"all": (0, 1e10)}))
+    assert picture("sizes", comparison, tmp_path / "out.png") is None
+    dust = CocoSettings({"all": (0, 1e10), "dust": (0, 1e-3)})
+    comparison = compare([run("a run", 0, 0.05)], dust)
     assert picture("sizes", comparison, tmp_path / "out.png") is None
     assert not (tmp_path / "out.png").exists()
 

@@ -78,18 +78,24 @@ def score_plot(
 def size_plot(comparison: Comparison, styles: Mapping[str, RunStyle]) -> Plot | None:
     """Average precision and average recall by the settings' ranges of the objects' area.
 
+    Ranges without objects are left out.
+
     Returns:
         None where there are no ranges or no objects in them.
     """
-    areas = {name: ends for name, ends in comparison.settings.areas.items() if name != "all"}
+    areas = {
+        name: ends
+        for name, ends in comparison.settings.areas.items()
+        if name != "all" and _is_known(comparison, f"AP_{name}")
+    }
+    if not areas:
+        return None
     found = {
         kind: with_values(
             bars_of(comparison, styles, "metrics", [f"{kind}_{name}" for name in areas])
         )
         for kind in ("AP", "AR")
     }
-    if all(math.isnan(v) for of_kind in found.values() for each in of_kind for v in each.values):
-        return None
     labels = [f"{row_label(name)}\n{_range(*ends)}" for name, ends in areas.items()]
     limit = f", {comparison.settings.max_detections[-1]} detections"
     panels = [
@@ -99,6 +105,10 @@ def size_plot(comparison: Comparison, styles: Mapping[str, RunStyle]) -> Plot | 
     return Plot(
         "AP and AR by the objects' area", panels, bar_handles(comparison, styles), ("x", "y")
     )
+
+
+def _is_known(comparison: Comparison, metric: str) -> bool:
+    return any(not math.isnan(group.metrics[metric].mean) for group in comparison.groups)
 
 
 def _size_panel(
