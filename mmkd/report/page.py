@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,14 @@ from mmkd.report.tables import Table, comparison_tables
 __all__ = ["check_out", "write_page", "write_report"]
 
 GENERATOR = '<meta name="generator" content="mmkd'
+DYNAMICS = "Training dynamics"
 CURVES = {
     "score": "Scores",
     "task loss": "Task losses",
     "distillation": "Distillation terms",
     "ratio": "Ratio of distillation to task",
     "learning rate": "Learning rates",
+    "dynamics": DYNAMICS,
 }
 NO_CURVES = "The logs of these work dirs hold no losses, scores or learning rates."
 # Detections below this score are left out of the gallery.
@@ -151,7 +154,7 @@ def check_out(out: Path) -> None:
 def _render(inputs: ReportInputs, comparison: Comparison | None) -> str:
     styles = run_styles(inputs.roles)
     sections = {title: curve_charts(inputs.runs, styles, group) for group, title in CURVES.items()}
-    dynamics = curve_charts(inputs.runs, styles, "dynamics")
+    has_logs = any(charts for title, charts in sections.items() if title != DYNAMICS)
     return _template().render(
         _evaluation(inputs, comparison, styles),
         version=mmkd.__version__,
@@ -161,14 +164,13 @@ def _render(inputs: ReportInputs, comparison: Comparison | None) -> str:
         styles=styles,
         tables=_tables(inputs, comparison),
         curves={title: charts for title, charts in sections.items() if charts},
-        dynamics=dynamics,
         has_seeds=any(len(runs) > 1 for runs in inputs.groups.values()),
         work_dirs=[(run_title(run), run.path) for run in inputs.runs],
         notes=inputs.notes,
         unevaluated=inputs.unevaluated,
-        no_curves=NO_CURVES,
+        no_curves="" if has_logs else NO_CURVES,
         comparison=comparison,
-        curve_data=_curve_data([*sections.values(), dynamics], styles),
+        curve_data=_curve_data(list(sections.values()), styles),
         library=_library(),
     )
 
@@ -200,18 +202,21 @@ def _evaluation(
 
 
 def _figures(comparison: Comparison | None, styles: Mapping[str, RunStyle]) -> dict[str, Any]:
-    """The one that the page begins with, and the others."""
+    """The one that the page begins with, and the others by what they are about."""
     if comparison is None:
-        return dict(headline=None, figures=[])
+        return dict(headline=None, figures={})
     evaluated = {group.name for group in comparison.groups}
     own = {name: style for name, style in styles.items() if name in evaluated}
-    headline = headline_panel(comparison, own)
-    panels = [*([headline] if headline else []), *page_panels(comparison, own)]
-    drawn = [
-        dict(key=panel.key, caption=panel.caption, svg=Markup(svg))
+    headline, groups = headline_panel(comparison, own), page_panels(comparison, own)
+    panels = [*([headline] if headline else []), *chain(*groups.values())]
+    drawn = {
+        panel.key: dict(key=panel.key, caption=panel.caption, svg=Markup(svg))
         for panel, svg in zip(panels, inline_svgs(panels, styles.values()), strict=True)
-    ]
-    return dict(headline=drawn.pop(0) if headline else None, figures=drawn)
+    }
+    return dict(
+        headline=drawn[headline.key] if headline else None,
+        figures={about: [drawn[panel.key] for panel in found] for about, found in groups.items()},
+    )
 
 
 def _curve_data(

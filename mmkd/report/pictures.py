@@ -18,7 +18,8 @@ from mmkd.evaluation.gallery import GalleryBox, GalleryImage
 
 __all__ = ["Mark", "Panel", "Picture", "gallery_pictures"]
 
-_PHOTO_SIDE = 480
+# Of the longer side in pixels: what the page shows of an enlarged picture.
+_PHOTO_SIDE = 800
 _PHOTO_QUALITY = 80
 _LABELLED = set(ERROR_TYPES) - {"missed"}
 
@@ -31,9 +32,7 @@ class Mark:
         box: x, y, width and height in pixels of the image.
         category: Index of its class, for the filter.
         kind: See :class:`mmkd.evaluation.gallery.GalleryBox`, with a hyphen for the space.
-        label: Written at the box.
-        label_at: x and y of its beginning or, with the class ``end``, of its end.
-        label_class: ``inside`` where there is no room above the box.
+        label: Its class and score.
         description: What a pointer over the box shows.
     """
 
@@ -41,8 +40,6 @@ class Mark:
     category: int
     kind: str
     label: str
-    label_at: tuple[float, float]
-    label_class: str
     description: str
 
 
@@ -53,8 +50,8 @@ class Panel:
     Args:
         title: The run's name.
         summary: How many boxes of each kind there are.
-        marks: The boxes: errors last, whose labels are always seen; among equals the largest
-            first, so that small ones can be pointed at.
+        marks: The boxes: errors last, which are labelled first; among equals the largest first, so
+            that small ones can be pointed at.
     """
 
     title: str
@@ -128,7 +125,7 @@ def _picture(
             reason = f"{file} is not there"
         except Exception:  # The formats' readers raise anything.
             reason = f"{file} is no image that can be read"
-    panels = [_panel(title, boxes, indices, size) for title, boxes in contents.items()]
+    panels = [_panel(title, boxes, indices) for title, boxes in contents.items()]
     note = "" if photo else f"No photo: {reason}."
     return Picture(key, image.file_name, *size, photo, note, panels)
 
@@ -152,36 +149,19 @@ def _extent(contents: Iterable[Sequence[GalleryBox]]) -> tuple[float, float]:
     return max(right, 1.0), max(bottom, 1.0)
 
 
-def _panel(
-    title: str,
-    boxes: Sequence[GalleryBox],
-    indices: Mapping[str, int],
-    size: tuple[float, float],
-) -> Panel:
+def _panel(title: str, boxes: Sequence[GalleryBox], indices: Mapping[str, int]) -> Panel:
     ordered = sorted(boxes, key=lambda box: (box.kind in _LABELLED, -box.box[2] * box.box[3]))
     counts = Counter(box.kind for box in boxes)
     summary = ", ".join(f"{count} {_plural(kind, count)}" for kind, count in counts.most_common())
-    return Panel(title, summary or "nothing", [_mark(box, indices, size) for box in ordered])
+    return Panel(title, summary or "nothing", [_mark(box, indices) for box in ordered])
 
 
 def _plural(kind: str, count: int) -> str:
     return f"{kind}s" if kind in ("object", "true positive") and count != 1 else kind
 
 
-def _mark(box: GalleryBox, indices: Mapping[str, int], size: tuple[float, float]) -> Mark:
-    score = "" if box.score is None else f" {box.score:.2f}"
-    error = "" if box.kind in ("object", "true positive") else f" · {box.kind}"
+def _mark(box: GalleryBox, indices: Mapping[str, int]) -> Mark:
+    label = box.category if box.score is None else f"{box.category} {box.score:.2f}"
     x, y, width, height = (round(value, 1) for value in box.box)
-    # Labels go towards the middle of the image, and stay in it.
-    at_end = x + width / 2 > 0.55 * size[0]
-    is_inside = y < 0.07 * size[1]
-    edge = min(x + width, size[0]) if at_end else max(x, 0)
-    return Mark(
-        (x, y, width, height),
-        indices[box.category],
-        box.kind.replace(" ", "-"),
-        f"{box.category}{score}{error}",
-        (round(edge, 1), max(y, 0)),
-        " ".join(name for name, holds in (("end", at_end), ("inside", is_inside)) if holds),
-        f"{box.category}{score}, {box.kind}",
-    )
+    kind = box.kind.replace(" ", "-")
+    return Mark((x, y, width, height), indices[box.category], kind, label, f"{label}, {box.kind}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from helpers import scenes
+
 __all__ = [
     "CLASSES",
     "NUM_IMAGES",
@@ -16,6 +18,7 @@ __all__ = [
     "detections",
     "make_inputs",
     "mmengine_work_dir",
+    "scene_work_dirs",
     "ultralytics_work_dir",
 ]
 
@@ -203,3 +206,37 @@ def make_inputs(folder: Path) -> Inputs:
         ],
         ultralytics_work_dir(folder / "distilled_seed0", detections({0: "missed", 3: "duplicate"})),
     )
+
+
+def scene_work_dirs(
+    folder: Path, classes: Sequence[str], noise: Mapping[str, float], num_images: int = 30
+) -> list[Path]:
+    """Runs on random scenes with photos, like those of a demo.
+
+    Args:
+        folder: To write to.
+        classes: Their names; the last has no objects.
+        noise: Of the boxes that a run finds, by its name.
+        num_images: Of 320 x 240 pixels.
+    """
+    truth = scenes.truth_of(1, num_images, category_ids=tuple(range(1, 1 + len(classes))))
+    for category, name in zip(truth["categories"], classes, strict=True):
+        category["name"] = name
+    images = folder / "photos"
+    images.mkdir(parents=True)
+    for index, image in enumerate(truth["images"]):
+        photo = Image.new("RGB", (image["width"], image["height"]), (40 + 5 * index, 90, 140))
+        photo.save(images / image["file_name"])
+    annotations = scenes.write(folder, "truth.json", truth)
+    config = f"val_evaluator = dict(type='CocoMetric', ann_file={str(annotations)!r})\n"
+    config += f"val_dataloader = dict(dataset=dict(data_prefix=dict(img={str(images)!r})))\n"
+    return [
+        mmengine_work_dir(
+            folder / f"{name}_seed0",
+            config=config,
+            found=scenes.found_in(truth, seed, noise=of_run, missed=of_run),
+            is_distilled=name not in ("plain", "teacher"),
+            parameters=10_000_000,
+        )
+        for seed, (name, of_run) in enumerate(noise.items())
+    ]

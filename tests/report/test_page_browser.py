@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.report_inputs import CLASSES, MISTAKES, make_inputs, mmengine_work_dir
+from helpers.report_inputs import (
+    CLASSES,
+    MISTAKES,
+    make_inputs,
+    mmengine_work_dir,
+    scene_work_dirs,
+)
 from mmkd.report import write_report
 
 try:
     from axe_playwright_python.sync_playwright import Axe
-    from playwright.sync_api import Locator, Page, sync_playwright
+    from playwright.sync_api import Browser, Locator, Page, sync_playwright
 except ImportError:
     sync_playwright = None
 
@@ -79,24 +87,77 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def opened(report: Path) -> Iterator[Opened]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As large as the demo's."""
+    folder = tmp_path_factory.mktemp("demo")
+    classes = [str(digit) for digit in range(10)]
+    noise = dict(plain=0.3, distilled=0.15, teacher=0.05)
+    return write_report(scene_work_dirs(folder, classes, noise), folder / "r.html", resamples=10)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many classes and arms, whose names are long and hostile."""
+    folder = tmp_path_factory.mktemp("large")
+    names = ["</script><b>x", "W" * 60, "a rather long name of a class", "<img src=x onerror=f()>"]
+    classes = [f"{index} {names[index % 4]}" for index in range(80)]
+    arms = ["faster-rcnn_r18_fpn_cwd_with_a_name_that_no_phone_can_hold", "<b>arm", *"cde"]
+    noise = dict.fromkeys(["plain", *arms, "teacher"], 0.2)
+    work_dirs = scene_work_dirs(folder, classes, noise, num_images=12)
+    return write_report(work_dirs, folder / "r.html", resamples=10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     assert sync_playwright is not None, "playwright and axe-playwright-python are not installed"
     assert CHROMIUM is not None, "no Chromium is installed"
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(color_scheme="light", viewport=dict(width=1280, height=800))
-        opened = Opened(page, [], [])
-        page.on("console", lambda message: opened.messages.append(message.text))
-        page.on("pageerror", lambda error: opened.messages.append(str(error)))
-        page.on("request", lambda request: opened.requests.append(request.url))
-        opened.show(report)
-        yield opened
+        yield browser
         browser.close()
+
+
+def messages_of(page: Page) -> list[str]:
+    """What it will complain of."""
+    messages: list[str] = []
+    page.set_default_timeout(10_000)
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    return messages
+
+
+@contextmanager
+def window(browser: Browser, file: Path, width: int, scheme: str = "light") -> Iterator[Page]:
+    """A page in a window of its own, which must not complain."""
+    height = 812 if width < 500 else 800
+    page = browser.new_page(color_scheme=scheme, viewport=dict(width=width, height=height))
+    opened = Opened(page, messages_of(page), [])
+    opened.show(file)
+    yield page
+    assert opened.messages == []
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def phone(browser: Browser, demo: Path) -> Iterator[Page]:
+    """The demo's report on a phone."""
+    with window(browser, demo, 375) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Browser, report: Path) -> Opened:
+    page = browser.new_page(color_scheme="light", viewport=dict(width=1280, height=800))
+    opened = Opened(page, messages_of(page), [])
+    page.on("request", lambda request: opened.requests.append(request.url))
+    opened.show(report)
+    return opened
 
 
 @pytest.fixture
 def page(opened: Opened) -> Page:
     opened.look(1280, "light")
+    opened.page.evaluate("shownPictures = Infinity; showPictures()")
     return opened.page
 
 
@@ -236,22 +297,22 @@ def test_names_stay_text_in_figures(page: Page) -> None:
 
 
 def test_numbers_are_sorted_largest_first_then_smallest(page: Page) -> None:
-    before = column(page, "scores", 1)
+    before = column(page, "scores", 2)
     known = sorted(value for value in before if not math.isnan(value))
     assert len(set(known)) > 4
     assert len(known) < len(before)
-    button = heading(page, "scores", 1).locator("button")
+    button = heading(page, "scores", 2).locator("button")
     for order, expected in (("descending", known[::-1]), ("ascending", known)):
         button.click()
-        after = column(page, "scores", 1)
+        after = column(page, "scores", 2)
         assert after[: len(known)] == expected
         assert all(map(math.isnan, after[len(known) :]))
-        assert heading(page, "scores", 1).get_attribute("aria-sort") == order
+        assert heading(page, "scores", 2).get_attribute("aria-sort") == order
     # Whole rows were moved, and only one column is said to be sorted.
     rows = dict(zip(names(page, "scores"), after, strict=True))
     assert rows["mAP"] == before[0]
-    heading(page, "scores", 2).locator("button").click()
-    assert heading(page, "scores", 1).get_attribute("aria-sort") == "none"
+    heading(page, "scores", 1).locator("button").click()
+    assert heading(page, "scores", 2).get_attribute("aria-sort") == "none"
     assert page.locator("#table-scores th[aria-sort=descending]").count() == 1
 
 
@@ -279,6 +340,7 @@ def test_filters_show_the_images_that_have_it(page: Page) -> None:
     by_kind["missed"] |= photos(5)
     for mistake, expected in by_kind.items():
         kind.select_option(mistake)
+        assert page.evaluate("chosen.length") == len(expected)
         assert shown_pictures(page) == expected, mistake
         assert status.inner_text() == f"{len(expected)} of 6 images"
     kind.select_option("")
@@ -292,22 +354,43 @@ def test_filters_show_the_images_that_have_it(page: Page) -> None:
     assert shown_pictures(page) == photos(5)
     category.select_option("")
     kind.select_option("")
-    assert shown_pictures(page) == everything
+    # A choice of the filters begins with few again.
+    assert shown_pictures(page) < everything and len(shown_pictures(page)) == 4
 
 
-def test_many_images_are_shown_on_demand(page: Page) -> None:
-    more = page.locator("#more")
-    assert more.is_hidden()
-    page.eval_on_selector(".gallery", "gallery => { gallery.dataset.first = 2; filterPictures(); }")
-    everything = page.locator(".picture h3").all_inner_texts()
-    assert page.locator(".picture:visible h3").all_inner_texts() == everything[:2]
-    assert page.locator("#shown").inner_text() == "6 of 6 images"
-    assert more.inner_text() == "Show all 6"
-    more.click()
-    assert page.locator(".picture:visible h3").all_inner_texts() == everything
-    assert more.is_hidden()
-    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
-    assert focused == f"Enlarge {everything[2]}"
+def test_images_are_shown_on_demand(browser: Browser, demo: Path) -> None:
+    with window(browser, demo, 375) as page:
+        page.emulate_media(reduced_motion="reduce")
+        more = page.locator("#more")
+        everything = page.locator(".picture h3").all_text_contents()
+        assert len(everything) == 24
+        for shown, left in ((4, 8), (12, 8), (20, 4)):
+            assert page.locator(".picture:visible h3").all_inner_texts() == everything[:shown]
+            assert more.inner_text() == f"Show {left} more images"
+            status = page.locator("#shown").inner_text()
+            assert status == f"24 of 24 images, the first {shown} shown"
+            more.focus()
+            page.keyboard.press("Enter")
+            focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+            assert focused == f"Enlarge {everything[shown]}"
+            assert page.evaluate("document.getAnimations().length") == 0
+        assert page.locator(".picture:visible h3").all_inner_texts() == everything
+        assert more.is_hidden()
+        assert page.locator("#shown").inner_text() == "24 of 24 images"
+
+
+def test_without_scripts_everything_is_open(browser: Browser, demo: Path) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport=dict(width=375, height=812))
+    page = context.new_page()
+    page.goto(demo.as_uri())
+    assert page.locator(".picture:visible").count() == 24
+    assert page.locator("#table-classes tbody tr:visible").count() == 10
+    assert page.locator(".figure:visible").count() == page.locator(".figure").count() > 10
+    assert page.locator("noscript p").is_visible()
+    # What would do nothing is not there.
+    assert page.locator(".enlarge:visible, #filters:visible, #theme:visible").count() == 0
+    assert page.locator("dialog:visible, .expand:visible, #more:visible").count() == 0
+    context.close()
 
 
 def test_boxes_lie_where_the_files_say(page: Page) -> None:
@@ -320,8 +403,8 @@ def test_boxes_lie_where_the_files_say(page: Page) -> None:
     found = box.bounding_box()
     assert found["x"] - image["x"] == pytest.approx(22 * scale, abs=2)
     assert found["width"] == pytest.approx(30 * scale, abs=4)
-    label = picture.locator("svg.boxes").nth(1).locator(".localisation text")
-    assert label.inner_html() == "bar &amp; &lt;i&gt; 0.88 · localisation"
+    label = picture.locator(".canvas").nth(1).locator(".label.localisation")
+    assert label.inner_html() == "bar &amp; &lt;i&gt; 0.88"
     assert label.is_visible()
 
 
@@ -359,23 +442,166 @@ def test_photos_and_missing_photos(page: Page) -> None:
     assert without.locator("rect.ground").count() == 4
 
 
-def test_enlarging_and_writing_on_boxes(page: Page) -> None:
-    picture = page.locator(".picture").first
-    image = picture.locator("svg.boxes").nth(1)
-    before = image.bounding_box()["width"]
-    found = picture.locator(".true-positive text").first
-    assert not found.is_visible()
-    button = picture.locator(".enlarge")
-    button.click()
-    assert button.get_attribute("aria-pressed") == "true"
-    assert image.bounding_box()["width"] > 1.5 * before
-    assert found.is_visible()
-    button.click()
-    assert not found.is_visible()
-    page.get_by_label("Write on every box").check()
-    assert found.is_visible()
-    page.get_by_label("Write on every box").uncheck()
-    assert not found.is_visible()
+@pytest.mark.parametrize("width", [375, 1280])
+def test_enlarge_shows_the_picture_as_large_as_the_window(
+    browser: Browser, demo: Path, width: int
+) -> None:
+    with window(browser, demo, width) as page:
+        picture = page.locator(".picture").nth(1)
+        before = picture.locator(".canvas").first.bounding_box()
+        picture.locator(".enlarge").click()
+        image = page.locator("#viewer-stage .canvas")
+        large = image.bounding_box()
+        assert large["width"] > 2 * before["width"] and large["height"] > 2 * before["height"]
+        assert large["x"] >= 0 and large["x"] + large["width"] <= width
+        assert large["y"] >= 0 and large["y"] + large["height"] <= page.viewport_size["height"]
+        # It takes up what the window has left, in one direction or the other.
+        stage = page.locator("#viewer-stage").bounding_box()
+        assert large["width"] > 0.99 * stage["width"] or large["height"] > 0.99 * stage["height"]
+        page.locator("#viewer-zoom").click()
+        assert image.bounding_box()["width"] == pytest.approx(2.5 * large["width"], rel=0.01)
+        image.click(position=dict(x=large["width"], y=large["height"]))
+        assert image.bounding_box() == large
+        # Every box is labelled, errors with their type.
+        labels = page.locator("#viewer-stage .label").all_inner_texts()
+        marks = picture.locator("figure").first.locator(".mark")
+        assert 0 < len(labels) <= marks.count()
+        page.locator("#viewer-runs button").nth(1).click()
+        kinds = page.locator("#viewer-stage .label.classification")
+        assert all(text.endswith(" · classification") for text in kinds.all_inner_texts())
+
+
+def test_an_enlarged_picture_is_closed_and_left_by_the_keyboard(page: Page) -> None:
+    viewer, buttons = page.locator("#viewer"), page.locator(".enlarge")
+    focused = (
+        "document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText"
+    )
+    buttons.nth(2).focus()
+    page.keyboard.press("Enter")
+    assert viewer.is_visible() and page.evaluate("viewer.contains(document.activeElement)")
+    assert page.evaluate(focused) == "truth"
+    for key, run in (("ArrowRight", "plain"), ("ArrowRight", "distilled"), ("ArrowLeft", "plain")):
+        page.keyboard.press(key)
+        pressed = page.locator("#viewer-runs [aria-pressed=true]")
+        assert pressed.all_inner_texts() == [run] == [page.evaluate(focused)]
+    summary = page.locator(".picture").nth(2).locator("figcaption span").nth(1).inner_text()
+    assert page.locator("#viewer-summary").inner_text() == summary
+    shown = page.locator(".picture h3").all_inner_texts()
+    page.get_by_role("button", name="Next image").click()
+    assert page.locator("#viewer-title").inner_text() == shown[3]
+    assert page.locator("#viewer-place").inner_text() == "4 of 6"
+    previous = page.get_by_role("button", name="Previous image")
+    for _ in range(3):
+        assert previous.get_attribute("aria-disabled") == "false"
+        previous.click()
+    # At the end the button keeps the focus.
+    assert previous.get_attribute("aria-disabled") == "true"
+    page.keyboard.press("Enter")
+    assert page.evaluate(focused) == "Previous image"
+    assert page.locator("#viewer-title").inner_text() == shown[0]
+    page.keyboard.press("Escape")
+    assert viewer.is_hidden()
+    assert page.evaluate(focused) == f"Enlarge {shown[2]}"
+    # By a pointer on the picture, on that run's boxes; closed beside it and by its button.
+    for close in ("#viewer-stage", "#viewer-close"):
+        page.locator(".picture").first.locator(".canvas").nth(2).click()
+        assert page.locator("#viewer-runs [aria-pressed=true]").inner_text() == "distilled"
+        page.locator(close).click(position=dict(x=4, y=8))
+        assert viewer.is_hidden()
+        assert page.evaluate(focused) == f"Enlarge {shown[0]}"
+    assert page.locator("#viewer-stage [id]").count() == 0
+
+
+def overlapping(boxes: list[dict[str, float]]) -> list[tuple[int, int]]:
+    """Which rectangles have a part in common, beyond rounding."""
+    return [
+        (i, j)
+        for i, one in enumerate(boxes)
+        for j, other in enumerate(boxes[:i])
+        if min(one["x"] + one["width"], other["x"] + other["width"]) - max(one["x"], other["x"])
+        > 0.01
+        and min(one["y"] + one["height"], other["y"] + other["height"]) - max(one["y"], other["y"])
+        > 0.01
+    ]
+
+
+def within(box: dict[str, float], width: float, height: float) -> bool:
+    return (
+        box["x"] >= -0.01
+        and box["y"] >= -0.01
+        and box["x"] + box["width"] <= width + 0.01
+        and box["y"] + box["height"] <= height + 0.01
+    )
+
+
+def test_labels_never_overlap_and_are_left_out_only_without_room(page: Page) -> None:
+    """Against all places at a box, tried one by one."""
+    draw = random.Random(0)
+    left_out = 0
+    for _ in range(150):
+        extent = dict(width=draw.uniform(20, 300), height=draw.uniform(20, 300))
+        boxes, sizes = [], []
+        for _ in range(draw.choice([1, 3, 12, 40])):
+            width, height = (draw.uniform(0, side) for side in extent.values())
+            x = draw.uniform(0, extent["width"] - width)
+            boxes.append(
+                dict(x=x, y=draw.uniform(0, extent["height"] - height), width=width, height=height)
+            )
+            sizes.append(dict(width=draw.uniform(5, 90), height=draw.choice([8, 14])))
+        given = [boxes, sizes, extent]
+        places = page.evaluate("([b, s, e]) => placeLabels(b, s, e)", given)
+        assert places == page.evaluate("([b, s, e]) => placeLabels(b, s, e)", given)
+        assert len(places) == len(boxes)
+        kept: list[dict[str, float]] = []
+        for box, size, place in zip(boxes, sizes, places, strict=True):
+            if place is None:
+                left_out += 1
+                assert not any(free(p, kept, extent) for p in tried(box, size))
+                continue
+            assert {key: place[key] for key in size} == size
+            assert within(place, **extent)
+            kept.append(place)
+            # It touches its box.
+            grown = {key: box[key] - 0.1 for key in "xy"}
+            grown |= {key: box[key] + 0.2 for key in size}
+            assert overlapping([place, grown])
+        assert overlapping(kept) == []
+    assert left_out > 100
+
+
+def tried(box: dict[str, float], size: dict[str, float]) -> Iterator[dict[str, float]]:
+    """Above, below and beside a box, at its corners and in its middle."""
+    for x_share in (0, 0.5, 1):
+        for y in (box["y"] - size["height"], box["y"] + box["height"]):
+            yield dict(size, x=box["x"] + x_share * (box["width"] - size["width"]), y=y)
+        for x in (box["x"] - size["width"], box["x"] + box["width"]):
+            yield dict(size, x=x, y=box["y"] + x_share * (box["height"] - size["height"]))
+
+
+def free(place: dict[str, float], kept: list[dict[str, float]], extent: dict[str, float]) -> bool:
+    return within(place, **extent) and not any(overlapping([place, other]) for other in kept)
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_labels_lie_apart_and_in_their_pictures(browser: Browser, large: Path, width: int) -> None:
+    script = """canvases => canvases.map((canvas) => {
+      const frame = canvas.getBoundingClientRect();
+      return [frame.width, frame.height, [...canvas.querySelectorAll('.label')].map((label) => {
+        const { x, y, width, height } = label.getBoundingClientRect();
+        return { x: x - frame.x, y: y - frame.y, width, height };
+      })];
+    })"""
+    with window(browser, large, width, "dark") as page:
+        pictures = page.locator(".gallery .canvas:visible").evaluate_all(script)
+        page.locator(".enlarge").first.click()
+        for _ in range(7):
+            pictures += page.locator("#viewer-stage .canvas").evaluate_all(script)
+            page.keyboard.press("ArrowRight")
+        assert len(pictures) == 4 * 8 + 7
+        assert sum(len(labels) for _, _, labels in pictures) > 100
+        for right, bottom, labels in pictures:
+            assert overlapping(labels) == []
+            assert all(within(label, right, bottom) for label in labels)
 
 
 def test_runs_are_hidden_and_shown_in_all_figures_and_charts(page: Page) -> None:
@@ -419,38 +645,172 @@ def test_theme_changes_page_figures_and_curves(page: Page) -> None:
     assert look() == light
 
 
-@pytest.mark.parametrize("width", [375, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_accessible_and_in_the_window(opened: Opened, width: int, scheme: str) -> None:
-    opened.look(width, scheme)
-    assert opened.page.evaluate("document.scrollingElement.scrollWidth") <= width
-    tables = opened.page.locator("table")
-    for holder in tables.locator("xpath=..").all():
-        assert holder.get_attribute("tabindex") == "0"
-        assert holder.get_attribute("role") == "region"
-        assert holder.bounding_box()["width"] <= width
-    options = {"resultTypes": ["violations"]}
-    found: dict[str, Any] = Axe().run(opened.page, None, options).response
+def serious_faults(page: Page) -> list[tuple[str, list[str]]]:
+    found: dict[str, Any] = Axe().run(page, None, {"resultTypes": ["violations"]}).response
     assert len(found["passes"]) > 20
-    serious = [
+    return [
         (rule["id"], [node["html"][:200] for node in rule["nodes"]])
         for rule in found["violations"]
         if rule["impact"] in ("serious", "critical")
     ]
-    assert serious == []
 
 
-def test_wide_tables_scroll_by_the_keyboard(opened: Opened) -> None:
-    opened.look(375, "light")
-    holder = opened.page.locator("#table-scores").locator("xpath=..")
+@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible_and_in_the_window(opened: Opened, width: int, scheme: str) -> None:
+    opened.look(width, scheme)
+    page = opened.page
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    for holder in page.locator(".table-scroll").all():
+        assert holder.get_attribute("tabindex") == "0"
+        assert holder.get_attribute("role") == "region"
+        assert holder.bounding_box()["width"] <= width
+    assert serious_faults(page) == []
+    page.locator(".enlarge").first.click()
+    assert serious_faults(page) == []
+    page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_what_matters_in_a_short_page(
+    browser: Browser, demo: Path, scheme: str
+) -> None:
+    with window(browser, demo, 375, scheme) as page:
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 375
+        assert page.evaluate("document.scrollingElement.scrollHeight") < 9_000
+        for table in ("scores", "classes"):
+            assert heading(page, table, 1).inner_text().split() == ["distilled", "−", "plain"]
+            for part in ("thead", "tbody"):
+                cell = page.locator(f"#table-{table} {part} tr > :nth-child(2)").first
+                box = cell.bounding_box()
+                assert box["x"] >= 0 and box["x"] + box["width"] <= 375
+        # The name stays beside what is scrolled to.
+        holder = page.locator("#table-scores").locator("xpath=..")
+        name = page.locator("#table-scores tbody th").first
+        before = name.bounding_box()
+        holder.evaluate("element => { element.scrollLeft = 1000; }")
+        assert name.bounding_box()["x"] == before["x"]
+
+
+@pytest.mark.parametrize("width", [320, 375, 1280])
+def test_the_navigation_is_never_clipped(browser: Browser, large: Path, width: int) -> None:
+    with window(browser, large, width) as page:
+        links = page.locator(".bar nav a")
+        assert links.all_inner_texts() == ["Scores", "Images", "Training", "Runs", "Notes"]
+        boxes = [link.bounding_box() for link in [*links.all(), page.locator("#theme")]]
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+        assert overlapping(boxes) == []
+        assert min(box["height"] for box in boxes) >= 24
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        if width >= 375:
+            assert page.locator(".bar").bounding_box()["height"] < 60
+        links.nth(3).click()
+        top = page.locator("#runs").bounding_box()["y"]
+        assert 0 < top < 120
+
+
+def test_what_is_folded_on_a_phone_opens_by_the_keyboard(browser: Browser, demo: Path) -> None:
+    with window(browser, demo, 375) as page:
+        folds = page.locator(".fold")
+        closed = [i for i in range(folds.count()) if folds.nth(i).get_attribute("open") is None]
+        assert len(closed) > 6
+        assert page.locator("#table-classes").is_visible()
+        assert page.evaluate("charts.size") == 0
+        for index in closed:
+            folds.nth(index).locator("summary").focus()
+            page.keyboard.press("Enter")
+        count = page.locator(".chart").count()
+        page.wait_for_function(f"charts.size === {count}")
+        width = page.locator(".chart").first.bounding_box()["width"]
+        canvas = page.locator(".chart canvas").first.bounding_box()
+        assert canvas["width"] == pytest.approx(width, abs=1)
+        assert width > 250
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 375
+    with window(browser, demo, 1280) as page:
+        assert page.locator(".fold:not([open])").count() == 0
+
+
+def test_every_row_of_a_table_can_be_seen(browser: Browser, demo: Path, large: Path) -> None:
+    with window(browser, demo, 1280) as page:
+        rows = page.locator("#table-classes tbody tr")
+        assert rows.count() == 10
+        # None is behind the end of its card.
+        frame = page.locator(".table-frame", has=page.locator("#table-classes")).bounding_box()
+        for row in rows.all():
+            box = row.bounding_box()
+            assert box["y"] + box["height"] <= frame["y"] + frame["height"]
+    with window(browser, large, 375) as page:
+        rows = page.locator("#table-classes tbody tr")
+        frame = page.locator(".table-frame", has=page.locator("#table-classes"))
+        button = frame.locator(".expand")
+        assert (rows.count(), rows.locator("visible=true").count()) == (80, 12)
+        assert button.inner_text() == "Show all 80 rows"
+        # Those that the order puts first.
+        heading(page, "classes", 1).locator("button").click()
+        values = column(page, "classes", 1)
+        known = [value for value in values if not math.isnan(value)]
+        assert known == sorted(known, reverse=True)
+        assert rows.nth(0).is_visible() and rows.nth(12).is_hidden()
+        button.click()
+        assert rows.locator("visible=true").count() == 80
+        assert button.get_attribute("aria-expanded") == "true"
+        button.click()
+        assert rows.locator("visible=true").count() == 12
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_a_table_says_where_it_goes_on(browser: Browser, large: Path, width: int) -> None:
+    with window(browser, large, width) as page:
+        frame = page.locator(".table-frame", has=page.locator("#table-scores"))
+        holder = frame.locator(".table-scroll")
+
+        def hints() -> list[str]:
+            sides = "['::before', '::after'].map(side => getComputedStyle(frame, side).opacity)"
+            return frame.evaluate(f"frame => {sides}")
+
+        page.wait_for_function("document.querySelector('.table-frame.more-right')")
+        assert hints() == ["0", "1"]
+        holder.evaluate("element => { element.scrollLeft = element.scrollWidth; }")
+        page.wait_for_function("document.querySelector('.table-frame.more-left:not(.more-right)')")
+        assert hints() == ["1", "0"]
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_cards_are_filled(browser: Browser, demo: Path, width: int) -> None:
+    script = """cards => cards.map((card) => {
+      const parts = [...card.children].map((part) => part.getBoundingClientRect());
+      const bottom = Math.max(...parts.map((part) => part.bottom));
+      return [card.id, card.getBoundingClientRect().bottom - bottom];
+    })"""
+    with window(browser, demo, width) as page:
+        page.evaluate("folds.forEach((fold) => { fold.open = true; })")
+        gaps = page.locator(".card:visible").evaluate_all(script)
+        assert len(gaps) > 20
+        assert [gap for gap in gaps if gap[1] > 24] == []
+
+
+def test_a_report_without_detections_fits_a_phone(browser: Browser, tmp_path: Path) -> None:
+    runs = [
+        mmengine_work_dir(tmp_path / f"{name}_seed0", score="accuracy/top1", ends_at=ends_at)
+        for name, ends_at in (("plain", 33.2), ("a_long_name_of_a_classifier_" * 3, 63.2))
+    ]
+    out = write_report(runs, tmp_path / "r.html")
+    with window(browser, out, 375) as page:
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 375
+        assert page.locator("#table-logged").is_visible()
+        assert page.locator("#images, #viewer").count() == 0
+
+
+def test_wide_tables_scroll_by_the_keyboard(phone: Page) -> None:
+    holder = phone.locator("#table-scores").locator("xpath=..")
     assert holder.evaluate("element => element.scrollWidth > element.clientWidth")
     holder.focus()
-    opened.page.keyboard.press("ArrowRight")
+    phone.keyboard.press("ArrowRight")
     # Scrolling takes a moment.
     for _ in range(100):
         if holder.evaluate("element => element.scrollLeft") > 0:
             return
-        opened.page.wait_for_timeout(50)
+        phone.wait_for_timeout(50)
     pytest.fail("the table does not scroll")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from xml.etree import ElementTree
 
 import numpy as np
@@ -38,7 +39,7 @@ def svgs(comparison: Comparison) -> dict[str, str]:
     styles = group_styles(comparison.groups)
     headline = headline_panel(comparison, styles)
     assert headline is not None
-    panels = [headline, *page_panels(comparison, styles)]
+    panels = [headline, *chain(*page_panels(comparison, styles).values())]
     drawn = inline_svgs(panels, styles.values())
     return {panel.key: svg for panel, svg in zip(panels, drawn, strict=True)}
 
@@ -70,9 +71,9 @@ def test_every_figure_is_an_image_with_a_name(drawn: dict[str, str]) -> None:
         "map",
         "differences",
         "classes-0",
+        *("errors-1", "errors-0"),
         *("sizes-AP", "sizes-AR"),
         *("precision-50", "precision-75", "precision-90", "ap-by-iou"),
-        *("errors-1", "errors-0"),
         *("parameters", "step-time"),
     ]
     for svg in drawn.values():

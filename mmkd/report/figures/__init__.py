@@ -28,7 +28,8 @@ PICTURES: dict[str, Callable[[Comparison, Mapping[str, RunStyle]], Plot | None]]
     "errors.png": error_plot,
     "cost.png": cost_plot,
 }
-# More would hide the page's other figures; its table has all.
+# More bars would hide the page's other figures; its table has all classes.
+PAGE_BARS = 80
 PAGE_CLASSES = 20
 
 
@@ -63,20 +64,24 @@ def headline_panel(comparison: Comparison, styles: Mapping[str, RunStyle]) -> Pa
     return plot.panels[0] if plot is not None else None
 
 
-def page_panels(comparison: Comparison, styles: Mapping[str, RunStyle]) -> list[Panel]:
-    """The figures of an evaluation, one by one.
+def page_panels(comparison: Comparison, styles: Mapping[str, RunStyle]) -> dict[str, list[Panel]]:
+    """The figures of an evaluation, by what they are about; nothing that has no values.
 
     Args:
         comparison: What to draw.
         styles: Of its runs, in their order.
     """
-    plots = [
-        difference_plot(comparison, styles),
-        class_plot(comparison, styles, PAGE_CLASSES),
-        size_plot(comparison, styles),
-        precision_recall_plot(comparison, styles),
-        iou_plot(comparison, styles),
-        error_plot(comparison, styles),
-        cost_plot(comparison, styles),
-    ]
-    return [panel for plot in plots if plot is not None for panel in plot.panels]
+    classes = min(PAGE_CLASSES, PAGE_BARS // len(styles))
+    groups = {
+        "scores": [difference_plot(comparison, styles)],
+        "classes": [class_plot(comparison, styles, max(classes, 2))],
+        "errors": [error_plot(comparison, styles)],
+        "sizes": [size_plot(comparison, styles)],
+        "precision": [precision_recall_plot(comparison, styles), iou_plot(comparison, styles)],
+        "cost": [cost_plot(comparison, styles)],
+    }
+    found = {
+        about: [panel for plot in plots if plot is not None for panel in plot.panels]
+        for about, plots in groups.items()
+    }
+    return {about: panels for about, panels in found.items() if panels}
