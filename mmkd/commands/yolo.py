@@ -47,7 +47,7 @@ def train(
         settings = read_settings(arguments[0] if has_config else None, arguments[has_config:])
         model, rest = prepare(add_imports(settings, imports or []))
         if settings["teacher"] is not None:
-            try_out(model)
+            try_out(model, rest.get("imgsz"))
     try:
         model.train(**rest)
     # Ultralytics calls an unknown argument a SyntaxError; other errors keep their traceback.

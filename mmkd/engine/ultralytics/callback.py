@@ -10,6 +10,7 @@ from typing import Any
 from ultralytics.engine.model import Model
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import DEFAULT_CFG
 
 from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
@@ -115,15 +116,21 @@ class DistillCallback(Attached):
             vars(model).pop(name, None)
 
 
-def try_out(model: Model) -> None:
+def try_out(model: Model, image_size: int | None = None) -> None:
     """Builds what is attached to a model as its training will, and forgets it: whatever model,
     teacher and terms alone decide shows before a data set is looked at and a folder made.
+
+    Args:
+        model: With a callback.
+        image_size: The training's ``imgsz``; None for Ultralytics' own.
 
     Raises:
         ValueError, FileNotFoundError: Something does not fit, naming the setting.
     """
-    network = model.model
-    settings_of(model).build(network, YOLO_FORMAT, network, resolve=resolve_tap)
+    network, side = model.model, image_size or DEFAULT_CFG.imgsz
+    settings_of(model).build(
+        network, YOLO_FORMAT, network, lambda: (side, side), resolve=resolve_tap
+    )
 
 
 def _train(model: Model, trainer: type | None = None, **kwargs: Any) -> Any:
