@@ -14,6 +14,7 @@ from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.distributed import average_after_backward, broadcast
 from mmkd.errors import InputError, TermError, naming
 from mmkd.features import FeatureTaps, channels_of, find_module, select
+from mmkd.normalizers import BatchNormalizer
 from mmkd.registry import arguments_of, find_class
 from mmkd.targets import Targets
 from mmkd.terms import Tap, Term
@@ -63,6 +64,10 @@ class Distillation:
         probe: Runs the student on one blank image.
         seed: Of the projectors' initial weights.
 
+    Attributes:
+        terms_on_two_images: Terms that fail on a batch of a single image, for it is a single
+            sample, which has no variance.
+
     Raises:
         ValueError: A tap or a part that does not fit, naming the term.
     """
@@ -87,6 +92,7 @@ class Distillation:
         self._checked: Counter[str] = Counter()
         self._nonzero: set[str] = set()
         self._iteration = 0
+        self.terms_on_two_images: list[Term] = []
         self.distillers = self._build(self._probe(probe), seed)
 
     def _probe(self, run: Callable[[], Any]) -> dict[str, Any]:
@@ -120,7 +126,9 @@ class Distillation:
             with naming(f"{where}.teacher"):
                 theirs = _selected(self.teachers[term.source].probed, term.teacher)
             with naming(where):
-                distillers[term.name] = self._built(term, ours, theirs, seed + index)
+                built = distillers[term.name] = self._built(term, ours, theirs, seed + index)
+            if built.weight > 0 and _is_of_single_samples(built, [*ours, *theirs]):
+                self.terms_on_two_images.append(term)
         return nn.ModuleDict(distillers).to(next(self._student.parameters()).device)
 
     def _built(
@@ -323,6 +331,15 @@ class Distillation:
                 f"{found} the gradient at the student's feature is not finite: give a smaller "
                 "weight, or look at the loss"
             )
+
+
+def _is_of_single_samples(distiller: Distiller, features: Sequence[Tensor]) -> bool:
+    """Whether it takes the variance over samples, of which these features of one image give one."""
+    if not isinstance(distiller, FeatureDistiller):
+        return False
+    is_one_location = any(each.numel() == channels_of(each) for each in features)
+    is_pooled = distiller.view == "global" or is_one_location
+    return is_pooled and isinstance(distiller.normalizer, BatchNormalizer)
 
 
 def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:

@@ -446,6 +446,36 @@ def test_looking_at_the_gradient_leaves_it_to_the_training() -> None:
     assert all(map(torch.equal, *found))
 
 
+# A batch of a single image
+
+
+@pytest.mark.parametrize(
+    ("term", "is_refused"),
+    [
+        (dict(view="global"), True),
+        (dict(view="dense"), False),
+        (dict(view="global", weight=0), False),
+        (dict(view="global", normalizer=dict(type="mmkd.L2Normalizer")), False),
+        (dict(student="head", teacher="vector"), True),
+    ],
+)
+def test_terms_on_two_images(term: dict, is_refused: bool) -> None:
+    """Those that fail on a single one."""
+    teacher = FixedTeacher()
+    features = teacher._features
+    teacher._features = lambda images: dict(
+        features(images), vector=features(images)["map"].mean(dim=(2, 3))
+    )
+    teacher.probed = teacher._features(torch.zeros(1, 3, 16, 16))
+    distillation, student = build(terms_of(one=term), teacher=teacher)
+    assert [each.name for each in distillation.terms_on_two_images] == ["one"] * is_refused
+    if is_refused:
+        with pytest.raises(ValueError, match="BatchNormalizer needs 2 samples or more"):
+            step(distillation, student, batch=images(batch=1))
+    elif term.get("weight") != 0:
+        step(distillation, student, batch=images(batch=1))
+
+
 # Attached and detached
 
 

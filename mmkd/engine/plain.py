@@ -123,6 +123,13 @@ class PlainDistillation:
             logging.getLogger(__name__).info("%s student: its images have %s", _OWNER, own)
         for teacher in self.teachers.values():
             logging.getLogger(__name__).info(teacher.introduction)
+        for term in self._distillation.terms_on_two_images:
+            logging.getLogger(__name__).info(
+                "%s %s: it takes one sample an image, and BatchNormalizer needs two in every "
+                "batch: drop_last=True, if the loader's last batch may hold one",
+                _OWNER,
+                term.key,
+            )
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._distillation.synchronize()
         self.measured: dict[str, Measured] = {}

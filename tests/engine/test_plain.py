@@ -653,3 +653,11 @@ def test_introductions_tell_the_teacher(caplog: pytest.LogCaptureFixture) -> Non
     assert json.dumps([str(term.student[0]) for term in distillation.terms]) == (
         '["backbone[-1]", "backbone.0[-1]"]'
     )
+
+
+def test_a_loop_is_told_of_terms_that_need_two_images(caplog: pytest.LogCaptureFixture) -> None:
+    terms = dict(pooled=dict(view="global"), dense=dict())
+    with caplog.at_level("INFO", logger="mmkd"):
+        distill(net(4), net(6, seed=1), terms)
+    (told,) = (each for each in caplog.messages if "drop_last" in each)
+    assert told.startswith("distill terms.pooled: it takes one sample an image")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -14,9 +14,9 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmkd.distillation import Distillation
-from mmkd.distiller import FeatureDistiller
 from mmkd.engine.inherit import matching_modules, parse_inherit
 from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.last_batch import check_last_batch
 from mmkd.engine.mmengine.exact_resume import RandomStates
 from mmkd.engine.mmengine.image_size import image_size
 from mmkd.engine.mmengine.optimizer import add_distillers
@@ -25,7 +25,6 @@ from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.errors import InputError
-from mmkd.normalizers import BatchNormalizer
 from mmkd.registry import HOOKS
 from mmkd.terms import Term
 
@@ -172,15 +171,10 @@ class DistillHook(Hook):
         ]
         self._epoch_length = _iterations_per_epoch(runner)
         for term in self.terms:
-            distiller = distillation.distiller(term)
-            if distiller.weight == 0:
+            if distillation.distiller(term).weight == 0:
                 runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
-            if (
-                isinstance(distiller, FeatureDistiller)
-                and distiller.view == "global"
-                and isinstance(distiller.normalizer, BatchNormalizer)
-            ):
-                _check_last_batch(runner, term)
+        if runner.world_size == 1:
+            _check_last_batch(runner, distillation)
 
     def after_train(self, runner: Runner) -> None:
         """Leaves the student as it was found."""
@@ -296,16 +290,22 @@ def _iterations_per_epoch(runner: Runner) -> int:
     return max(1, round(len(loader) / processes))
 
 
-def _check_last_batch(runner: Runner, term: Term) -> None:
+def _check_last_batch(runner: Runner, distillation: Distillation) -> None:
     loader = runner.train_dataloader
-    if runner.world_size > 1 or loader.drop_last or (loader.batch_size or 1) < 2:
+    # One that groups images by their shape holds as many in the end as one that does not.
+    batches = loader.batch_sampler
+    size, drops_last = (getattr(batches, name, None) for name in ("batch_size", "drop_last"))
+    sampler = getattr(batches, "sampler", loader.sampler)
+    if isinstance(sampler, InfiniteSampler) or drops_last:
         return
-    if isinstance(loader.sampler, DefaultSampler) and len(loader.sampler) % loader.batch_size == 1:
-        raise InputError.at(
-            f"DistillHook {term.key}.view",
-            f"'global' takes one sample an image, and the last batch "
-            f"of an epoch holds 1 of {len(loader.sampler)} images, too few for BatchNormalizer: "
-            "set train_dataloader.drop_last=True, another batch_size, or view='dense'",
+    if isinstance(size, int) and hasattr(sampler, "__len__"):
+        remedy = "set train_dataloader.drop_last=True (or that of its batch_sampler), "
+        check_last_batch(distillation, len(sampler), size, remedy)
+        return
+    for term in distillation.terms_on_two_images:
+        runner.logger.warning(
+            f"DistillHook: {term.key} needs two images in every batch, and those of "
+            f"{type(batches).__name__} are not known: a batch of one will end the training"
         )
 
 

@@ -17,6 +17,7 @@ from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from mmkd.distillation import Distillation, Measured
+from mmkd.engine.last_batch import check_last_batch
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.engine.ultralytics.resume import ExactResume
@@ -162,6 +163,9 @@ class DistillTrainer(ExactResume):
     def _setup_train(self) -> None:
         super()._setup_train()
         self._clock = StepClock(self.device)
+        if self.world_size <= 1:
+            loader = self.train_loader
+            check_last_batch(self.distillation, len(loader.dataset), loader.batch_size, "set ")
         self._join()
 
     def _join(self) -> None:

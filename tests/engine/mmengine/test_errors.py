@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATA_SAMPLERS, DATASETS
 
-from helpers.toy import VALIDATION, Probe, distill, toy_config, train, write_teacher
+from helpers.toy import VALIDATION, Probe, ToyImages, distill, toy_config, train, write_teacher
 from mmkd import DistillHook
 from mmkd.errors import SettingError
 
@@ -402,3 +403,50 @@ def test_a_last_batch_of_one_is_found_before_training(tmp_path: Path, teacher: d
     with pytest.raises(ValueError, match=r"terms\.one\.view: .* 1 of 17 images.*drop_last=True"):
         train(toy_config(tmp_path, **settings))
     train(toy_config(tmp_path, **settings, **{"train_dataloader.drop_last": True}))
+
+
+@DATASETS.register_module()
+class Framed(ToyImages):
+    """Tells its images' shapes, by which batches are grouped: five tall ones of eight."""
+
+    def get_data_info(self, index: int) -> dict[str, int]:
+        return dict(width=8, height=16) if index % 8 < 5 else dict(width=16, height=8)
+
+
+@pytest.mark.parametrize("length", [16, 17, 18])
+def test_a_last_batch_of_one_of_images_grouped_by_shape(
+    tmp_path: Path, teacher: dict, length: int
+) -> None:
+    settings = distill(teacher, dict(one=dict(view="global")))
+    config = toy_config(tmp_path, **settings, **{"train_cfg.max_epochs": 1})
+    config.train_dataloader.dataset = dict(type="Framed", length=length)
+    config.train_dataloader.batch_sampler = dict(type="mmdet.AspectRatioBatchSampler")
+    if length == 17:
+        with pytest.raises(ValueError, match=r"one\.view: .* 1 of 17 images.*drop_last=True"):
+            train(config.copy())
+        config.train_dataloader.batch_sampler.drop_last = True
+    config.experiment_name += "again"
+    train(config)
+
+
+@DATA_SAMPLERS.register_module()
+class Pairs:
+    """Batches of two, of which nothing else is told."""
+
+    def __init__(self, sampler: Any, batch_size: int) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from ([0, 1], [2, 3])
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_batches_that_are_not_known(tmp_path: Path, teacher: dict) -> None:
+    settings = distill(teacher, dict(one=dict(view="global")))
+    config = toy_config(tmp_path, **settings, **{"train_cfg.max_epochs": 1})
+    config.train_dataloader.batch_sampler = dict(type="Pairs")
+    runner = train(config)
+    log = next(Path(runner.work_dir).rglob("*.log")).read_text()
+    assert "terms.one needs two images in every batch, and those of Pairs are not known" in log

@@ -310,6 +310,13 @@ def test_parts(toy: YOLOToy, part: dict, parts: tuple[str, ...]) -> None:
     check(error, "DistillCallback terms.one: ", *parts)
 
 
+def test_a_last_batch_of_one_is_found_before_training(toy: YOLOToy) -> None:
+    """16 images in batches of 5."""
+    terms = dict(one=dict(view="global"))
+    error = fail(toy, attached(toy, terms=terms), ValueError, batch=5)
+    check(error, "DistillCallback terms.one.view: ", "1 of 16 images", "set another batch_size")
+
+
 # What does not go together ----------------------------------------------------------------
 
 FORBIDDEN = [
