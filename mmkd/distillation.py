@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.distributed import average_after_backward, broadcast
 from mmkd.errors import InputError, TermError, naming
-from mmkd.features import FeatureTaps, channels_of, find_module, select
+from mmkd.features import FeatureTaps, channels_of, check_layout, find_module, select
 from mmkd.normalizers import BatchNormalizer
 from mmkd.registry import arguments_of, find_class
 from mmkd.targets import Targets
@@ -61,7 +61,8 @@ class Distillation:
         student: The model to tap.
         terms: What to compare; their taps name modules of ``student`` and of the teachers.
         teachers: By the name that ``Term.source`` gives.
-        probe: Runs the student on one blank image.
+        probe: Runs the student on one blank image, of the size on which the teachers were probed.
+        size: Its height and width; None: features are taken as they are laid out.
         seed: Of the projectors' initial weights.
 
     Attributes:
@@ -80,9 +81,11 @@ class Distillation:
         teachers: Mapping[str, FeatureSource],
         probe: Callable[[], Any],
         *,
+        size: tuple[int, int] | None = None,
         seed: int = 0,
     ) -> None:
         self.owner = owner
+        self._probe_size = size
         self.terms = list(terms)
         self.teachers = dict(teachers)
         self._student = student
@@ -122,14 +125,21 @@ class Distillation:
         for index, term in enumerate(self.terms):
             where = f"{self.owner} {term.key}"
             with naming(f"{where}.student"):
-                ours = _selected(student, term.student)
+                ours = self._laid_out(student, term.student)
             with naming(f"{where}.teacher"):
-                theirs = _selected(self.teachers[term.source].probed, term.teacher)
+                theirs = self._laid_out(self.teachers[term.source].probed, term.teacher)
             with naming(where):
                 built = distillers[term.name] = self._built(term, ours, theirs, seed + index)
             if built.weight > 0 and _is_of_single_samples(built, [*ours, *theirs]):
                 self.terms_on_two_images.append(term)
         return nn.ModuleDict(distillers).to(next(self._student.parameters()).device)
+
+    def _laid_out(self, outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
+        features = _selected(outputs, taps)
+        if self._probe_size is not None:
+            for feature in features:
+                check_layout(feature, self._probe_size)
+        return features
 
     def _built(
         self, term: Term, ours: Sequence[Tensor], theirs: Sequence[Tensor], seed: int

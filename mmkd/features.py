@@ -22,6 +22,7 @@ __all__ = [
     "OwnHook",
     "as_samples",
     "channels_of",
+    "check_layout",
     "find_module",
     "pair_as_maps",
     "pair_as_samples",
@@ -222,6 +223,37 @@ def _checked(feature: Any) -> Tensor:
 def channels_of(feature: Tensor) -> int:
     """C of a feature."""
     return feature.shape[1] if feature.ndim == 4 else feature.shape[-1]
+
+
+def check_layout(feature: Tensor, size: tuple[int, int]) -> None:
+    """Raises where a feature of one image is plainly laid out in another way than ours.
+
+    Args:
+        feature: ``[1, C]``, ``[1, C, H, W]`` or ``[1, L, C]``, it is hoped.
+        size: Height and width of the image.
+
+    Raises:
+        ValueError: It is ``[1, H, W, C]`` or ``[L, 1, C]``.
+    """
+    shape = tuple(feature.shape)
+    of = f"the feature {shape} of one image of {size[0]} x {size[1]} pixels"
+    if feature.ndim == 4 and _is_grid(shape[1:3], size) and not _is_grid(shape[2:], size):
+        raise ValueError(
+            f"{of} has its channels last, expected [N, C, H, W]: tap a module that returns "
+            "it so, or wrap the network in one that permutes its outputs by (0, 3, 1, 2)"
+        )
+    if feature.ndim == 3 and len(feature) > 1 and shape[1] == 1:
+        raise ValueError(
+            f"{of} has its tokens first, expected [N, L, C]: tap a module that returns it so, "
+            "or wrap the network in one that transposes its outputs"
+        )
+
+
+def _is_grid(grid: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether rows and columns may have one stride, a row or column more or less at the border."""
+    least = max(pixels / (cells + 1) for pixels, cells in zip(size, grid, strict=True))
+    most = min(pixels / max(cells - 1, 0.5) for pixels, cells in zip(size, grid, strict=True))
+    return least <= most
 
 
 def without_extra_tokens(feature: Tensor, count: int) -> Tensor:

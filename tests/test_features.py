@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmkd.features import (
     FeatureTaps,
     channels_of,
+    check_layout,
     find_module,
     pair_as_samples,
     select,
@@ -242,6 +243,39 @@ def test_channels() -> None:
     assert channels_of(torch.zeros(2, 3)) == 3
     assert channels_of(torch.zeros(2, 5, 3)) == 3
     assert channels_of(torch.zeros(2, 3, 5, 7)) == 3
+
+
+# Layout
+
+
+SIZES = [(224, 224), (128, 128), (800, 1216), (1216, 800), (720, 1280), (333, 500), (64, 64)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stride", [2, 4, 7, 8, 16, 32])
+def test_maps_of_any_network_pass(size: tuple[int, int], stride: int) -> None:
+    """Rounded up or down, and with a row and a column fewer, as convolutions without padding."""
+    for channels in (1, 3, 24, 64, 96, 256, 768, 2048):
+        for cut in (0, stride - 1, -1):
+            grid = [max((side + cut) // stride, 1) for side in size]
+            check_layout(torch.empty(1, channels, *grid, device="meta"), size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("stride", "channels"), [(4, 96), (8, 192), (16, 384), (32, 768)])
+def test_channels_last_are_refused(size: tuple[int, int], stride: int, channels: int) -> None:
+    """Of the maps of a Swin."""
+    grid = [-(-side // stride) for side in size]
+    feature = torch.empty(1, *grid, channels, device="meta")
+    with pytest.raises(ValueError, match=rf", {channels}\) of one image .* has its channels last"):
+        check_layout(feature, size)
+
+
+def test_tokens_first_are_refused() -> None:
+    check_layout(torch.empty(1, 196, 64), (224, 224))
+    check_layout(torch.empty(1, 1, 64), (224, 224))
+    with pytest.raises(ValueError, match=r"\(196, 1, 64\) of one image .* has its tokens first"):
+        check_layout(torch.empty(196, 1, 64), (224, 224))
 
 
 # Extra tokens

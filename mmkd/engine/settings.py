@@ -115,7 +115,7 @@ class DistillSettings:
                 found |= {term.name: term for term in matched}
             terms = [found[term.name] for term in terms]
             probe = probing(self.owner, "the student", blank)(lambda: run(blank))
-            return Distillation(self.owner, student, terms, teachers, probe, seed=seed)
+            return Distillation(self.owner, student, terms, teachers, probe, size=size, seed=seed)
 
     def _resolved(self, term: Term, student: nn.Module, resolve: Resolve) -> Term:
         with naming(f"{self.owner} {term.key}.student"):

@@ -126,3 +126,15 @@ def test_tokens_of_padded_images(size: tuple[int, int]) -> None:
         found = distillation.loss(images)
     expected = FeatureDistiller(4, 6)(student.backbone(images), teacher.as_map(images))
     torch.testing.assert_close(found, expected)
+
+
+def test_channels_last_are_refused() -> None:
+    """A timm Swin's maps are [N, H, W, C]."""
+    swin = timm.create_model(
+        "swin_tiny_patch4_window7_224", features_only=True, depths=(1, 1, 1, 1), embed_dim=24
+    )
+    term = dict(teacher="", teacher_level=-1)
+    with pytest.raises(
+        ValueError, match=r"^distill terms\.one\.teacher: the feature \(1, 7, 7, 192"
+    ):
+        distill(net(4), swin, dict(one=term), images=dict(std=[255.0] * 3))
