@@ -593,12 +593,18 @@ def test_labels_lie_apart_and_in_their_pictures(browser: Browser, large: Path, w
     })"""
     with window(browser, large, width, "dark") as page:
         pictures = page.locator(".gallery .canvas:visible").evaluate_all(script)
+        # Most of a small picture is seen, and on a phone its title takes four lines at most.
+        for right, bottom, labels in pictures:
+            assert sum(each["width"] * each["height"] for each in labels) <= 0.2 * right * bottom
+        if width == 375:
+            titles = page.locator(".gallery figcaption:visible").all()
+            assert max(title.bounding_box()["height"] for title in titles) < 80
         page.locator(".enlarge").first.click()
         for _ in range(7):
             pictures += page.locator("#viewer-stage .canvas").evaluate_all(script)
             page.keyboard.press("ArrowRight")
         assert len(pictures) == 4 * 8 + 7
-        assert sum(len(labels) for _, _, labels in pictures) > 100
+        assert sum(len(labels) for _, _, labels in pictures) > 60
         for right, bottom, labels in pictures:
             assert overlapping(labels) == []
             assert all(within(label, right, bottom) for label in labels)

@@ -74,6 +74,12 @@ function placeInPicture(mark, frame) {
   return { x, y, width: across(box.right) - x, height: down(box.bottom) - y };
 }
 
+// As many labels as leave most of a small picture to be seen.
+function affordable(sizes, frame) {
+  let room = 0.2 * frame.width * frame.height;
+  return sizes.filter(({ width, height }) => (room -= width * height) >= 0).length;
+}
+
 // Writes the labels on a picture, and returns how many found no place.
 function writeLabels(canvas, isLarge) {
   canvas.querySelector(".labels")?.remove();
@@ -92,10 +98,12 @@ function writeLabels(canvas, isLarge) {
     const { width, height } = label.getBoundingClientRect();
     return { width: width + 1, height: height + 1 };
   });
-  const places = placeLabels(boxes, sizes, frame);
-  places.forEach((place, index) => {
-    if (place) labels[index].style.translate = `${place.x}px ${place.y}px`;
-    else labels[index].remove();
+  const count = isLarge ? sizes.length : affordable(sizes, frame);
+  const places = placeLabels(boxes.slice(0, count), sizes, frame);
+  labels.forEach((label, index) => {
+    const place = places[index];
+    if (place) label.style.translate = `${place.x}px ${place.y}px`;
+    else label.remove();
   });
   return places.filter((place) => !place).length;
 }
