@@ -72,7 +72,7 @@ def page_panels(comparison: Comparison, styles: Mapping[str, RunStyle]) -> dict[
         styles: Of its runs, in their order.
     """
     classes = min(PAGE_CLASSES, PAGE_BARS // len(styles))
-    groups = {
+    groups: dict[str, list[Plot | None]] = {
         "scores": [difference_plot(comparison, styles)],
         "classes": [class_plot(comparison, styles, max(classes, 2))],
         "errors": [error_plot(comparison, styles)],
