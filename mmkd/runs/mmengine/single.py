@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmkd.engine.mmengine.config_files import check_scope, open_config
+from mmkd.engine.mmengine.resume_points import go_on_from_newest
 from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data
 from mmkd.errors import InputError
 
@@ -91,6 +92,7 @@ def config_to_test(
 
 def train(config: Config) -> None:
     """Trains by a config of :func:`config_to_train`."""
+    go_on_from_newest(config)
     with checkpoints_as_data(config.get("allow_pickle", False)):
         _runner(config).train()
 
