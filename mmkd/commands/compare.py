@@ -14,7 +14,6 @@ from mmkd.commands.user_errors import user_errors
 from mmkd.errors import InputError
 from mmkd.extras import extra
 from mmkd.input_files import LARGEST_MB, files_up_to, real_path
-from mmkd.runs.interrupts import ending_on_interrupts
 
 __all__ = ["compare"]
 
@@ -46,24 +45,21 @@ def compare(
     Both are evaluated, and so is the teacher. A comparison that was stopped goes on when it is
     called again.
     """
-    try:
-        with user_errors("compare"), files_up_to(max_file_mb), ending_on_interrupts():
-            from mmkd.custom_imports import import_modules
+    goes_on = "; the same call goes on from here"
+    with user_errors("compare", after_interrupt=goes_on), files_up_to(max_file_mb):
+        from mmkd.custom_imports import import_modules
 
-            with extra("report", "mmkd compare"):
-                from mmkd.report.results import check_out, compare_results, write_results
-                from mmkd.runs.paired import compare_config
+        with extra("report", "mmkd compare"):
+            from mmkd.report.results import check_out, compare_results, write_results
+            from mmkd.runs.paired import compare_config
 
-            import_modules(imports or [])
-            out = real_path(out)
-            check_out(out)
-            arms = _named(configs)
-            runs = compare_config(arms, seeds or [0], out, options=options or [], workers=workers)
-            compared = compare_results(runs.results, resamples=resamples)
-            file = write_results(compared, out, title=runs.title, notes=runs.notes)
-    except KeyboardInterrupt:
-        typer.echo("mmkd compare: stopped; the same call goes on from here", err=True)
-        raise typer.Exit(130) from None
+        import_modules(imports or [])
+        out = real_path(out)
+        check_out(out)
+        arms = _named(configs)
+        runs = compare_config(arms, seeds or [0], out, options=options or [], workers=workers)
+        compared = compare_results(runs.results, resamples=resamples)
+        file = write_results(compared, out, title=runs.title, notes=runs.notes)
     typer.echo(file)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import typer
 
 from mmkd.errors import SettingError
+from mmkd.runs.interrupts import ending_on_interrupts
 
 __all__ = ["stopped", "user_errors"]
 
@@ -28,15 +29,24 @@ def stopped(command: str, error: BaseException) -> typer.Exit:
 
 
 @contextmanager
-def user_errors(command: str, *others: type[Exception]) -> Iterator[None]:
+def user_errors(
+    command: str, *others: type[Exception], after_interrupt: str = ""
+) -> Iterator[None]:
     """Ends so on what a user can cause, or on one of ``others``; all else keeps its traceback.
+
+    Ctrl-C ends the command with a line and status 130, also where a library swallows it.
 
     Args:
         command: See :func:`stopped`.
         others: What else can only come from the input.
+        after_interrupt: What to do next, for the line.
     """
     try:
-        yield
+        with ending_on_interrupts():
+            yield
+    except KeyboardInterrupt:
+        typer.echo(f"mmkd {command}: stopped{after_interrupt}", err=True)
+        raise typer.Exit(130) from None
     except BrokenPipeError:
         # Whoever reads the output has had enough (``| head``): nothing is wrong, and click ends.
         raise

@@ -21,21 +21,21 @@ def ending_on_interrupts() -> Iterator[None]:
         KeyboardInterrupt: It came, whatever has become of it since.
     """
     global _came
-    _came = False
     # Elsewhere signals never arrive; and who ignores this one, as nohup does, goes on doing so.
     is_ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
     if is_ours:
+        _came = False
         signal.signal(signal.SIGINT, _notice)
     try:
         with not_swallowed():
             yield
     finally:
         if is_ours:
+            _came = False
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        _came = False
 
 
 def _notice(number: int, frame: FrameType | None) -> None:

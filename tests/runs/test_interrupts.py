@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+import typer
 
 from helpers.toy_recipe import ToyRecipe
+from mmkd.commands.user_errors import user_errors
 from mmkd.errors import InputError
 from mmkd.runs.interrupts import ending_on_interrupts, not_swallowed, raise_if_interrupted
 from mmkd.runs.running import Job, run_all
@@ -74,3 +76,25 @@ def test_no_run_goes_on_after_one_was_swallowed(
     with pytest.raises(KeyboardInterrupt), ending_on_interrupts():
         run_all(jobs)
     assert iterations == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"), [("eval", ""), ("compare", "; the same call goes on")]
+)
+def test_a_command_ends_with_a_line_and_the_usual_status(
+    command: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ends in (interrupt, swallow):
+        with pytest.raises(typer.Exit) as end, user_errors(command, after_interrupt=hint):
+            ends()
+        assert end.value.exit_code == 130
+        assert capsys.readouterr().err == f"mmkd {command}: stopped{hint}\n"
+
+
+def test_a_context_within_another_forgets_nothing() -> None:
+    with pytest.raises(KeyboardInterrupt), ending_on_interrupts():
+        try:
+            with ending_on_interrupts():
+                swallow()
+        except KeyboardInterrupt:
+            pass
