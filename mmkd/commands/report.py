@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from mmkd.commands.named_files import parse_pairs, split_name
+from mmkd.commands.named_files import parse_pairs
 from mmkd.commands.options import (
     Baseline,
     BootstrapSeed,
     CategoryIds,
     HowToReadIds,
+    Imports,
     MaxFileMB,
     Resamples,
     Teacher,
 )
 from mmkd.commands.user_errors import user_errors
+from mmkd.configs import config_path
 from mmkd.extras import extra
 from mmkd.input_files import LARGEST_MB, files_up_to
 
@@ -30,7 +32,8 @@ def report(
         typer.Argument(
             metavar="[NAME=]WORK_DIR...",
             help="Folders of runs; those of one name are seeds. Without a name: what mmkd called "
-            "the run, or the folder's, less _seed<number>.",
+            "the run, or the folder's, less _seed<number>. Or checkpoints, as mmkd eval takes "
+            "them, of runs that left no detections.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
@@ -47,6 +50,13 @@ def report(
         list[str] | None,
         typer.Option(metavar="WORK_DIR=FILE", help="A run's detections, where they lie elsewhere."),
     ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="A checkpoint's config, where not the one that it holds."
+        ),
+    ] = None,
+    imports: Imports = None,
     category_ids: HowToReadIds = CategoryIds.auto,
     resamples: Resamples = 1000,
     seed: BootstrapSeed = 0,
@@ -55,17 +65,24 @@ def report(
     """Write one HTML page on a run, or on several side by side."""
     with user_errors("report"), files_up_to(max_file_mb):
         with extra("report", "mmkd report"):
-            from mmkd.report import write_report
+            from mmkd.commands.checkpoint_detections import Requests
+            from mmkd.commands.reported_runs import find_runs
+            from mmkd.report import check_out, write_report
+        from mmkd.custom_imports import import_modules
 
-        named = [split_name(each) for each in work_dirs]
+        import_modules(imports or [])
+        check_out(out)
+        configs = parse_pairs("config", "NAME=FILE", config or []).items()
+        requests = Requests(images, {k: Path(config_path(str(file))) for k, file in configs})
         elsewhere = parse_pairs("detections", "WORK_DIR=FILE", detections or [])
+        runs = find_runs(work_dirs, annotations, requests)
         file = write_report(
-            [path for _, path in named],
+            runs.work_dirs,
             out,
             annotations=annotations,
             images=images,
-            detections={Path(folder): file for folder, file in elsewhere.items()},
-            names={path: name for name, path in named if name is not None},
+            detections=runs.detections | {Path(folder): f for folder, f in elsewhere.items()},
+            names=runs.names,
             baseline=baseline,
             teacher=teacher,
             category_ids=category_ids.value,

@@ -1,5 +1,5 @@
 """One HTML page on a run, or on several side by side."""
 
-from mmkd.report.page import write_report
+from mmkd.report.page import check_out, write_report
 
-__all__ = ["write_report"]
+__all__ = ["check_out", "write_report"]

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import Result
 from PIL import Image
+from typer.testing import CliRunner
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionValidator
 
 from helpers.yolo_toy import SIZE, YOLOToy, distil, plain, read_results
+from mmkd.cli import app
 from mmkd.data import make_digits
 from mmkd.errors import InputError
 from mmkd.evaluation import evaluate_detections
@@ -110,6 +113,36 @@ def _by_image(file: Path, annotations: Annotations) -> list[np.ndarray]:
     found = read_detections(file, annotations)
     rows = np.column_stack([found.category, found.boxes, found.scores])
     return [rows[found.image == image] for image in range(len(annotations.image_ids))]
+
+
+def test_a_report_of_checkpoints(
+    trained: Any, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the logs of its training, and alone."""
+    monkeypatch.chdir(tmp_path)
+    alone = Path(shutil.copy(trained.last, tmp_path / "alone.pt"))
+    options = ["--annotations", digits / "annotations/val.json", "--images", digits / "val"]
+
+    def run(*arguments: Any) -> Result:
+        return CliRunner().invoke(app, [*map(str, arguments), "--resamples", "0"])
+
+    scored = run("eval", options[1], f"a={alone}", *options[2:], "--json", "scores.json")
+    assert scored.exit_code == 0, scored.output
+    score = json.loads(Path("scores.json").read_text())["runs"]["a"]["metrics"]["mAP"]["mean"]
+    done = run("report", f"distilled={trained.last}", alone, *options)
+    assert done.exit_code == 0, done.output
+    page = Path("report.html").read_text()
+    for name in ("distilled", "alone"):
+        assert f"<dt>{name}, mAP</dt><dd>{score:.1f}<" in page
+    # The curves are the training's.
+    assert "distill/ratio" in page
+    for arguments, message in (
+        ([alone], "alone.pt is a checkpoint: give the objects by --annotations"),
+        ([alone, *options[:2]], "give the images' folder by --images"),
+        (["gone.pt", *options], "gone.pt: expected a checkpoint, found no such file"),
+    ):
+        failed = run("report", *arguments)
+        assert failed.exit_code == 2 and message in " ".join(failed.stderr.split())
 
 
 def test_other_classes(trained: Any, digits: Path, tmp_path: Path) -> None:
