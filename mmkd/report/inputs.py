@@ -25,6 +25,7 @@ from mmkd.evaluation.comparison import (
 from mmkd.input_files import read_bytes, real_path
 from mmkd.report.style import in_order
 from mmkd.work_dirs import WorkDir, read_work_dir
+from mmkd.work_dirs.run_files import RESULT
 
 __all__ = ["ReportInputs", "compare_inputs", "read_inputs", "run_title"]
 
@@ -33,6 +34,7 @@ NO_DETECTIONS = (
     "val_evaluator.outfile_prefix is set, Ultralytics with save_json=True; or name a file by "
     "--detections."
 )
+NO_BOXES = "These runs find no boxes; their scores are what they noted at their end."
 NO_ANNOTATIONS = (
     "The work dirs name no annotation file that is there, so their detections were not evaluated: "
     "name one by --annotations."
@@ -94,7 +96,7 @@ def read_inputs(
     named = {real_path(work_dir) for work_dir in detections}
     truth_file = annotations or _common_annotations(runs)
     if not files or truth_file is None:
-        reason = NO_ANNOTATIONS if files else NO_DETECTIONS
+        reason = NO_ANNOTATIONS if files else _without_detections(runs)
         return ReportInputs(runs, roles, None, None, {}, _by_text(notes, len(runs)), reason)
     truth = read_annotations(truth_file)
     found, about, errors = _read_detections(runs, files, named, truth, category_ids)
@@ -105,6 +107,12 @@ def read_inputs(
     images = images or next((run.images for run in runs if run.images is not None), None)
     texts = _by_text([*notes, *about], len(runs))
     return ReportInputs(runs, roles, truth, images, found, texts, reason)
+
+
+def _without_detections(runs: Sequence[WorkDir]) -> str:
+    has_score = all(any(curve.group == "score" for curve in run.curves) for run in runs)
+    noted = all((run.path / RESULT).is_file() for run in runs)
+    return NO_BOXES if has_score and noted else NO_DETECTIONS
 
 
 def _read_detections(

@@ -187,8 +187,10 @@ def _is_score(curve: Curve) -> bool:
 
 
 def _rank(score: str) -> int:
-    """The lower, the more a score says of the whole run: mAP, then accuracy, then others."""
-    return 0 if score in MAP_CURVES else 1 if "accuracy" in score else 2
+    """The lower, the more a score says of the whole run: mAP, then what a recipe of mmkd's noted at
+    its end (trainers' own names hold a slash), then accuracy, then others."""
+    own = [score in MAP_CURVES, "/" not in score, "accuracy" in score]
+    return own.index(True) if any(own) else len(own)
 
 
 def _last_values(groups: Mapping[str, Sequence[WorkDir]], score: str) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from mmkd.errors import InputError
 from mmkd.input_files import read_text
-from mmkd.work_dirs.curves import Curve
+from mmkd.work_dirs.curves import Curve, number
 from mmkd.work_dirs.mmengine_logs import Session, read_sessions
 from mmkd.work_dirs.run_files import DETECTIONS, RESULT
 from mmkd.work_dirs.ultralytics_logs import (
@@ -125,7 +126,7 @@ def _read_mmengine(folder: Path, sessions: list[Session]) -> WorkDir:
         settings=last.settings,
         environment=result.environment or last.environment,
         teacher={k: v for session in sessions for k, v in session.teacher.items()},
-        curves=curves.curves(),
+        curves=[*curves.curves(), *result.score_curves(detections)],
         detections=detections,
         annotations=result.annotations or annotations,
         images=result.images or images,
@@ -246,6 +247,19 @@ class _Result:
         seconds, iterations = (self._values.get(k) for k in ("training_seconds", "iterations"))
         count = _integer(iterations)
         return seconds / count if isinstance(seconds, float) and count else None
+
+    def score_curves(self, detections: Path | None) -> list[Curve]:
+        """The scores that it ended with, one point each, where no detections tell of them."""
+        found = self._values.get("scores")
+        if detections is not None or not isinstance(found, dict):
+            return []
+        end = _integer(self._values.get("iterations")) or 0
+        scores = {str(k): value for k, v in found.items() if (value := number(v)) is not None}
+        return [
+            Curve(name, "score", "iteration", [(end, value)])
+            for name, value in scores.items()
+            if math.isfinite(value)
+        ]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -353,6 +353,13 @@ def test_classifiers(tmp_path: Path) -> None:
         (tmp_path / "out/results.md").read_text(),
         re.M,
     )
+    # The page says the same.
+    page = report.read_text()
+    assert "without a score" not in page and "No detections were found" not in page
+    ends = f"{distilled['scores']['top1']:.4g}, {abs(gain):.3g} {'above' if gain >= 0 else 'below'}"
+    assert f'<h1 id="verdict">distilled ends at top1 {ends} plain (one seed).</h1>' in page
+    for run in (plain, distilled):
+        assert f'data-value="{run["scores"]["top1"]}"' in page
 
 
 # Bad input --------------------------------------------------------------------------------

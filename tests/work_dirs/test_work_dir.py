@@ -276,6 +276,19 @@ def test_a_head_whose_only_loss_is_called_loss(tmp_path: Path) -> None:
     assert points(work, "accuracy/top1") == {1: 87.5}
 
 
+def test_what_a_recipe_scored_without_boxes_is_a_score(tmp_path: Path) -> None:
+    """MMEngine logs nothing of a test: the page would say that there is none."""
+    session(tmp_path, STAMP, [iteration(step, 2.0) for step in (1, 2)])
+    noted = dict(name="distilled", iterations=2, scores=dict(top1=63.2, odd="x", bad=math.nan))
+    (tmp_path / "result.json").write_text(json.dumps(dict(result=noted)))
+    work = read_work_dir(tmp_path)
+    assert work.curves[-1] == Curve("top1", "score", "iteration", [(2, 63.2)])
+    assert [curve.name for curve in work.curves if curve.group == "score"] == ["top1"]
+    # A detector's are computed from its detections.
+    (tmp_path / "detections.bbox.json").write_text("[]")
+    assert read_work_dir(tmp_path).curve("top1") is None
+
+
 def test_step_time_is_the_median_after_the_first(tmp_path: Path) -> None:
     times = [9.0, 8.0, 7.0, 0.2, 0.1, 0.3]
     session(tmp_path, STAMP, [iteration(i, 1.0, time=t) for i, t in enumerate(times, start=1)])
