@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -11,7 +12,15 @@ from pathlib import Path
 
 from mmkd.errors import InputError
 
-__all__ = ["LARGEST_MB", "check_regular", "files_up_to", "read_bytes", "read_text", "real_path"]
+__all__ = [
+    "LARGEST_MB",
+    "check_regular",
+    "files_up_to",
+    "read_bytes",
+    "read_text",
+    "real_path",
+    "sha256",
+]
 
 # A file of JSON takes some ten times its size in memory. Detections on LVIS come close to it.
 LARGEST_MB = 1000
@@ -73,6 +82,19 @@ def read_bytes(file: Path, expected: str = "a file") -> bytes:
 def read_text(file: Path, expected: str = "a text file") -> str:
     """Likewise, as text; what is not UTF-8 is replaced."""
     return read_bytes(file, expected).decode(errors="replace")
+
+
+def sha256(file: Path) -> bytes:
+    """The digest of a file of any size, which is not held in memory.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        for part in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(part)
+    return digest.digest()
 
 
 def real_path(path: Path) -> Path:

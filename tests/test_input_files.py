@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from mmkd.errors import InputError
-from mmkd.input_files import files_up_to, read_bytes, read_text, real_path
+from mmkd.input_files import files_up_to, read_bytes, read_text, real_path, sha256
 
 
 def refused(file: Path) -> str:
@@ -56,6 +57,12 @@ def test_the_size_is_limited(tmp_path: Path) -> None:
         with files_up_to(0):
             assert read_text(small)[:2] == "[\ufffd"
     assert len(read_bytes(small)) == 2_000_001
+
+
+def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(256)) * 10_000)
+    assert sha256(file) == hashlib.sha256(file.read_bytes()).digest()
 
 
 def test_links_are_followed_where_they_lead_somewhere(tmp_path: Path) -> None:

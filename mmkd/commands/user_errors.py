@@ -62,7 +62,9 @@ def _message(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory {f'({error})' if str(error) else ''}".strip()
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        # Of a copy, the system names both files.
+        place = error.filename if error.filename2 is None else error.filename2
+        return f"{place}: {error.strerror}"
     return str(error) or type(error).__name__
 
 

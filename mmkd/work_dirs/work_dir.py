@@ -26,6 +26,7 @@ __all__ = ["WorkDir", "read_work_dir"]
 
 _SEED = re.compile(r"_seed(\d+)$")
 _SPLITS = ("val", "test")
+_LARGEST_INTEGER = 2**63
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +281,9 @@ class _Result:
 
 
 def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A whole number of a size that figures can show; JSON's have no end."""
+    is_one = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_one and abs(value) < _LARGEST_INTEGER else None
 
 
 def _existing(folder: Path, *parts: Any) -> Path | None:

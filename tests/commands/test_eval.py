@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from helpers import scenes
+from helpers.spoiled_json import spoiled
 from mmkd.cli import app
 from mmkd.commands.eval_settings import parse_areas
 from mmkd.commands.named_files import parse_pairs, parse_runs
@@ -213,34 +214,6 @@ def test_options_with_equals_signs() -> None:
             parse_areas([wrong])
 
 
-JSON_VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**30), 10**30)
-    | st.floats(allow_nan=True, allow_infinity=True)
-    | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=5,
-)
-
-
-def mutated(draw: st.DrawFn, content: Any) -> Any:
-    """The content with one value, somewhere, replaced, dropped or repeated."""
-    if not isinstance(content, (dict, list)) or not content or draw(st.integers(0, 9)) == 0:
-        return draw(JSON_VALUES)
-    keys = list(content) if isinstance(content, dict) else list(range(len(content)))
-    key = draw(st.sampled_from(keys))
-    copy = content.copy()
-    action = draw(st.sampled_from(["inside", "inside", "inside", "drop", "repeat"]))
-    if action == "drop":
-        del copy[key]
-    elif action == "repeat" and isinstance(copy, list):
-        copy.append(copy[key])
-    else:
-        copy[key] = mutated(draw, copy[key])
-    return copy
-
-
 @st.composite
 def texts(draw: st.DrawFn) -> tuple[bytes, bytes]:
     """An annotation and a detection file, one or both of them spoiled."""
@@ -249,7 +222,7 @@ def texts(draw: st.DrawFn) -> tuple[bytes, bytes]:
     files = []
     for content in contents:
         for _ in range(draw(st.integers(0, 2))):
-            content = mutated(draw, content)
+            content = spoiled(draw, content)
         text = json.dumps(content).encode()
         if draw(st.integers(0, 9)) == 0:
             cut = draw(st.integers(0, len(text)))

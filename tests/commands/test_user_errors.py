@@ -31,6 +31,7 @@ def said(error: Exception, capsys: pytest.CaptureFixture[str], *others: type[Exc
             OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.json"),
             "a.json: No space left on device",
         ),
+        (OSError(errno.ENOSPC, "Full", "from.png", None, "to.png"), "to.png: Full"),
         (OSError("disk gone"), "disk gone"),
         (
             UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
