@@ -84,8 +84,8 @@ def read_text(file: Path, expected: str = "a text file") -> str:
     return read_bytes(file, expected).decode(errors="replace")
 
 
-def sha256(file: Path) -> bytes:
-    """The digest of a file of any size, which is not held in memory.
+def sha256(file: Path) -> str:
+    """The digest of a file of any size, which is not held in memory, in hexadecimal.
 
     Raises:
         OSError: It cannot be read.
@@ -94,7 +94,7 @@ def sha256(file: Path) -> bytes:
     with file.open("rb") as stream:
         for part in iter(lambda: stream.read(1 << 20), b""):
             digest.update(part)
-    return digest.digest()
+    return digest.hexdigest()
 
 
 def real_path(path: Path) -> Path:

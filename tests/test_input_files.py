@@ -62,7 +62,7 @@ def test_the_size_is_limited(tmp_path: Path) -> None:
 def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(bytes(range(256)) * 10_000)
-    assert sha256(file) == hashlib.sha256(file.read_bytes()).digest()
+    assert sha256(file) == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_links_are_followed_where_they_lead_somewhere(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor
 from mmkd.checkpoint.files import check_archive, regular_file
 from mmkd.checkpoint.networks import PickledNetwork, network_in
 from mmkd.checkpoint.pickled import HoldsMoreError, read_pickled
+from mmkd.input_files import sha256
 
 __all__ = ["CheckpointWeights", "read_weights"]
 
@@ -69,7 +69,7 @@ def read_weights(path: str | Path, *, allow_pickle: bool = False) -> CheckpointW
             )
     return CheckpointWeights(
         file=file,
-        sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+        sha256=sha256(file),
         weights={name.removeprefix("module."): tensor for name, tensor in weights.items()},
         meta=meta if isinstance(meta, Mapping) else {},
         network=network,

@@ -15,6 +15,7 @@ from typing import Any
 from mmkd.custom_imports import source_files
 from mmkd.engine.mmengine.config_files import open_config
 from mmkd.errors import InputError
+from mmkd.input_files import sha256
 from mmkd.work_dirs.dumped_config import flatten
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "with_networks_read",
 ]
 
-_CHUNK = 1 << 20
 _THREADS = 8
 # In the place of a file's name, which says nothing: what is in the file counts.
 _FILE = "(a file)"
@@ -183,11 +183,7 @@ def _file_digest(file: Path) -> str:
 # The size and the times tell when to read again.
 @cache
 def _content_digest(file: Path, *_: int) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return sha256(file)
 
 
 def image_names(annotations: Path) -> Sequence[str]:
