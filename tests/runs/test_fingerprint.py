@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from mmkd.errors import InputError
-from mmkd.runs import fingerprint as module
 from mmkd.runs.fingerprint import (
     Fingerprint,
     ImageFiles,
@@ -108,15 +107,6 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
     made = Fingerprint.of(settings, dict(checkpoint=file, images=ImageFiles(tmp_path, ["file"])))
     assert made.files["checkpoint"] == (str(file), "")
     assert set(made.files) == {"checkpoint", "images"}
-
-
-def test_a_large_file_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "weights"
-    file.write_bytes(bytes(range(256)) * 10)
-    whole = Fingerprint.of({}, dict(weights=file))
-    module._content_digest.cache_clear()
-    monkeypatch.setattr(module, "_CHUNK", 7)
-    assert Fingerprint.of({}, dict(weights=file)) == whole
 
 
 def test_a_teachers_config_counts_with_all_that_it_inherits(tmp_path: Path) -> None:
