@@ -41,8 +41,8 @@ def format_of(model: nn.Module) -> KnownFormat:
 
 def _of_unit_images(mean: Any, std: Any) -> ImageFormat:
     """From constants of RGB images from 0 to 1."""
-    scaled = (tuple(255.0 * float(each) for each in values) for values in (mean, std))
-    return ImageFormat(*scaled, swapped=True)
+    scaled = [tuple(255.0 * float(each) for each in values) for values in (mean, std)]
+    return ImageFormat(mean=scaled[0], std=scaled[1], swapped=True)
 
 
 def _timm_constants(model: Any) -> tuple[Any, Any] | None:
