@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 
 from helpers.box_scenes import Found, Truth, annotations, detections
 from mmkd.errors import InputError
@@ -24,6 +26,7 @@ from mmkd.evaluation.detection_errors import ERROR_TYPES
 from mmkd.evaluation.intervals import Estimate
 from mmkd.report.figures import PICTURES, draw_pictures
 from mmkd.report.figures.canvas import write_picture
+from mmkd.report.figures.demo import part_labels
 from mmkd.report.figures.lines import difference_plot, iou_plot
 from mmkd.report.figures.panels import Plot
 from mmkd.report.figures.summaries import score_plot
@@ -489,3 +492,43 @@ def test_ap_by_iou_is_the_mean_of_the_precision(pair, tmp_path):
         assert list(line.get_xdata()) == pytest.approx(np.arange(0.5, 0.96, 0.05))
         assert line.get_ydata()[0] == pytest.approx(group.metrics["AP50"].mean)
         assert np.mean(line.get_ydata()) == pytest.approx(group.metrics["mAP"].mean)
+
+
+def labelled_boxes(boxes: np.ndarray) -> Axes:
+    figure = Figure(figsize=(2, 2))
+    axis = figure.subplots()
+    axis.set(xlim=(0, 100), ylim=(100, 0))
+    for index, (x, y, width, height) in enumerate(boxes.tolist()):
+        axis.add_patch(Rectangle((x, y), width, height))
+        axis.text(x, y, str(index), fontsize=9, va="bottom", bbox=dict(pad=1))
+    figure.draw_without_rendering()
+    return axis
+
+
+def grounds(axis: Axes) -> list[Bbox]:
+    """Of the labels that are seen."""
+    axis.figure.draw_without_rendering()
+    return [t.get_bbox_patch().get_window_extent() for t in axis.texts if t.get_visible()]
+
+
+def overlaps(places: list[Bbox]) -> int:
+    return sum(place.count_overlaps(places) - 1 for place in places)
+
+
+@pytest.mark.parametrize("count", [2, 8, 60])
+def test_labels_of_the_demo_s_boxes_do_not_overlap(count):
+    # On one object, as detections of several classes are, and all over the picture.
+    near = np.array([[40, 40, 20, 20]]) + np.random.default_rng(0).uniform(-2, 2, (count, 4))
+    spread = np.random.default_rng(1).uniform(5, 60, (count, 4)) * (1, 1, 0.5, 0.5)
+    assert overlaps(grounds(labelled_boxes(near))) > 0
+    for boxes in (near, spread):
+        axis = labelled_boxes(boxes)
+        part_labels(axis)
+        places = grounds(axis)
+        assert overlaps(places) == 0
+        # The four outer corners hold a label each.
+        assert len(places) >= min(count, 4)
+        for label, box in zip(axis.texts, axis.patches, strict=True):
+            x, y = label.get_position()
+            assert x in (box.get_x(), box.get_x() + box.get_width())
+            assert y in (box.get_y(), box.get_y() + box.get_height())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from mmkd.evaluation.comparison import BASELINE, DISTILLED, TEACHER, Role
 from mmkd.output_files import written_whole
@@ -22,7 +24,7 @@ from mmkd.report.figures.panels import tidy
 from mmkd.report.style import TRUTH_COLOR, run_label, run_styles
 from mmkd.work_dirs import MAP_CURVES, TASK_LOSS, read_work_dir
 
-__all__ = ["draw_curves", "draw_detections"]
+__all__ = ["draw_curves", "draw_detections", "part_labels"]
 
 _TRUTH = "ground truth"
 _ROLES: dict[str, Role] = {BASELINE: "baseline", DISTILLED: "run", TEACHER: "teacher"}
@@ -71,6 +73,11 @@ def draw_detections(
             _draw_boxes(axis, boxes.get(image["id"], []), names, colors[model])
         axes[row][0].set_ylabel(run_label(model), fontsize=11, color=colors[model])
     figure.suptitle(f"Detections of score {min_score} and above on the first validation images")
+    figure.draw_without_rendering()
+    # What follows depends on the places that the axes have now.
+    figure.set_layout_engine("none")
+    for axis in axes.flat:
+        part_labels(axis)
     _save(figure, out)
 
 
@@ -94,6 +101,32 @@ def _draw_boxes(axis: Axes, entries: Sequence[dict], names: dict[int, str], colo
             verticalalignment="bottom",
             bbox=dict(facecolor=color, edgecolor="none", pad=1),
         )
+
+
+def part_labels(axis: Axes) -> None:
+    """Moves labels to corners of their boxes where none lies on another.
+
+    A label that is in the way of earlier ones at every corner is hidden.
+
+    Args:
+        axis: Laid out, with a text for each rectangle, in one order; y grows downward.
+    """
+    pad = 2 * axis.figure.dpi / 72
+    taken: list[Bbox] = []
+    for label, box in zip(axis.texts, axis.patches, strict=True):
+        (left, top), (right, bottom) = box.get_bbox().min, box.get_bbox().max
+        corners = itertools.product(
+            ((top, "bottom"), (bottom, "top"), (top, "top"), (bottom, "bottom")),
+            ((left, "left"), (right, "right")),
+        )
+        for (y, vertical), (x, horizontal) in corners:
+            label.set(x=x, y=y, va=vertical, ha=horizontal)
+            place = label.get_window_extent().padded(pad)
+            if place.count_overlaps(taken) == 0:
+                taken.append(place)
+                break
+        else:
+            label.set_visible(False)
 
 
 def draw_curves(runs: Mapping[str, Sequence[str | Path]], out: str | Path) -> None:
