@@ -113,7 +113,8 @@ def part_labels(axis: Axes) -> None:
     """
     pad = 2 * axis.figure.dpi / 72
     taken: list[Bbox] = []
-    for label, box in zip(axis.texts, axis.patches, strict=True):
+    boxes = [patch for patch in axis.patches if isinstance(patch, Rectangle)]
+    for label, box in zip(axis.texts, boxes, strict=True):
         (left, top), (right, bottom) = box.get_bbox().min, box.get_bbox().max
         corners = itertools.product(
             ((top, "bottom"), (bottom, "top"), (top, "top"), (bottom, "bottom")),
