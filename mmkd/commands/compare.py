@@ -23,8 +23,9 @@ def compare(
         list[str],
         typer.Argument(
             metavar="[NAME=]CONFIG...",
-            help="Config with a DistillHook, or YAML file of `mmkd yolo train`. Of several, which "
-            "differ in nothing else, each is trained, and the plain student once.",
+            help="Config with a DistillHook, or YAML file of `mmkd yolo train`; one of mmkd's by "
+            "its name, mmkd::FOLDER/FILE. Of several, which differ in nothing else, each is "
+            "trained, and the plain student once.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and report.")],

@@ -22,8 +22,9 @@ def train(
         list[str],
         typer.Argument(
             metavar="[CONFIG] KEY=VALUE...",
-            help="A YAML file of configs/yolo, and Ultralytics' training arguments; teacher=FILE, "
-            "and terms by dotted keys (terms.backbone.weight=3).",
+            help="A YAML file, or one of mmkd's by its name, mmkd::yolo/FOLDER/FILE.yaml; "
+            "Ultralytics' training arguments; teacher=FILE, and terms by dotted keys "
+            "(terms.backbone.weight=3).",
         ),
     ],
     imports: Imports = None,

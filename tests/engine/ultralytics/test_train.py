@@ -33,6 +33,11 @@ def test_every_config_is_made_of_arguments_that_ultralytics_knows(file: Path) ->
     assert ("terms" in settings) <= (settings["teacher"] is not None)
 
 
+def test_a_config_by_name() -> None:
+    name = Path(DISTILL).relative_to(CONFIGS).as_posix()
+    assert read_settings(f"mmkd::yolo/{name}") == read_settings(DISTILL)
+
+
 def test_arguments_come_before_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = ["epochs=3", "lr0=0.5", "terms.backbone.weight=2", "teacher=t.pt", "resume"]
