@@ -17,7 +17,7 @@ from mmkd.commands.options import (
     start_under_launcher,
 )
 from mmkd.commands.user_errors import user_errors
-from mmkd.errors import InputError, SettingError
+from mmkd.errors import InputError
 
 __all__ = ["test"]
 
@@ -40,7 +40,7 @@ def test(
     local_rank: LocalRank = 0,
 ) -> None:
     """Test a checkpoint on its config's test set, without a teacher."""
-    with user_errors("test", SettingError):
+    with user_errors("test"):
         if out and not out.endswith((".pkl", ".pickle")):
             raise InputError(f"--out writes a pickle: expected a name ending in .pkl, got {out}")
         from mmkd.custom_imports import import_modules

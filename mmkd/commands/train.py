@@ -18,7 +18,6 @@ from mmkd.commands.options import (
     start_under_launcher,
 )
 from mmkd.commands.user_errors import user_errors
-from mmkd.errors import SettingError
 
 __all__ = ["TrainCommand", "train"]
 
@@ -61,7 +60,7 @@ def train(
 
     mmkd train mmkd::classification/digits/resnet8_digits.py
     """
-    with user_errors("train", SettingError):
+    with user_errors("train"):
         from mmkd.custom_imports import import_modules
         from mmkd.runs.mmengine import single
 
