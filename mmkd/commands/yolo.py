@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from mmkd.commands.options import Imports
-from mmkd.commands.user_errors import stopped, user_errors
-from mmkd.errors import SettingError
+from mmkd.commands.user_errors import user_errors
 from mmkd.extras import extra
 
 __all__ = ["yolo"]
@@ -49,8 +48,7 @@ def train(
         model, rest = prepare(add_imports(settings, imports or []))
         if settings["teacher"] is not None:
             try_out(model, rest.get("imgsz"))
-    try:
+    # Ultralytics calls an unknown argument a SyntaxError, an unknown optimizer not implemented;
+    # other errors keep their traceback.
+    with user_errors("yolo train", SyntaxError, NotImplementedError):
         model.train(**rest)
-    # Ultralytics calls an unknown argument a SyntaxError; other errors keep their traceback.
-    except (SettingError, SyntaxError) as error:
-        raise stopped("yolo train", error) from error

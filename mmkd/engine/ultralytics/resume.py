@@ -117,6 +117,11 @@ class ExactResume(DetectionTrainer):
 
     # None in a plain training.
     distillation: Distillation | None = None
+    # Where the stock trainer writes its checkpoints, and what its loggers read.
+    last: Path
+    best: Path
+    tloss: dict[str, Any] | None
+    lr: dict[str, float]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._resumed: dict[str, Any] | None = None

@@ -30,11 +30,12 @@ def own(tmp_path: Path) -> Iterator[Path]:
 def test_custom_imports_of_a_config(own: Path) -> None:
     """Ultralytics never sees them, and its processes for several GPUs import them too."""
     config = own.with_name("config.yaml")
-    config.write_text("model: yolov5n.yaml\nteacher:\ncustom_imports: {imports: [own_yolo_loss]}\n")
+    text = "model: yolov5n.yaml\nteacher:\ndata: coco8.yaml\n"
+    config.write_text(text + "custom_imports: {imports: [own_yolo_loss]}\n")
     settings = read_settings(config, ["epochs=1"])
     assert "OwnLoss" not in MODELS.module_dict
     model, arguments = prepare(settings)
-    assert arguments == dict(epochs=1)
+    assert arguments == dict(data="coco8.yaml", epochs=1)
     assert "OwnLoss" in MODELS.module_dict
     state = own.with_name("callbacks.pkl")
     state.write_bytes(cloudpickle.dumps(model.callbacks))

@@ -103,6 +103,14 @@ def test_the_command_tells_what_is_wrong(arguments: list[str], message: str) -> 
     assert "Traceback" not in failed.output
 
 
+def test_an_optimizer_that_ultralytics_lacks(toy: YOLOToy, tmp_path: Path) -> None:
+    own = [f"model={toy.student}", f"data={toy.data}", f"project={tmp_path}", "teacher=None"]
+    rest = ["optimizer=foo", "epochs=1", "imgsz=64", "device=cpu", "plots=False"]
+    failed = CliRunner().invoke(app, ["yolo", "train", *own, *rest])
+    assert failed.exit_code == 2
+    assert "mmkd yolo train: Optimizer 'foo' not found" in failed.output
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo")
