@@ -41,6 +41,7 @@ def user_errors(
         others: What else can only come from the input.
         after_interrupt: What to do next, for the line.
     """
+    caught: tuple[type[Exception], ...] = (*_CAUSED, *others)
     try:
         with ending_on_interrupts():
             yield
@@ -50,7 +51,7 @@ def user_errors(
     except BrokenPipeError:
         # Whoever reads the output has had enough (``| head``): nothing is wrong, and click ends.
         raise
-    except (*_CAUSED, *others) as error:
+    except caught as error:
         raise stopped(command, error) from error
 
 

@@ -19,6 +19,7 @@ from mmkd.engine.ultralytics.callback import DistillCallback
 from mmkd.engine.ultralytics.train import prepare, read_settings
 from mmkd.errors import InputError, MissingFileError
 from mmkd.runs.ultralytics.recipe import YOLORecipe, log_to_stdout
+from mmkd.work_dirs.run_files import STARTED
 
 __all__ = ["YOLOPair", "coco_annotations"]
 
@@ -60,10 +61,13 @@ class YOLOPair:
         if not settings.get("data"):
             raise InputError(f"{file}: expected a data set, found none: give data=FILE")
         _check_arguments(file, settings)
-        training = coco_annotations(settings["data"], "train", out / "train.json")
-        return cls(
-            settings, *training, *coco_annotations(settings["data"], "val", out / "val.json")
+        # Beside runs they are ours; what was trained on other data is refused elsewhere.
+        is_ours = any(out.parent.glob(f"*/{STARTED}"))
+        training, validation = (
+            coco_annotations(settings["data"], split, out / f"{split}.json", replace=is_ours)
+            for split in ("train", "val")
         )
+        return cls(settings, *training, *validation)
 
     @property
     def teachers(self) -> dict[str, TeacherSettings]:
@@ -113,13 +117,16 @@ def _check_arguments(file: Path, settings: Mapping[str, Any]) -> None:
         raise InputError(f"{file}: {error}") from error
 
 
-def coco_annotations(data: str, split: str, out: Path) -> tuple[Path, Path]:
+def coco_annotations(
+    data: str, split: str, out: Path, *, replace: bool = False
+) -> tuple[Path, Path]:
     """Writes the objects of a data set in Ultralytics' layout as COCO annotations.
 
     Args:
         data: YAML file, or a name that Ultralytics knows.
         split: ``'train'`` or ``'val'``.
-        out: File to write. Where it exists already, it must hold the same.
+        out: File to write. Where it exists already, it must hold the same, or is replaced.
+        replace: Whether it may be.
 
     Returns:
         The file, and the folder from which its file names count.
@@ -168,7 +175,7 @@ def coco_annotations(data: str, split: str, out: Path) -> tuple[Path, Path]:
         annotations=annotations,
     )
     text = json.dumps(content)
-    if out.is_file() and out.read_text() != text:
+    if not replace and out.is_file() and out.read_text() != text:
         raise InputError(f"{out} holds the annotations of other data: choose another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)

@@ -214,6 +214,30 @@ def test_compare_from_the_config_to_the_report(pair: YOLOPair, tmp_path: Path) -
         compare_config(config, [4], out, options=["epochs=2"])
 
 
+def test_a_first_mistake_does_not_cost_the_folder(
+    pair: YOLOPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong taps are found before anything is written; other data may follow a start in vain."""
+    config, out = tmp_path / "config.yaml", tmp_path / "out"
+    config.write_text(yaml.safe_dump({**pair.settings, "terms": {TERM: dict(student="model.99")}}))
+    with pytest.raises(InputError, match=rf"config\.yaml: .*terms\.{TERM}\.student: .*model\.99"):
+        compare_config(config, [4], out)
+    assert not out.exists()
+    config.write_text(yaml.safe_dump(dict(pair.settings)))
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("mmkd.runs.paired.try_training", lambda *_: None)
+        patch.setattr(YOLORecipe, "train", kill)
+        compare_config(config, [4], out, options=["epochs=1"])
+    other = make_digits(tmp_path / "set", num_train=4, num_val=3, image_size=SIZE, layout="yolo")
+    options = ["epochs=1", f"data={other / 'data.yaml'}"]
+    results = compare_config(config, [4], out, options=options).results
+    assert [each.iterations for each in results] == [1, 1]
+
+
 def test_weights_to_start_from_count_by_their_content(pair: YOLOPair, tmp_path: Path) -> None:
     recipe = pair.recipe(False, 1, tmp_path)
     started = replace(recipe, settings={**recipe.settings, "model": "weights/yolo.pt"})
@@ -264,6 +288,9 @@ def test_annotations_are_those_from_which_the_labels_were_made(tmp_path: Path) -
     assert coco_annotations(str(data / "data.yaml"), "val", file) == (file, images)
     with pytest.raises(InputError, match="other data: choose another folder"):
         coco_annotations(str(data / "data.yaml"), "train", file)
+    assert json.loads(file.read_text()) == made
+    coco_annotations(str(data / "data.yaml"), "train", file, replace=True)
+    assert len(json.loads(file.read_text())["images"]) == 4
 
 
 # Bad input --------------------------------------------------------------------------------
