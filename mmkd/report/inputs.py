@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def read_inputs(
     runs, roles = _with_roles(_read_runs(work_dirs, names or {}), baseline, teacher)
     if images is not None and not images.is_dir():
         raise InputError(f"{images}: expected the folder of the images, found no folder")
-    notes = [(note, run) for run in runs for note in run.notes]
+    notes = [(note, run) for run in runs for note in (*run.notes, *_other_teacher(run, runs))]
     files = _detection_files(runs, detections)
     named = {real_path(work_dir) for work_dir in detections}
     truth_file = annotations or _common_annotations(runs)
@@ -107,6 +107,19 @@ def read_inputs(
     images = images or next((run.images for run in runs if run.images is not None), None)
     texts = _by_text([*notes, *about], len(runs))
     return ReportInputs(runs, roles, truth, images, found, texts, reason)
+
+
+def _other_teacher(run: WorkDir, runs: Sequence[WorkDir]) -> Iterator[str]:
+    """Seeds are pooled as runs of one thing."""
+    first = next(each for each in runs if each.name == run.name)
+    mine, others = (
+        {k: v for k, v in each.teacher.items() if k.endswith("sha256")} for each in (run, first)
+    )
+    if mine and others and mine != others:
+        yield (
+            f"its teacher is not that of {run_title(first)}, though both count as seeds of one "
+            "run: name one of them differently"
+        )
 
 
 def _without_detections(runs: Sequence[WorkDir]) -> str:

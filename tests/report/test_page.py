@@ -504,6 +504,22 @@ def test_small_files_are_evaluated_in_one_process(
     assert (asked["workers"], asked["progress"]) == (3, True)
 
 
+def test_seeds_of_different_teachers_are_not_pooled_in_silence(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    def trained(seed: int, teacher: str) -> Path:
+        folder = mmengine_work_dir(tmp_path / f"ours_seed{seed}", is_distilled=True)
+        log = folder / "20250102_030405" / "20250102_030405.log"
+        log.write_text(f"DistillHook teacher: Net from t.pth (sha256 {teacher * 64})\n")
+        return folder
+
+    same = [trained(0, "a"), trained(1, "a"), inputs.plain[0]]
+    note = "its teacher is not that of ours, seed 0, though both count as seeds of one run"
+    assert note not in Page(write_report(same, tmp_path / "r.html")).text
+    page = Page(write_report([*same, trained(2, "b")], tmp_path / "r.html"))
+    assert f"ours, seed 2: {note}" in page.text
+
+
 @pytest.mark.parametrize("content", ['[{"image_id": 1, "cat', "", "{}", "[[[", "[1]"])
 def test_damaged_detections_of_a_killed_run(inputs: Inputs, tmp_path: Path, content: str) -> None:
     killed = run_on(inputs.annotations, tmp_path)
