@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from mmkd.errors import InputError
+from mmkd.errors import InputError, MissingFileError
 
 __all__ = [
     "LARGEST_MB",
@@ -49,7 +49,8 @@ def check_regular(file: Path, expected: str = "a file") -> None:
         expected: What it should be, for messages.
 
     Raises:
-        InputError: It is missing, something else than a file, or too large.
+        InputError: It is missing (then a MissingFileError), something else than a file, or too
+            large.
     """
     with _readable(file, expected):
         found = os.stat(file)
@@ -115,7 +116,8 @@ def _readable(file: Path, expected: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise InputError(
+        kind = MissingFileError if isinstance(error, FileNotFoundError) else InputError
+        raise kind(
             f"{file}: expected {expected}, but the file cannot be read: {_reason(error)}. Check "
             "the path."
         ) from error

@@ -42,6 +42,8 @@ def test_what_cannot_be_opened_is_told_with_the_reason(tmp_path: Path) -> None:
         (tmp_path / ("a" * 300), "File name too long"),
     ):
         assert reason in refused(each)
+    with pytest.raises(FileNotFoundError):
+        read_bytes(tmp_path / "none")
 
 
 def test_the_size_is_limited(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from mmkd.commands.options import MaxFileMB
 from mmkd.commands.user_errors import user_errors
+from mmkd.input_files import LARGEST_MB, files_up_to
 
 __all__ = ["data"]
 
@@ -44,7 +46,7 @@ def digits(
             layout=layout.value,
             seed=seed,
         )
-    typer.echo(folder)
+        typer.echo(folder)
 
 
 @data.command("to-yolo")
@@ -61,14 +63,15 @@ def to_yolo(
     link: Annotated[
         bool, typer.Option("--link", help="Link to the images instead of copying them.")
     ] = False,
+    max_file_mb: MaxFileMB = LARGEST_MB,
 ) -> None:
     """Convert a set in COCO format to the layout that Ultralytics trains on."""
     from rich.console import Console
 
     splits = {"train": train, "val": val, **({"test": test} if test else {})}
-    with user_errors("data to-yolo", ValueError):
+    with user_errors("data to-yolo", ValueError), files_up_to(max_file_mb):
         from mmkd.data.to_yolo import coco_to_yolo
 
         report = coco_to_yolo(out, splits, link=link, progress=True)
-    Console().print(report.table())
-    typer.echo(report.data_yaml)
+        Console().print(report.table())
+        typer.echo(report.data_yaml)

@@ -15,6 +15,7 @@ from PIL import Image
 from mmkd.evaluation.coco_files import Annotations
 from mmkd.evaluation.detection_errors import ERROR_TYPES
 from mmkd.evaluation.gallery import GalleryBox, GalleryImage
+from mmkd.input_files import check_regular
 
 __all__ = ["Mark", "Panel", "Picture", "gallery_pictures"]
 
@@ -118,6 +119,8 @@ def _picture(
         try:
             # What the annotation file names is embedded only where it lies in the images' folder.
             if file.is_relative_to(os.path.abspath(images)):
+                # A pipe would be waited for, without end.
+                check_regular(file)
                 size, photo = _photo(file)
             else:
                 reason = f"{image.file_name} lies outside {images}"

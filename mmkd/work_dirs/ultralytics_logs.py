@@ -20,6 +20,7 @@ _VERSIONS = re.compile(
     r" (?P<Device>.+)"
 )
 _TIMES = ("epoch", "time")
+_MOST_VALUES = 100_000
 
 
 def read_arguments(file: Path) -> dict[str, Any]:
@@ -31,10 +32,26 @@ def read_arguments(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        return flatten(yaml.safe_load(read_text(file)))
+        values = yaml.safe_load(read_text(file))
+        _check_size(values)
+        return flatten(values)
     except Exception as error:  # A damaged file fails in any way.
         reason = " ".join(str(error).split())
         raise ValueError(f"{file.name} cannot be read: {reason}") from error
+
+
+def _check_size(values: Any) -> None:
+    """Aliases let a few lines of YAML stand for more values than memory holds."""
+    waiting, count = [values], 0
+    while waiting:
+        each = waiting.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise ValueError(f"it stands for more than {_MOST_VALUES} values")
+        if isinstance(each, Mapping):
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
 
 
 def read_distillation(file: Path) -> tuple[dict[str, str], dict[str, Any]]:

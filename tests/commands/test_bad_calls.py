@@ -261,13 +261,22 @@ def test_a_value_that_cannot_be(place: Place, template: str, message: str) -> No
     assert place.state() == before
 
 
-def test_a_limit_that_is_lifted(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("eval {truth} {} --resamples 0", "found"),
+        ("report {run} --detections {run}={} --resamples 0 --out {}.html", "found"),
+        ("data to-yolo --train {} {images} --val {truth} {images} --link --out {}.set", "truth"),
+    ],
+)
+def test_a_limit_that_is_lifted(place: Place, tmp_path: Path, template: str, name: str) -> None:
     padded = tmp_path / "padded.json"
-    padded.write_text(place.good["found"].read_text() + " " * 1_000_000)
-    template = "eval {truth} {} --resamples 0 --max-file-mb"
-    assert "--max-file-mb" in check_refused(call(place, f"{template} 1", padded), "1 MB")
+    padded.write_text(place.good[name].read_text() + " " * 1_000_000)
+    call_with = f"{template} --max-file-mb"
+    assert "by --max-file-mb" in check_refused(call(place, f"{call_with} 1", padded), template)
     for limit in (0, 2):
-        assert call(place, f"{template} {limit}", padded).exit_code == 0
+        result = call(place, f"{call_with} {limit}", padded)
+        assert result.exit_code == 0, result.output
 
 
 def test_a_device_that_a_run_names(place: Place, tmp_path: Path) -> None:

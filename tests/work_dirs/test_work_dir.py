@@ -478,6 +478,38 @@ def test_damaged_results_and_arguments(tmp_path: Path, text: str) -> None:
     assert points(work, "task_loss") == {1: 4, 2: 2.5}
 
 
+def test_arguments_that_stand_for_more_than_memory_holds(tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    lines = ["a0: &a0 {x: 1, y: 2}"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (folder / "args.yaml").write_text("\n".join(lines))
+    work = read_work_dir(folder)
+    assert work.settings == {}
+    assert any("stands for more than 100000 values" in note for note in work.notes)
+
+
+@pytest.mark.parametrize("name", ["results.csv", "args.yaml", "output.log", "result.json"])
+def test_logs_that_memory_does_not_hold(tmp_path: Path, name: str) -> None:
+    """They are an error, or left out with a note."""
+    folder = yolo(tmp_path)
+    with (folder / name).open("wb") as stream:
+        stream.truncate(20_000_000_000)  # it has holes, and takes no room
+    try:
+        said = " ".join(read_work_dir(folder).notes)
+    except InputError as error:
+        said = str(error)
+    assert name in said
+
+
+def test_numbers_that_no_figure_can_show(tmp_path: Path) -> None:
+    folder = yolo(tmp_path)
+    (folder / "args.yaml").unlink()  # which knows the seed
+    result = dict(parameters=10**400, seed=-(10**400), iterations=10**400, training_seconds=1.0)
+    (folder / "result.json").write_text(json.dumps(dict(result=result)))
+    work = read_work_dir(folder)
+    assert (work.parameters, work.seed, work.step_seconds) == (None, None, None)
+
+
 def test_several_detection_files(tmp_path: Path) -> None:
     session(tmp_path, STAMP, [iteration(1, 1.0)])
     for name in ("a.bbox.json", "b.bbox.json"):
