@@ -13,6 +13,7 @@ __all__ = [
     "SettingError",
     "TermError",
     "check_keys",
+    "did_you_mean",
     "first_few",
     "naming",
 ]
@@ -98,10 +99,15 @@ def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for key in given:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(str(key), known)
             message = f"{where} has no key {key!r}{hint}; it takes {', '.join(known)}"
             raise InputError(message, setting=where)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The closest name that is known, for a message; empty where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def first_few(items: Sequence[str], separator: str = ", ") -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from mmkd.input_files import check_regular, files_up_to
+
 __all__ = ["check_archive", "regular_file"]
 
 # The only calls open to a torch file by which a few bytes fill the memory.
@@ -16,18 +18,18 @@ def regular_file(path: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A device or a pipe, which has no end or waits for a writer.
+        InputError: A device or a pipe, which has no end or waits for a writer.
     """
     file = Path(path).expanduser()
     try:
-        if file.is_file():
-            return file
-        is_other = file.exists() and not file.is_dir()
-    except (OSError, ValueError) as error:  # A looping link, a zero byte, a name too long.
-        raise FileNotFoundError(f"no such file: {path} ({error})") from error
-    if is_other:
-        raise ValueError(f"{path} is a device or a pipe: expected a regular file")
-    raise FileNotFoundError(f"no such file: {path}")
+        is_missing = not file.exists() or file.is_dir()
+    except OSError as error:  # A name too long.
+        raise FileNotFoundError(f"no such file: {path} ({error.strerror})") from error
+    if is_missing:
+        raise FileNotFoundError(f"no such file: {path}")
+    with files_up_to(0):  # Weights take the memory that they take in the model.
+        check_regular(file, "a checkpoint")
+    return file
 
 
 def check_archive(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import nn
 
@@ -51,7 +52,7 @@ class LoadReport:
         problems += [
             f"{key} has no place in the model"
             for key in self.unexpected
-            if key.partition(".")[0] in ran
+            if not ran.isdisjoint(accumulate(key.split(".")[:-1], "{}.{}".format))
         ]
         if problems:
             raise ValueError(

@@ -85,12 +85,15 @@ def read_pickled(file: Path) -> Any:
     containers and plain values.
 
     Raises:
-        HoldsMoreError: It names something that no trainer pickles beside weights.
+        HoldsMoreError: It names something that no trainer pickles beside weights, and that is not
+            among torch's ``safe_globals`` either.
         Exception: What torch raises for a damaged file.
     """
+    # The user's own classes, of which this process knows; they too are not built here.
+    own = {_global_name(entry) for entry in torch.serialization.get_safe_globals()}
     with _only_allowing([]):
         names = sorted(_names_in(file))
-    refused = [name for name in names if not _is_known(name)]
+    refused = [name for name in names if name not in own and not _is_known(name)]
     if refused:
         raise HoldsMoreError(file, refused)
     with _only_allowing([(type("Pickled", (Pickled,), {"name": n}), n) for n in names]):
@@ -107,6 +110,10 @@ def read_pickled(file: Path) -> Any:
 
 def _is_known(name: str) -> bool:
     return name in _NAMES or name.startswith(_PACKAGES)
+
+
+def _global_name(entry: Any) -> str:
+    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
 
 
 def _names_in(file: Path) -> set[str]:

@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmkd.analysis import classifier_distance, pearson_correlation
-from mmkd.checkpoint import read_weights
+from mmkd.engine.mmengine.addresses import read_weights_of
 from mmkd.errors import InputError, TermError, naming
 from mmkd.features import find_module
 from mmkd.registry import HOOKS
@@ -103,7 +103,7 @@ class ClassifierAlignmentHook(Hook):
         with naming("ClassifierAlignmentHook student"):
             student = self._student_weight(runner)
         with naming("ClassifierAlignmentHook checkpoint"):
-            found = read_weights(self._checkpoint, allow_pickle=self._allow_pickle)
+            found = read_weights_of(str(self._checkpoint), allow_pickle=self._allow_pickle)
         with naming("ClassifierAlignmentHook teacher"):
             teacher = _weight_of(found.weights, self._teacher_path, found.file)
             _check_shapes(student, teacher)

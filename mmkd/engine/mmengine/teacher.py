@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +11,13 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmkd.checkpoint import load_weights, read_weights
+from mmkd.checkpoint import load_weights
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.engine.mmengine.addresses import check_address, local_file, read_weights_of
 from mmkd.engine.mmengine.config_files import open_config
 from mmkd.engine.own_formats import format_of
-from mmkd.errors import InputError, MissingFileError, check_keys, naming
+from mmkd.errors import InputError, check_keys, naming
 from mmkd.terms import Term
 
 __all__ = ["MMTeacher"]
@@ -31,7 +31,8 @@ class MMTeacher:
 
     Args:
         where: The setting that errors name (``'DistillHook teacher'``).
-        checkpoint: File of its weights.
+        checkpoint: File of its weights, or an address of MMEngine's kinds
+            (``https://...``, ``torchvision://resnet50``).
         config: A config file's path, or ``'package::path'``.
         model: Instead of ``config``: the config of a registered module.
         allow_pickle: Whether the checkpoint may execute code.
@@ -63,21 +64,18 @@ class MMTeacher:
 
     def check(self) -> None:
         """See :class:`mmkd.engine.teachers.TeacherSettings`."""
-        # An address is read when the training begins.
-        if "://" not in self.checkpoint and not Path(self.checkpoint).expanduser().is_file():
-            raise MissingFileError.at(
-                f"{self.where}.checkpoint",
-                f"no such file: {self.checkpoint}. Train the teacher first, or name another file",
-            )
+        with naming(f"{self.where}.checkpoint"):
+            check_address(self.checkpoint)
 
     def files(self) -> TeacherFiles | str:
         """See :class:`mmkd.engine.teachers.TeacherSettings`."""
-        file = Path(self.checkpoint).expanduser()
-        if not file.is_file():
-            return "it is no checkpoint file"
         if self.config is None:
             return "it comes without a config file"
-        return TeacherFiles(file, self.config)
+        try:
+            file = local_file(self.checkpoint).expanduser()
+        except ValueError as error:
+            return str(error)
+        return TeacherFiles(file, self.config) if file.is_file() else "it is no checkpoint file"
 
     def build(
         self,
@@ -88,7 +86,7 @@ class MMTeacher:
     ) -> tuple[FrozenTeacher, list[Term]]:
         """See :class:`mmkd.engine.teachers.TeacherSettings`; the weights are loaded strictly."""
         with naming(f"{self.where}.checkpoint"):
-            weights = read_weights(self.checkpoint, allow_pickle=self.allow_pickle)
+            weights = read_weights_of(self.checkpoint, allow_pickle=self.allow_pickle)
         model = self._build_model()
         report = load_weights(model, weights)
         images = format_of(model)
