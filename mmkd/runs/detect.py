@@ -40,7 +40,7 @@ def detect_with(
     without its custom hooks. Nothing that is pickled in it is executed, and of the config that it
     holds only registered classes are built; a config that is given may import what it likes. What
     libraries print goes to a log beside ``out``. An Ultralytics checkpoint is run at the image size
-    that it was trained with; being pickled, it may execute code.
+    that it was trained with; nothing pickled in it is executed either.
 
     Args:
         checkpoint: ``.pth`` of MMDetection or ``.pt`` of Ultralytics.

@@ -18,9 +18,10 @@ from ultralytics.utils.checks import check_file, check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.torch_utils import select_device
 
+from mmkd.engine.ultralytics.checkpoint_files import open_model
 from mmkd.errors import InputError, InputTypeError, MissingFileError
 
-__all__ = ["check_arguments", "open_model"]
+__all__ = ["check_arguments", "checked_model"]
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -110,7 +111,7 @@ def _check_data(data: Any) -> None:
             raise MissingFileError.at("data", f"{data}: no such folder as {split}: {missing[0]}")
 
 
-def open_model(model: Any) -> YOLO:
+def checked_model(model: Any) -> YOLO:
     """Ultralytics' model of a definition, a checkpoint, or a name of its own.
 
     Raises:
@@ -127,7 +128,7 @@ def open_model(model: Any) -> YOLO:
     if file.suffix == ".pt" and not is_there and not is_known:
         raise MissingFileError.at("model", f"no such file: {model}")
     with _silent(), _one_line("model", f"{model} cannot be opened: "):
-        opened = YOLO(model)
+        opened = open_model(model)
     if not isinstance(opened.model, nn.Module):
         raise InputError.at(
             "model", f"expected a definition (yolov5s.yaml) or a .pt file, got {model}"

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import LOCAL_RANK, LOGGER, RANK
 from ultralytics.utils.patches import torch_load
@@ -18,6 +17,8 @@ from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_m
 from mmkd.distillation import Distillation
 from mmkd.engine.random_state import random_state, set_random_state
 from mmkd.engine.teacher_identity import check_same_teachers, identities
+from mmkd.engine.ultralytics.checkpoint_files import readable
+from mmkd.engine.ultralytics.safe_start import SafeStart
 from mmkd.errors import InputError, InputTypeError, MissingFileError
 
 __all__ = ["CHECKPOINT_KEY", "ExactResume", "check_plain_resume", "check_resume", "read_checkpoint"]
@@ -31,13 +32,8 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     Raises:
         InputError: It is none, or damaged.
     """
-    try:
+    with readable(file):
         content, _ = torch_safe_load(file)
-    except Exception as error:  # A file of another kind fails in any way.
-        raise InputError(
-            f"{file} cannot be read as a checkpoint of Ultralytics', being damaged or something "
-            f"else ({type(error).__name__})"
-        ) from error
     if not isinstance(content, dict) or not {"epoch", "optimizer", "train_args"} <= set(content):
         raise InputError(f"{file} is no checkpoint that Ultralytics' trainer has written")
     return content
@@ -104,7 +100,7 @@ class _TrainingIsOver(Exception):
     """Of a resumed run that was stopped in its final evaluation."""
 
 
-class ExactResume(DetectionTrainer):
+class ExactResume(SafeStart):
     """A trainer whose stopped run, taken up again, ends where it would have ended.
 
     Ultralytics' own checkpoint keeps the averaged weights in half precision, and neither the

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from ultralytics.engine.model import Model
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint
-from ultralytics.utils.checks import check_yolov5u_filename
-from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+from ultralytics.nn.tasks import DetectionModel
 
+from mmkd.checkpoint import LoadReport, read_weights
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, KnownFormat, conversion_between
-from mmkd.errors import InputError, MissingFileError, check_keys, naming
+from mmkd.engine.ultralytics.architecture import (
+    build_detector,
+    check_modules,
+    head_of,
+    is_original,
+)
+from mmkd.engine.ultralytics.checkpoint_files import check_source, execute, local_file
+from mmkd.errors import InputError, check_keys, naming
 from mmkd.features import find_module
+from mmkd.input_files import sha256
 from mmkd.terms import Tap, Term
 
 __all__ = ["YOLO_FORMAT", "YOLOTeacher", "backbone_outputs", "neck_outputs", "resolve_tap"]
@@ -90,16 +95,18 @@ def resolve_tap(model: nn.Module, tap: Tap) -> Tap:
 
 @dataclass(frozen=True)
 class YOLOTeacher:
-    """A trained Ultralytics detector.
+    """A trained detector of Ultralytics' or of the YOLOv5 repository's.
 
     Args:
         where: The setting that errors name.
-        source: A ``.pt`` file, or a name that Ultralytics downloads (``'yolov5m.pt'``); or a
-            model that is loaded already.
+        source: A ``.pt`` file, its address, or a name that Ultralytics downloads
+            (``'yolov5m.pt'``); or a model that is loaded already.
+        allow_pickle: Whether a file that cannot be read as data may execute code.
     """
 
     where: str
     source: str | Path | nn.Module
+    allow_pickle: bool = False
 
     @classmethod
     def parse(cls, where: str, settings: Mapping[str, Any]) -> YOLOTeacher:
@@ -108,33 +115,25 @@ class YOLOTeacher:
         Raises:
             ValueError: An unknown key.
         """
-        check_keys(where, settings, ("yolo",))
-        return cls(where, settings["yolo"])
+        check_keys(where, settings, ("yolo", "allow_pickle"))
+        return cls(where, settings["yolo"], bool(settings.get("allow_pickle", False)))
 
     def check(self) -> None:
         """See :class:`mmkd.engine.teachers.TeacherSettings`. A file may also be a name that
         Ultralytics downloads."""
         if isinstance(self.source, nn.Module):
             return
-        file = Path(str(self.source)).expanduser()
-        if file.suffix in (".yaml", ".yml"):
-            raise InputError.at(
-                self.where,
-                f"{file} defines a model without trained weights, which has "
-                "nothing to teach. Give a trained .pt file.",
-            )
-        if file.suffix != ".pt":
-            raise InputError.at(self.where, f"expected a .pt file of Ultralytics', got {file}")
-        if file.is_file() or str(self.source).startswith(("http://", "https://")):
-            return
-        if check_yolov5u_filename(file.name, verbose=False) not in GITHUB_ASSETS_NAMES:
-            raise MissingFileError.at(self.where, f"no such file: {self.source}")
+        with naming(self.where):
+            check_source(str(self.source))
 
     def files(self) -> TeacherFiles | str:
         """See :class:`mmkd.engine.teachers.TeacherSettings`."""
-        if isinstance(self.source, nn.Module) or not Path(self.source).expanduser().is_file():
+        if isinstance(self.source, nn.Module):
             return "it is no checkpoint file"
-        return TeacherFiles(Path(self.source).expanduser())
+        try:
+            return TeacherFiles(local_file(str(self.source)))
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
 
     def build(
         self,
@@ -144,7 +143,7 @@ class YOLOTeacher:
         dtype: torch.dtype | None = None,
     ) -> tuple[FrozenTeacher, list[Term]]:
         """See :class:`mmkd.engine.teachers.TeacherSettings`."""
-        model, origin = self._load()
+        model, report, origin = self._load()
         if not isinstance(model, DetectionModel):
             raise InputError.at(
                 self.where,
@@ -162,6 +161,11 @@ class YOLOTeacher:
             blank,
             dtype=dtype,
         )
+        if report is not None:
+            with naming(self.where):
+                report.require(teacher.ran)
+                check_modules(model, report.source, teacher.ran)
+            teacher.loaded = report
         teacher.introduce(
             f"{type(model).__name__} of {len(model.names)} classes from {origin}",
             KnownFormat(YOLO_FORMAT, "as Ultralytics prepares images"),
@@ -175,33 +179,32 @@ class YOLOTeacher:
                 find_module(model, tap.path)
         return term.replace(teacher=taps)
 
-    def _load(self) -> tuple[nn.Module, str]:
+    def _load(self) -> tuple[nn.Module, LoadReport | None, str]:
+        """The model; what was loaded, where it was built from a file; where it comes from."""
         if isinstance(self.source, nn.Module):
             network = self.source.model if isinstance(self.source, Model) else self.source
-            return copy.deepcopy(network).float(), "memory"
+            return copy.deepcopy(network).float(), None, "memory"
         self.check()
-        file = Path(str(self.source)).expanduser()
-        try:
-            if file.is_file():
-                # By its own name, Ultralytics may look for another file ('yolov5mu.pt'), or remove
-                # one that it cannot read and download it anew.
-                with TemporaryDirectory() as folder:
-                    link = Path(folder) / "mmkd_u.pt"
-                    link.symlink_to(file.resolve())
-                    model, _ = load_checkpoint(link)
-            else:
-                model, _ = load_checkpoint(str(self.source))
-                file = Path(model.pt_path)
-        except FileNotFoundError as error:
-            raise MissingFileError.at(self.where, f"{error}") from error
-        except Exception as error:  # A file of another kind fails in any way.
-            raise InputError.at(
-                self.where,
-                f"{self.source} is no checkpoint of Ultralytics' that can be loaded, "
-                f"or could not be downloaded: {error}",
-            ) from error
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        return model, f"{file} (sha256 {digest})"
+        with naming(self.where):
+            file = local_file(str(self.source))
+            try:
+                model, report = build_detector(read_weights(file))
+                return model, report, f"{report}{_of_the_head(report)}"
+            except ValueError:
+                if not self.allow_pickle:
+                    raise
+            model = execute(file)
+            return model, None, f"{file} (sha256 {sha256(file)})"
+
+
+def _of_the_head(report: LoadReport) -> str:
+    """What of a head with anchors was left out."""
+    network = report.source.network
+    if network is None or not is_original(network):
+        return ""
+    head = head_of(network)
+    left = sum(name.startswith(f"{head}.") for name in report.unexpected)
+    return f"; its head {head} works with anchors, its {left} tensors have no place here"
 
 
 def _in_channels_last(model: nn.Module, device: torch.device) -> nn.Module:

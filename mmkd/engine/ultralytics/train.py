@@ -12,10 +12,11 @@ from ultralytics.cfg import parse_key_value_pair
 from mmkd.configs import config_path
 from mmkd.custom_imports import import_again, import_custom
 from mmkd.engine.mmengine.config_files import read_config, with_options
-from mmkd.engine.ultralytics.arguments import check_arguments, open_model
+from mmkd.engine.ultralytics.arguments import check_arguments, checked_model
 from mmkd.engine.ultralytics.callback import DistillCallback
 from mmkd.engine.ultralytics.resume import check_plain_resume
-from mmkd.errors import InputError, MissingFileError
+from mmkd.engine.ultralytics.safe_start import SafeStart, check_start
+from mmkd.errors import InputError, MissingFileError, naming
 
 __all__ = ["add_imports", "prepare", "read_settings"]
 
@@ -104,11 +105,16 @@ def prepare(settings: Mapping[str, Any]) -> tuple[YOLO, dict[str, Any]]:
         raise InputError("terms need a teacher, and teacher is None")
     callback = None if teacher is None else DistillCallback(teacher, terms)
     check_arguments(arguments)
-    model = open_model(name)
+    model = checked_model(name)
+    for key in ("pretrained", "resume"):
+        if isinstance(arguments.get(key), str):
+            with naming(key):
+                check_start(arguments[key], model)
     if callback is not None:
         callback.attach(model)
     else:
         check_plain_resume(model, arguments.get("resume"))
+        arguments["trainer"] = SafeStart
     if imported:
         model.add_callback("on_pretrain_routine_start", import_again(imported))
     return model, arguments

@@ -7,12 +7,12 @@ import logging
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
+from mmkd.engine.ultralytics.checkpoint_files import open_model
 from mmkd.errors import InputError
 from mmkd.runs.ultralytics.validation import validated_boxes
 
@@ -66,7 +66,7 @@ def detect_with_file(checkpoint: Path, annotations: Path, images: Path, out: Pat
     """Writes the boxes that a checkpoint's own validation finds, at the image size it was trained
     with.
 
-    Ultralytics' checkpoints are pickled, and loading one executes what is in it.
+    Nothing that is pickled in it is executed, unless ``ULTRALYTICS_SAFE_LOAD=0``.
 
     Args:
         checkpoint: ``.pt`` file of a detector.
@@ -90,16 +90,7 @@ def detect_with_file(checkpoint: Path, annotations: Path, images: Path, out: Pat
 
 
 def _load(checkpoint: Path) -> YOLO:
-    try:
-        # By its own name, Ultralytics may look for another file ('yolov5mu.pt').
-        with TemporaryDirectory() as folder:
-            link = Path(folder) / "mmkd_u.pt"
-            link.symlink_to(checkpoint.resolve())
-            model = YOLO(link)
-    except Exception as error:  # A file of another kind fails in any way.
-        raise InputError(
-            f"{checkpoint} is no checkpoint of Ultralytics' that can be loaded: {error}"
-        ) from error
+    model = open_model(checkpoint)
     if model.task != "detect":
         raise InputError(f"{checkpoint}: expected a detector, found the task {model.task!r}")
     return model

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from helpers.own_loss import own_modules_in, write_own_loss
 from helpers.yolo_toy import YOLOToy
 from mmkd.cli import app
+from mmkd.engine.ultralytics.safe_start import SafeStart
 from mmkd.engine.ultralytics.train import add_imports, prepare, read_settings
 from mmkd.errors import InputError
 from mmkd.registry import MODELS
@@ -35,7 +36,7 @@ def test_custom_imports_of_a_config(own: Path) -> None:
     settings = read_settings(config, ["epochs=1"])
     assert "OwnLoss" not in MODELS.module_dict
     model, arguments = prepare(settings)
-    assert arguments == dict(data="coco8.yaml", epochs=1)
+    assert arguments == dict(data="coco8.yaml", epochs=1, trainer=SafeStart)
     assert "OwnLoss" in MODELS.module_dict
     state = own.with_name("callbacks.pkl")
     state.write_bytes(cloudpickle.dumps(model.callbacks))

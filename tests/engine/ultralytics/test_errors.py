@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,9 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 import mmkd.engine.ultralytics
+from helpers.original_yolov5 import architecture, make_original, save_original
 from helpers.yolo_toy import YOLOToy, attached, plain, read_checkpoint, read_results, train
-from mmkd.engine.ultralytics import DistillCallback, DistillTrainer, distilling
-from mmkd.engine.ultralytics import teacher as teacher_module
+from mmkd.engine.ultralytics import DistillCallback, DistillTrainer, checkpoint_files, distilling
 from mmkd.engine.ultralytics import version as version_module
 from mmkd.errors import SettingError
 from mmkd.extras import installation
@@ -220,15 +218,21 @@ def torchscript(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [random_bytes, nothing, state_dict, mm_checkpoint, cut_short, torchscript]
+    ("write", "reason"),
+    [
+        *((write, "is no checkpoint, or") for write in (random_bytes, nothing, cut_short)),
+        *((write, "without an architecture") for write in (state_dict, mm_checkpoint)),
+        (torchscript, "is no checkpoint, or"),
+    ],
 )
 def test_a_file_that_is_no_checkpoint(
-    toy: YOLOToy, tmp_path: Path, write: Callable[[Path], None]
+    toy: YOLOToy, tmp_path: Path, write: Callable[[Path], None], reason: str
 ) -> None:
     file = tmp_path / "teacher.pt"
     write(file)
     error = fail(toy, attached(toy, teacher=str(file)), ValueError)
-    check(error, "DistillCallback teacher: ", str(file), "no checkpoint of Ultralytics'")
+    check(error, "DistillCallback teacher: ", str(file), reason)
+    assert "\n" not in str(error)
 
 
 def test_a_broken_file_by_the_name_of_a_download_is_kept(
@@ -239,26 +243,16 @@ def test_a_broken_file_by_the_name_of_a_download_is_kept(
     before = (tmp_path / "yolov8n.pt").read_bytes()
     monkeypatch.chdir(tmp_path)
     error = fail(toy, attached(toy, teacher="yolov8n.pt"), ValueError)
-    check(error, "DistillCallback teacher: ", "yolov8n.pt", "no checkpoint of Ultralytics'")
+    check(error, "DistillCallback teacher: ", "yolov8n.pt", "is no checkpoint, or")
     assert (tmp_path / "yolov8n.pt").read_bytes() == before
 
 
-@pytest.fixture
-def first_yolov5(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A checkpoint as the separate repository of the first YOLOv5 writes them."""
-    package, module = types.ModuleType("models"), types.ModuleType("models.yolo")
-    kind = type("Model", (nn.Module,), dict(__module__="models.yolo", __qualname__="Model"))
-    module.Model = kind  # type: ignore[attr-defined]
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "models", package)
-        patch.setitem(sys.modules, "models.yolo", module)
-        torch.save(dict(model=kind(), ema=None, epoch=-1), tmp_path / "first.pt")
-    yield tmp_path / "first.pt"
-
-
-def test_a_checkpoint_of_the_first_yolov5(toy: YOLOToy, first_yolov5: Path) -> None:
-    error = fail(toy, attached(toy, teacher=str(first_yolov5)), ValueError)
-    check(error, "DistillCallback teacher: ", str(first_yolov5), "ultralytics/yolov5")
+def test_a_network_that_cannot_be_built(toy: YOLOToy, tmp_path: Path) -> None:
+    model = make_original(architecture(1 / 16))
+    model.yaml = {}
+    file = save_original(tmp_path / "first.pt", model)
+    error = fail(toy, attached(toy, teacher=str(file)), ValueError)
+    check(error, "DistillCallback teacher: ", str(file), "without a definition of its layers")
 
 
 def test_a_teacher_that_is_no_detector(toy: YOLOToy, tmp_path: Path) -> None:
@@ -271,7 +265,7 @@ def test_a_teacher_that_is_no_detector(toy: YOLOToy, tmp_path: Path) -> None:
     check(
         error,
         "DistillCallback teacher: expected a detector",
-        "ClassificationModel (task 'classify')",
+        "ClassificationModel",
         "classifier.pt",
         "dict(module=...)",
     )
@@ -291,7 +285,7 @@ def test_a_download_that_fails(toy: YOLOToy, monkeypatch: pytest.MonkeyPatch) ->
     def offline(file: Any) -> Any:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(teacher_module, "load_checkpoint", offline)
+    monkeypatch.setattr(checkpoint_files, "attempt_download_asset", offline)
     error = fail(toy, attached(toy, teacher="yolov5m.pt"), ValueError)
     check(error, "DistillCallback teacher: yolov5m.pt", "could not be downloaded", "no route")
 
