@@ -299,8 +299,8 @@ def _check_last_batch(runner: Runner, distillation: Distillation) -> None:
     if isinstance(sampler, InfiniteSampler) or drops_last:
         return
     if isinstance(size, int) and hasattr(sampler, "__len__"):
-        remedy = "set train_dataloader.drop_last=True (or that of its batch_sampler), "
-        check_last_batch(distillation, len(sampler), size, remedy)
+        drop_last = "train_dataloader.drop_last=True (or that of its batch_sampler)"
+        check_last_batch(distillation, len(sampler), size, drop_last)
         return
     for term in distillation.terms_on_two_images:
         runner.logger.warning(

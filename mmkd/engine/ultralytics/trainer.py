@@ -165,7 +165,7 @@ class DistillTrainer(ExactResume):
         self._clock = StepClock(self.device)
         if self.world_size <= 1:
             loader = self.train_loader
-            check_last_batch(self.distillation, len(loader.dataset), loader.batch_size, "set ")
+            check_last_batch(self.distillation, len(loader.dataset), loader.batch_size)
         self._join()
 
     def _join(self) -> None:

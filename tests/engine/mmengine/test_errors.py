@@ -331,7 +331,9 @@ def test_one_sample_a_batch(tmp_path: Path, teacher: dict) -> None:
     config = toy_config(tmp_path, **distill(teacher, dict(one=dict(view="global"))))
     config.train_dataloader.batch_size = 1
     error = break_down(config, ValueError)
-    check(error, "DistillHook terms.one", "2 samples or more, got 1", "view='dense'")
+    check(
+        error, "DistillHook terms.one.view", "every batch holds 1 image", "set another", "'dense'"
+    )
 
 
 def test_nan_in_the_teacher(tmp_path: Path, teacher: dict) -> None:

@@ -308,7 +308,7 @@ def test_a_last_batch_of_one_is_found_before_training(toy: YOLOToy) -> None:
     """16 images in batches of 5."""
     terms = dict(one=dict(view="global"))
     error = fail(toy, attached(toy, terms=terms), ValueError, batch=5)
-    check(error, "DistillCallback terms.one.view: ", "1 of 16 images", "set another batch_size")
+    check(error, "DistillCallback terms.one.view: ", "1 of 16 images", "set another batch size")
 
 
 # What does not go together ----------------------------------------------------------------
