@@ -50,6 +50,8 @@ COCO_AREAS = {
 }
 # pycocotools keeps some 5 kB a detection while it matches; a part of this size takes 0.6 GB.
 _DETECTIONS_A_PART = 125_000
+# Of an image and class; what faster-coco-eval counts in has 32 bits.
+_MOST_DETECTIONS = 10**9
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,11 @@ class CocoSettings:
                     f"area range {name!r}: expected 0 <= low < high, got {low:g} to {high:g}"
                 )
         limits = self.max_detections
-        if not limits or limits[0] < 1 or list(limits) != sorted(set(limits)):
+        is_ascending = list(limits) == sorted(set(limits))
+        if not limits or not is_ascending or not 1 <= limits[0] <= limits[-1] <= _MOST_DETECTIONS:
             raise InputError(
-                f"max_detections: expected ascending numbers from 1 up, got {list(limits)}"
+                "max_detections: expected ascending numbers from 1 up to "
+                f"{_MOST_DETECTIONS}, got {list(limits)}"
             )
 
     @property

@@ -246,6 +246,7 @@ def test_a_path_that_is_used_twice(place: Place, template: str, message: str) ->
         ("eval {truth} {found} --max-file-mb -1", "--max-file-mb"),
         ("eval {truth} {found} --resamples 1e39", "--resamples"),
         ("eval {truth} {found} --max-detections 1e39", "whole numbers"),
+        ("eval {truth} {found} --max-detections 9999999999999999999", "up to 1000000000"),
         ("eval {truth} {found} --area tiny=0:1e999", "NAME=LOW:HIGH"),
         ("demo --seeds 0", "--seeds"),
         ("demo --framework other", "--framework"),

@@ -202,6 +202,7 @@ def test_an_image_without_objects_counts(annotations: Path, tmp_path: Path) -> N
         (dict(all=(0, 1e10)), (10, 1), "ascending"),
         (dict(all=(0, 1e10)), (), "ascending"),
         (dict(all=(0, 1e10)), (0, 1), "from 1 up"),
+        (dict(all=(0, 1e10)), (1, 10**9 + 1), "up to 1000000000, got"),
     ],
 )
 def test_settings_that_are_none(
