@@ -7,8 +7,10 @@ import json
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -207,9 +209,29 @@ def _image_names(annotations: Path, *_: int) -> Sequence[str]:
 
 
 def named_modules(names: Sequence[str]) -> dict[str, Path]:
-    """The files of a user's own modules, which are imported, for :meth:`Fingerprint.of`."""
-    own = [name for name in names if name.partition(".")[0] != "mmkd"]
-    return {f"module {name}": file for name in own for file in source_files([name])}
+    """The files of a user's own modules, which are imported, and of those beside them that they
+    import; for :meth:`Fingerprint.of`."""
+    files = {name: source_files([name]) for name in names if name.partition(".")[0] != "mmkd"}
+    return {
+        f"module {found}": place
+        for name, own in files.items()
+        for file in own
+        for found, place in {name: file, **_imported_beside(name, file)}.items()
+    }
+
+
+def _imported_beside(name: str, file: Path) -> dict[str, Path]:
+    if "site-packages" in file.parts:
+        return {}
+    module = file.stem if name.endswith(".py") else name
+    depth = module.count(".") + (file.name == "__init__.py")
+    # Nothing is executed, and what lies elsewhere is not found.
+    finder = ModuleFinder(path=[str(file.parents[depth])], excludes=["mmkd"])
+    # Where one of them cannot be read, its import has failed before.
+    with suppress(ImportError, SyntaxError):
+        finder.import_hook(module)
+    found = {key: each.__file__ for key, each in finder.modules.items() if key != module}
+    return {key: Path(place) for key, place in found.items() if place}
 
 
 def with_networks_read(settings: Any) -> Any:

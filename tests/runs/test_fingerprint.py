@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from helpers.own_loss import own_modules_in
+from mmkd.custom_imports import import_modules
 from mmkd.errors import InputError
 from mmkd.runs.fingerprint import (
     Fingerprint,
     ImageFiles,
     image_names,
+    named_modules,
     scored_config,
     with_networks_read,
 )
@@ -128,6 +131,35 @@ def test_a_teachers_config_counts_with_all_that_it_inherits(tmp_path: Path) -> N
     base.write_text(base.read_text().replace("depth=50", "depth=18"))
     expected = "teacher.a.config.model.depth was 50 and is 18"
     assert of()[0].changes_since(network) == [expected]
+
+
+def test_own_modules_count_with_what_they_import_beside_them(tmp_path: Path) -> None:
+    package = tmp_path / "own_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "losses.py").write_text("import torch\nfrom . import parts\n")
+    (package / "parts.py").write_text("scale = 1\n")
+    (tmp_path / "own_entry.py").write_text("def later():\n    import own_helper\n")
+    (tmp_path / "own_helper.py").write_text("scale = 1\n")
+    names = ["own_package.losses", str(tmp_path / "own_entry.py"), "mmkd", "torch.nn"]
+
+    def of() -> Fingerprint:
+        return Fingerprint.of({}, named_modules(names))
+
+    with own_modules_in(tmp_path):
+        import_modules(names)
+        before = of()
+        for file in (package / "parts.py", tmp_path / "own_helper.py"):
+            file.write_text("scale = 2\n")
+        changes = of().changes_since(before)
+    assert changes == [
+        f"module {name} ({file}) has changed"
+        for name, file in (
+            ("own_package.parts", package / "parts.py"),
+            ("own_helper", tmp_path / "own_helper.py"),
+        )
+    ]
+    assert sorted(key for key in before.files if "own" not in key) == ["module torch.nn"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"images": [3]}', '{"images": [{"id": 1}]}'])
