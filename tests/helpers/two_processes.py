@@ -50,7 +50,9 @@ def joined_config(folder: Path, teacher: dict, processes: int) -> Config:
     return config
 
 
-def with_batch_statistics(folder: Path, teacher: dict, **overrides: Any) -> Config:
+def with_batch_statistics(
+    folder: Path, teacher: dict, accumulated: int = 2, **overrides: Any
+) -> Config:
     """A run whose processes draw differently."""
     terms = dict(
         deep=dict(),
@@ -63,7 +65,8 @@ def with_batch_statistics(folder: Path, teacher: dict, **overrides: Any) -> Conf
         **distill(teacher, terms),
         **overrides,
     )
-    config.optim_wrapper.accumulative_counts = 2
+    config.train_dataloader.dataset.flip = True
+    config.optim_wrapper.accumulative_counts = accumulated
     config.optim_wrapper.clip_grad = dict(max_norm=1.0)
     return config
 
@@ -76,6 +79,7 @@ class Record:
         self.gradients: list[dict[str, torch.Tensor]] = []
         self.initial: dict[str, torch.Tensor] = {}
         self.final: dict[str, torch.Tensor] = {}
+        self.buffers: dict[str, torch.Tensor] = {}
         self.probe = Probe(before_train=self.start, after_train=self.finish)
 
     def parameters(self, runner: Runner) -> dict[str, torch.Tensor]:
@@ -97,6 +101,9 @@ class Record:
 
     def finish(self, runner: Runner) -> None:
         self.final = {k: p.detach().clone() for k, p in self.parameters(runner).items()}
+        modules = (runner.model, distill_hook_of(runner).distillers)
+        named = (pair for module in modules for pair in module.named_buffers())
+        self.buffers = {name: buffer.clone() for name, buffer in named}
 
     def content(self) -> dict[str, Any]:
         return dict(
@@ -104,6 +111,7 @@ class Record:
             gradients=self.gradients,
             initial=self.initial,
             final=self.final,
+            buffers=self.buffers,
         )
 
 
@@ -130,6 +138,11 @@ def main(folder: Path) -> None:
     file = str(Path(runner.work_dir) / "epoch_1.pth")
     resumed = with_batch_statistics(folder, teacher, **distributed, load_from=file, resume=True)
     results["resumed"], _ = recorded(resumed)
+    # A step of 3 iterations crosses the end of an epoch, which has 2.
+    results["across"], runner = recorded(with_batch_statistics(folder, teacher, 3, **distributed))
+    file = str(Path(runner.work_dir) / "epoch_1.pth")
+    again = with_batch_statistics(folder, teacher, 3, **distributed, load_from=file, resume=True)
+    results["across_resumed"], _ = recorded(again)
     torch.save(results, folder / f"rank{runner.rank}.pth")
 
 

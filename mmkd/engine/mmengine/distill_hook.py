@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -17,11 +18,16 @@ from mmkd.distillation import Distillation
 from mmkd.engine.inherit import matching_modules, parse_inherit
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.last_batch import check_last_batch
-from mmkd.engine.mmengine.exact_resume import RandomStates
+from mmkd.engine.mmengine.exact_resume import TrainingState
 from mmkd.engine.mmengine.image_size import image_size
-from mmkd.engine.mmengine.optimizer import add_distillers
+from mmkd.engine.mmengine.optimizer import (
+    add_distillers,
+    put_back_distillers,
+    take_out_distillers,
+)
 from mmkd.engine.mmengine.targets import targets_of
 from mmkd.engine.probe import ProbeSize
+from mmkd.engine.same_teachers import check_same_teachers, digests_of
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.errors import InputError
@@ -31,6 +37,7 @@ from mmkd.terms import Term
 __all__ = ["DistillHook"]
 
 CHECKPOINT_KEY = "mmkd"
+_LOGGED_ONCE = ("train/distill_ratio", "train/teacher_time_share")
 
 
 @HOOKS.register_module()
@@ -89,7 +96,8 @@ class DistillHook(Hook):
         _check_names([term.name for term in self._settings.terms])
         self._inherit = parse_inherit("DistillHook", inherit, len(self._settings.teachers))
         self._distillation: Distillation | None = None
-        self._random = RandomStates()
+        self._state = TrainingState()
+        self._added_groups = 0
         self._is_resumed = False
         self._inherited: dict[str, tuple[nn.Module, nn.Module]] = {}
         self._handles: list[Any] = []
@@ -108,6 +116,10 @@ class DistillHook(Hook):
     def distillers(self) -> nn.ModuleDict | None:
         """The built distillers by term; None outside training."""
         return self._distillation.distillers if self._distillation else None
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return digests_of(self.teachers)
 
     # Before training ----------------------------------------------------------------------
 
@@ -138,7 +150,8 @@ class DistillHook(Hook):
         for teacher in self.teachers.values():
             runner.logger.info(teacher.introduction)
         self._match_weights(runner)
-        add_distillers(runner, [distillation.distiller(term) for term in self.terms])
+        distillers = [distillation.distiller(term) for term in self.terms]
+        self._added_groups = add_distillers(runner, distillers)
         if runner.world_size > 1:
             distillation.synchronize()
         self._clock = StepClock(device)
@@ -193,8 +206,8 @@ class DistillHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Decides which terms are on."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            self._random.go_on(runner, runner.iter)
-        self._random.note_training()
+            self._state.go_on(runner, runner.iter, [self._built.distillers])
+        self._state.note_training()
         self._clock.start_step()
         self._built.begin(runner.iter, self._epoch_length)
 
@@ -229,33 +242,51 @@ class DistillHook(Hook):
             f"{type(self._student).__name__} was trained without a call of its "
             "forward(mode='loss'), which is where distillation joins"
         )
-        if not self._built.factors:
-            return
-        self._clock.stop_step()
-        if self._clock.share is not None:
-            runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
+        if self._built.factors:
+            self._clock.stop_step()
+            if self._clock.share is not None:
+                runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
+        if runner.world_size > 1 and _saves_iterations(runner):
+            self._state.gather(runner, [self._built.distillers])
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Prepares what several processes save."""
+        self._state.gather(runner, [self._built.distillers])
 
     def _log_what_is_off(self, runner: Runner) -> None:
         """MMEngine goes on logging the last value of what is no longer reported."""
         on = self._built.factors
-        off = [term.name for term in self.terms if term.name not in on]
-        keys = [f"{prefix}{name}" for name in off for prefix in ("loss_distill_", "distill_")]
+        for key in _logged(term.name for term in self.terms if term.name not in on):
+            runner.message_hub.update_scalar(key, 0.0)
         if not on:
-            keys += ["distill_ratio", "teacher_time_share"]
-        for key in keys:
-            runner.message_hub.update_scalar(f"train/{key}", 0.0)
+            for key in _LOGGED_ONCE:
+                runner.message_hub.update_scalar(key, 0.0)
 
     # Checkpoints --------------------------------------------------------------------------
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Adds projectors and random states under a key of their own."""
+        """Adds, under a key of its own, all that a run without the hook knows nothing of."""
         if self.distillers is None:
             return
-        distillers = self._built.state_dict()
-        checkpoint[CHECKPOINT_KEY] = dict(distillers=distillers, **self._random.state())
+        hub = checkpoint["message_hub"]
+        own = {*_logged(term.name for term in self.terms), *_LOGGED_ONCE}
+        scalars = {key: each for key, each in hub["log_scalars"].items() if key in own}
+        # Nothing that the run still uses is changed.
+        checkpoint["message_hub"] = {
+            **hub,
+            "log_scalars": {k: v for k, v in hub["log_scalars"].items() if k not in own},
+            "resumed_keys": {k: v for k, v in hub["resumed_keys"].items() if k not in scalars},
+            CHECKPOINT_KEY: scalars,
+        }
+        checkpoint[CHECKPOINT_KEY] = dict(
+            distillers=self._built.state_dict(),
+            optimizer=take_out_distillers(checkpoint, self._added_groups),
+            teachers=dict(self._digests),
+            **self._state.state(runner),
+        )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Takes them back where a training is resumed."""
+        """Takes it back where a training is resumed."""
         if self.distillers is None or not runner._resume:
             return
         if CHECKPOINT_KEY not in checkpoint:
@@ -267,19 +298,44 @@ class DistillHook(Hook):
             )
         self._is_resumed = True
         state = checkpoint[CHECKPOINT_KEY]
+        check_same_teachers("DistillHook teacher", state.get("teachers", {}), self._digests)
         self._built.load_state_dict(state["distillers"])
-        # The checkpoint is the first process's own; the others draw from their seeds.
-        if runner.rank == 0:
-            self._random.resume(state)
+        put_back_distillers(checkpoint, state.get("optimizer", {}))
+        hub = checkpoint["message_hub"]
+        scalars = hub.get(CHECKPOINT_KEY, {})
+        hub["log_scalars"].update(scalars)
+        hub["resumed_keys"].update(dict.fromkeys(scalars, True))
+        self._state.resume(state, runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Notes that what is saved next has the validation's draws behind it."""
-        self._random.note_validation()
+        self._state.note_validation()
+
+    def after_val_epoch(self, runner: Runner, metrics: Any = None) -> None:
+        """Prepares what several processes save of their best epoch."""
+        if self._distillation is not None:
+            self._state.gather(runner, [self._distillation.distillers])
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Continues the random states of the run that was stopped."""
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            self._random.go_on(runner, runner.epoch)
+            self._state.go_on(runner, runner.epoch, [self._built.distillers])
+
+
+def _logged(names: Iterable[str]) -> list[str]:
+    """What is logged of terms."""
+    prefixes = ("loss_distill_", "distill_")
+    return [f"train/{prefix}{name}" for name in names for prefix in prefixes]
+
+
+def _saves_iterations(runner: Runner) -> bool:
+    """Whether a checkpoint follows the iteration that is over."""
+    return any(
+        hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
+        or (hook.save_last and hook.is_last_train_iter(runner))
+        for hook in runner.hooks
+        if isinstance(hook, CheckpointHook) and not hook.by_epoch
+    )
 
 
 def _iterations_per_epoch(runner: Runner) -> int:

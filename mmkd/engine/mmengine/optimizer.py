@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -12,10 +12,13 @@ from torch import nn
 
 from mmkd.errors import InputError
 
-__all__ = ["add_distillers"]
+__all__ = ["add_distillers", "put_back_distillers", "take_out_distillers"]
+
+# What a schedule keeps for each group of the optimizer.
+_BY_GROUP = ("base_values", "_last_value")
 
 
-def add_distillers(runner: Runner, distillers: Iterable[nn.Module]) -> None:
+def add_distillers(runner: Runner, distillers: Iterable[nn.Module]) -> int:
     """Adds parameters to the Runner's optimizer as if they had been there from the start.
 
     They get the optimizer's learning rate, weight decay and ``paramwise_cfg`` under names such as
@@ -26,12 +29,15 @@ def add_distillers(runner: Runner, distillers: Iterable[nn.Module]) -> None:
         runner: A Runner at ``before_run``: optimizer and schedulers built, nothing stepped.
         distillers: Modules whose parameters are to be trained.
 
+    Returns:
+        How many groups the optimizer has more.
+
     Raises:
         ValueError: The Runner was given built schedulers instead of their configs.
     """
     groups = [group for module in distillers for group in _param_groups(runner, module)]
     if not groups:
-        return
+        return 0
     optimizer = runner.optim_wrapper.optimizer
     scale = _lr_scale(runner)
     has_schedulers = bool(runner.param_schedulers)
@@ -50,6 +56,58 @@ def add_distillers(runner: Runner, distillers: Iterable[nn.Module]) -> None:
         optimizer.add_param_group({**group, "lr": group["lr"] * scale})
     if has_schedulers:
         runner.param_schedulers = runner.build_param_scheduler(copy.deepcopy(schedulers))
+    return len(groups)
+
+
+def take_out_distillers(checkpoint: dict[str, Any], added: int) -> dict[str, Any]:
+    """Leaves in a checkpoint what the optimizer and its schedules hold without distillation, so
+    that a config without the hook goes on from it.
+
+    Args:
+        checkpoint: About to be saved; nothing that it shares with the run is changed.
+        added: What :func:`add_distillers` returned.
+
+    Returns:
+        What was taken out.
+    """
+    if not added or "optimizer" not in checkpoint:
+        return {}
+    optimizer = checkpoint["optimizer"]
+    groups, state = optimizer["param_groups"], optimizer["state"]
+    own = {index for group in groups[-added:] for index in group["params"]}
+    checkpoint["optimizer"] = {
+        **optimizer,
+        "param_groups": groups[:-added],
+        "state": {index: each for index, each in state.items() if index not in own},
+    }
+    taken = dict(
+        param_groups=groups[-added:],
+        state={index: each for index, each in state.items() if index in own},
+    )
+    if "param_schedulers" in checkpoint:
+        taken["param_schedulers"] = schedulers = checkpoint["param_schedulers"]
+        places = slice(len(groups) - added, len(groups))
+        checkpoint["param_schedulers"] = [_without(each, places) for each in schedulers]
+    return taken
+
+
+def put_back_distillers(checkpoint: dict[str, Any], taken: Mapping[str, Any]) -> None:
+    """Undoes :func:`take_out_distillers` in a checkpoint that was loaded."""
+    if not taken or "optimizer" not in checkpoint:
+        return
+    optimizer = checkpoint["optimizer"]
+    optimizer["param_groups"] = [*optimizer["param_groups"], *taken["param_groups"]]
+    optimizer["state"] = {**optimizer["state"], **taken["state"]}
+    if "param_schedulers" in taken:
+        checkpoint["param_schedulers"] = taken["param_schedulers"]
+
+
+def _without(scheduler: Mapping[str, Any], places: slice) -> dict[str, Any]:
+    left = dict(scheduler)
+    for key in _BY_GROUP:
+        if isinstance(left.get(key), list):
+            left[key] = [*left[key][: places.start], *left[key][places.stop :]]
+    return left
 
 
 def _undo(scheduler: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_m
 
 from mmkd.distillation import Distillation
 from mmkd.engine.random_state import random_state, set_random_state
-from mmkd.engine.teacher_identity import check_same_teachers, identities
+from mmkd.engine.same_teachers import check_same_teachers, digests_of
 from mmkd.engine.ultralytics.checkpoint_files import readable
 from mmkd.engine.ultralytics.safe_start import SafeStart
 from mmkd.errors import InputError, InputTypeError, MissingFileError
@@ -133,6 +134,10 @@ class ExactResume(SafeStart):
             self.add_callback("on_train_epoch_start", ExactResume._count_epoch)
             self.add_callback("on_train_batch_start", ExactResume._count_iteration)
 
+    @cached_property
+    def _teachers(self) -> dict[str, str]:
+        return digests_of(self.distillation.teachers) if self.distillation else {}
+
     def add_groups(self, optimizer: torch.optim.Optimizer, groups: list[dict]) -> None:
         """Adds the distillers' groups, which stay out of the stock part of a checkpoint."""
         for group in groups:
@@ -178,7 +183,7 @@ class ExactResume(SafeStart):
         gradients = [p.grad for p in _parameters(self.optimizer)]
         return dict(
             is_over=bool(self.stop),
-            teachers=identities(self.distillation.teachers) if self.distillation else {},
+            teachers=self._teachers,
             distillers=self.distillation.state_dict() if self.distillation else {},
             model=unwrap_model(self.model).state_dict(),
             ema=self.ema.ema.state_dict(),
@@ -232,7 +237,7 @@ class ExactResume(SafeStart):
         state = ckpt[CHECKPOINT_KEY]
         if self.distillation is not None:
             noted = state.get("teachers", {})
-            check_same_teachers("DistillCallback", noted, self.distillation.teachers)
+            check_same_teachers("DistillCallback teacher", noted, self._teachers)
         if RANK in {-1, 0}:
             _keep_epochs(self.csv, ckpt["epoch"] + 1)
         if state.get("is_over", ckpt["epoch"] + 1 >= self.epochs):

@@ -6,6 +6,7 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmkd.custom_imports import import_custom
 from mmkd.engine.mmengine.config_files import check_scope
-from mmkd.engine.mmengine.exact_resume import RandomStates
-from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data
+from mmkd.engine.mmengine.exact_resume import TrainingState
+from mmkd.engine.mmengine.resume_points import whole_checkpoints
+from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data, read_checkpoint
+from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
 from mmkd.runs.fingerprint import ImageFiles, image_names, named_modules, with_networks_read
 from mmkd.runs.recipe import Trained
@@ -122,14 +125,14 @@ class ConfigRecipe(ABC):
         )
 
     def _checkpoint_to_go_on_from(self, record: TrainingRecord) -> Path | None:
-        pointer = self.work_dir / "last_checkpoint"
+        """The newest that is whole and this run's own: others may lie beside it."""
         if not record.is_started:
-            # Whatever lies here was left by another run.
-            pointer.unlink(missing_ok=True)
-        found = find_latest_checkpoint(str(self.work_dir)) if pointer.is_file() else None
-        # By its name: the folder may have been moved.
-        checkpoint = self.work_dir / Path(found).name if found else None
-        return checkpoint if checkpoint and checkpoint.is_file() else None
+            return None
+        for file in whole_checkpoints(self.work_dir):
+            with suppress(InputError):
+                if _run_of(read_checkpoint(file, "cpu")) == record.fingerprint:
+                    return file
+        return None
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class _RunHook(Hook):
     def __init__(self, on_iteration: Callable[[], None], record: TrainingRecord) -> None:
         self._on_iteration = on_iteration
         self._record = record
-        self._random = RandomStates()
+        self._state = TrainingState()
         self.has_trained = False
 
     def before_train(self, runner: Runner) -> None:
@@ -224,8 +227,8 @@ class _RunHook(Hook):
             self._record.start(model.module if is_model_wrapper(model) else model)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        self._random.go_on(runner, runner.epoch)
-        self._random.note_training()
+        self._state.go_on(runner, runner.epoch)
+        self._state.note_training()
         self.has_trained = True
         self._record.start_epoch(runner.epoch)
 
@@ -238,12 +241,19 @@ class _RunHook(Hook):
         self._record.end_epoch()
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._random.note_validation()
+        self._state.note_validation()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint[_CHECKPOINT_KEY] = self._random.state()
+        checkpoint[_CHECKPOINT_KEY] = dict(
+            run=self._record.fingerprint, **self._state.state(runner)
+        )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         # Weights to start from may be another run's, which drew what is not drawn here.
         if runner._resume and _CHECKPOINT_KEY in checkpoint:
-            self._random.resume(checkpoint[_CHECKPOINT_KEY])
+            self._state.resume(checkpoint[_CHECKPOINT_KEY], runner)
+
+
+def _run_of(checkpoint: Any) -> Any:
+    noted = checkpoint.get(_CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
+    return noted.get("run") if isinstance(noted, dict) else None

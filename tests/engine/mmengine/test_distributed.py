@@ -64,6 +64,22 @@ def test_a_resumed_run_starts_where_the_other_stopped(ranks: list[Results]) -> N
             assert not torch.equal(before, after)
 
 
+@pytest.mark.parametrize(
+    ("run", "resumed"), [("statistics", "resumed"), ("across", "across_resumed")]
+)
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(
+    ranks: list[Results], run: str, resumed: str
+) -> None:
+    """Each process with its own draws, its own pending gradients and its own statistics."""
+    for rank in ranks:
+        whole, again = rank[run], rank[resumed]
+        assert whole["losses"][-2:] == again["losses"]
+        for key in ("final", "buffers"):
+            assert not differences(whole[key], again[key])
+    own = [rank[run]["buffers"] for rank in ranks]
+    assert differences(*own), "the processes hold nothing of their own"
+
+
 def test_they_do_what_one_process_does(ranks: list[Results], tmp_path: Path, teacher: dict) -> None:
     """Gradients, clipped and accumulated, and the trained weights, of the joined batch."""
     alone, _ = recorded(joined_config(tmp_path, teacher, processes=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -165,6 +166,57 @@ def test_killed_between_its_last_epoch_and_its_score(
     # Nothing is trained any more.
     resumed = train_and_evaluate(killed, "plain", kill_after(1))
     assert_same_outcome(resumed, whole("plain", 1))
+
+
+def leave_others(folder: Path) -> None:
+    """Whole, newer, and another run's; and no word of which is this one's."""
+    torch.save({}, folder / "epoch_3.pth")
+    torch.save([Path()], folder / "iter_6.pth")
+    (folder / "last_checkpoint").write_text("")
+
+
+def cut_newest(folder: Path) -> None:
+    os.truncate(folder / "epoch_2.pth", 1000)
+
+
+def spoil_all(folder: Path) -> None:
+    cut_newest(folder)
+    (folder / "epoch_1.pth").write_bytes(b"")
+
+
+@pytest.mark.parametrize(("damage", "done"), [(leave_others, 2), (cut_newest, 1), (spoil_all, 0)])
+def test_damaged_resume_points(
+    damage: Callable[[Path], object],
+    done: int,
+    data: Path,
+    teacher: Path,
+    whole: Callable[..., RunResult],
+    tmp_path: Path,
+) -> None:
+    """The run goes on from the one before, or begins again."""
+    killed = recipe("plain", data, teacher, tmp_path)
+    with pytest.raises(Killed):
+        train_and_evaluate(killed, "plain", kill_after(5))
+    damage(killed.work_dir)
+    seen: list[int] = []
+    resumed = train_and_evaluate(killed, "plain", lambda: seen.append(1))
+    assert len(seen) == (EPOCHS - done) * ITERATIONS_AN_EPOCH
+    assert_same_outcome(resumed, whole("plain"))
+
+
+def test_gradients_that_wait_at_an_epochs_end(data: Path, teacher: Path, tmp_path: Path) -> None:
+    """Of a plain run too: a step of 3 iterations, in epochs of 2."""
+
+    def accumulating(out: Path) -> MMRecipe:
+        made = recipe("plain", data, teacher, out)
+        made.config.optim_wrapper.accumulative_counts = 3
+        return made
+
+    killed = accumulating(tmp_path / "killed")
+    with pytest.raises(Killed):
+        train_and_evaluate(killed, "plain", kill_after(3))
+    resumed = train_and_evaluate(killed, "plain")
+    assert_same_outcome(resumed, train_and_evaluate(accumulating(tmp_path / "whole"), "plain"))
 
 
 def test_a_run_with_other_settings_begins_again(data: Path, teacher: Path, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Whether a run that is resumed has the teachers that it began with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.errors import InputError
+
+__all__ = ["check_same_teachers", "digests_of"]
+
+
+def digests_of(teachers: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the weights of built teachers, as far as these run, whatever file they come from
+    and wherever they run."""
+    return {name: _digest(teacher) for name, teacher in teachers.items()}
+
+
+def check_same_teachers(where: str, noted: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    """Raises where a teacher is another than it was.
+
+    A run that changes its teacher half way is neither's: what it ends in can be repeated from no
+    config, and nothing in its log would say so.
+
+    Args:
+        where: The setting, for errors.
+        noted: From a checkpoint; a teacher that is not noted there is not looked at.
+        digests: Of the teachers now.
+
+    Raises:
+        InputError: One has other weights.
+    """
+    for name, digest in digests.items():
+        if noted.get(name, digest) != digest:
+            raise InputError.at(
+                where if len(digests) == 1 else f"{where}.{name}",
+                f"its weights (sha256 {digest[:12]}) are not those that the run to be resumed "
+                f"began with ({noted[name][:12]}): give the same checkpoint, or start a new "
+                "run from the student's weights, without resume",
+            )
+
+
+def _digest(teacher: FrozenTeacher) -> str:
+    digest = hashlib.sha256()
+    # As the file has them: those of the model may be folded, rounded or on another device.
+    loaded = teacher.loaded
+    weights = loaded.source.weights if loaded is not None else teacher.model.state_dict()
+    for name, value in sorted(weights.items()):
+        # Of what does not run, weights may be missing in the file, and then are drawn anew.
+        owner = name.rpartition(".")[0]
+        if owner and owner not in teacher.ran and owner.rpartition(".")[0] not in teacher.ran:
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
