@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.errors import InputError
 
 __all__ = ["check_same_teachers", "digests_of"]
@@ -16,8 +16,12 @@ __all__ = ["check_same_teachers", "digests_of"]
 
 def digests_of(teachers: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of the weights of built teachers, as far as these run, whatever file they come from
-    and wherever they run."""
-    return {name: _digest(teacher) for name, teacher in teachers.items()}
+    and wherever they run; a teacher from memory has none."""
+    return {
+        name: _digest(teacher.loaded.source.weights, teacher.ran)
+        for name, teacher in teachers.items()
+        if teacher.loaded is not None
+    }
 
 
 def check_same_teachers(where: str, noted: Mapping[str, str], digests: Mapping[str, str]) -> None:
@@ -44,15 +48,12 @@ def check_same_teachers(where: str, noted: Mapping[str, str], digests: Mapping[s
             )
 
 
-def _digest(teacher: FrozenTeacher) -> str:
+def _digest(weights: Mapping[str, Tensor], ran: set[str]) -> str:
+    """Of the weights as the file has them: the model's may be folded, rounded or elsewhere."""
     digest = hashlib.sha256()
-    # As the file has them: those of the model may be folded, rounded or on another device.
-    loaded = teacher.loaded
-    weights = loaded.source.weights if loaded is not None else teacher.model.state_dict()
     for name, value in sorted(weights.items()):
-        # Of what does not run, weights may be missing in the file, and then are drawn anew.
         owner = name.rpartition(".")[0]
-        if owner and owner not in teacher.ran and owner.rpartition(".")[0] not in teacher.ran:
+        if owner and owner not in ran and owner.rpartition(".")[0] not in ran:
             continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

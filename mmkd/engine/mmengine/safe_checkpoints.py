@@ -44,7 +44,7 @@ class _Type(_StandIn):
         if not re.fullmatch(r"[biufcUS]\d+", name):
             raise ValueError(f"numpy values of type {name!r}")
         order = self.state[1] if self.state else "="
-        return np.dtype(name).newbyteorder(order if order in ("<", ">") else "=")
+        return np.dtype(f"{order}{name}" if order in ("<", ">") else name)
 
 
 class _Empty(_StandIn):
@@ -188,7 +188,7 @@ def checkpoints_as_data(allow_pickle: bool = False) -> Iterator[None]:
     def load_checkpoint(
         cls: type, filename: str, map_location: Any = None, logger: Any = "current"
     ) -> Any:
-        torch.load = load
+        torch.load = load  # type: ignore[assignment]
         try:
             checkpoint = stock.__func__(cls, filename, map_location, logger)
         finally:

@@ -267,7 +267,7 @@ def test_another_teacher(tmp_path: Path, teacher: dict) -> None:
     runner = train(toy_config(tmp_path, **distill(teacher)))
     checkpoint = str(Path(runner.work_dir) / "epoch_1.pth")
     other = write_teacher(tmp_path, "other", seed=8)
-    with pytest.raises(InputError, match=r"DistillHook teacher: its weights .* with load_from"):
+    with pytest.raises(InputError, match=r"DistillHook teacher: its weights .* without resume"):
         train(toy_config(tmp_path, **distill(other), load_from=checkpoint, resume=True))
     # Where the same weights lie does not matter.
     moved = dict(teacher, checkpoint=str(tmp_path / "moved.pth"))

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -303,16 +302,10 @@ def distillers_at_start(toy: YOLOToy, model: Path | None = None, **settings: Any
 
 def test_another_teacher(toy: YOLOToy, tmp_path: Path) -> None:
     last = stopped(toy)
-    own = sha256(toy.teacher.read_bytes()).hexdigest()
     copy = shutil.copy(toy.teacher, tmp_path / "same.pt")
     other = write_teacher(Path(shutil.copy(toy.teacher.with_suffix(".yaml"), tmp_path)), seed=8)
-    found = sha256(other.read_bytes()).hexdigest()
-    message = (
-        f"DistillCallback teacher: the run that is resumed was taught by a file of sha256 {own}, "
-        f"this one's is {found}: give the file that it began with, or start a new run"
-    )
     before = last.read_bytes()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"^DistillCallback teacher: its weights .* began with"):
         train(toy, attached(toy, last, teacher=str(other)), resume=True)
     assert last.read_bytes() == before
     # The file may have another name by now.
