@@ -62,7 +62,7 @@ def build_detector(source: CheckpointWeights) -> tuple[nn.Module, LoadReport]:
     try:
         with switched(True), _activation_kept():
             _check_extent(definition, channels, source)
-            model = kind(definition, ch=channels, verbose=False)
+            model: Any = kind(definition, ch=channels, verbose=False)
     except Exception as error:  # Any layer fails in its own way.
         reason = str(error).partition("\n")[0]
         raise ValueError(

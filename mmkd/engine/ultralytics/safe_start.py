@@ -76,7 +76,7 @@ def check_start(source: str, model: YOLO) -> None:
         read_weights(source)
 
 
-def _load(model: nn.Module, file: Path) -> None:
+def _load(model: Any, file: Path) -> None:
     source = _original(file)
     if source is None:
         with readable(file), by_another_name(file) as link:
