@@ -72,7 +72,7 @@ def _made_from(
     settings = dict(
         annotations=annotations.digest, config=config and scored_config(real_path(config))
     )
-    files = {
+    files: dict[str, Path | ImageFiles] = {
         "checkpoint": checkpoint,
         "images": ImageFiles(images, annotations.file_names),
         **named_modules(imported_modules()),

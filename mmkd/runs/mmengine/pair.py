@@ -107,10 +107,11 @@ class MMPair:
                 f"{self.file}: expected train_cfg with max_epochs, found "
                 f"{dict(loop) or 'no train_cfg'}. Only trainings by epochs can be compared"
             )
-        if not isinstance(loop.max_epochs, int) or loop.max_epochs < 1:
+        epochs = loop["max_epochs"]
+        if not isinstance(epochs, int) or epochs < 1:
             raise InputError(
                 f"{self.file}: train_cfg.max_epochs: expected a number of epochs, 1 or more, got "
-                f"{loop.max_epochs!r}"
+                f"{epochs!r}"
             )
 
     def _check_evaluation(self) -> None:
