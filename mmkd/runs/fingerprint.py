@@ -230,7 +230,8 @@ def _imported_beside(name: str, file: Path) -> dict[str, Path]:
     # Where one of them cannot be read, its import has failed before.
     with suppress(ImportError, SyntaxError):
         finder.import_hook(module)
-    found = {key: each.__file__ for key, each in finder.modules.items() if key != module}
+    modules = finder.modules.items()
+    found = {key: getattr(each, "__file__", None) for key, each in modules if key != module}
     return {key: Path(place) for key, place in found.items() if place}
 
 
