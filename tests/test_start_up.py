@@ -74,7 +74,6 @@ else:
         (["train", "--help"], 0),
         (["train"], 2),
         (["test", "config.py"], 2),
-        (["--show-completion", "bash"], 0),
         (["report"], 2),
         (["data", "--help"], 0),
         (["yolo", "train", "--help"], 0),

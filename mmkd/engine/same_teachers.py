@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from mmkd.checkpoint import LoadReport
 from mmkd.errors import InputError
 
 __all__ = ["check_same_teachers", "digests_of"]
@@ -18,7 +18,7 @@ def digests_of(teachers: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of the weights of built teachers, as far as these run, whatever file they come from
     and wherever they run; a teacher from memory has none."""
     return {
-        name: _digest(teacher.loaded.source.weights, teacher.ran)
+        name: _digest(teacher.loaded, teacher.ran)
         for name, teacher in teachers.items()
         if teacher.loaded is not None
     }
@@ -48,12 +48,13 @@ def check_same_teachers(where: str, noted: Mapping[str, str], digests: Mapping[s
             )
 
 
-def _digest(weights: Mapping[str, Tensor], ran: set[str]) -> str:
+def _digest(loaded: LoadReport, ran: set[str]) -> str:
     """Of the weights as the file has them: the model's may be folded, rounded or elsewhere."""
     digest = hashlib.sha256()
-    for name, value in sorted(weights.items()):
+    for name, value in sorted(loaded.source.weights.items()):
         owner = name.rpartition(".")[0]
-        if owner and owner not in ran and owner.rpartition(".")[0] not in ran:
+        runs = not owner or owner in ran or owner.rpartition(".")[0] in ran
+        if not runs or name in loaded.unexpected:
             continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -187,7 +187,6 @@ def test_the_student_loads_without_mmkd(folder: Path, trained: Path) -> None:
         from mmdet.registry import MODELS
         from mmdet.utils import register_all_modules
         from mmengine.config import Config
-from mmengine.runner import Runner
         register_all_modules()
         model = MODELS.build(Config.fromfile("student.py").model)
         checkpoint = torch.load(sys.argv[1], map_location="cpu", weights_only=False)
@@ -267,7 +266,7 @@ def test_train_options(tool: Callable[..., Started]) -> None:
     assert changed.optim_wrapper.type == "AmpOptimWrapper"
     assert changed.optim_wrapper.loss_scale == "dynamic"
     assert changed.auto_scale_lr.enable
-    assert (changed.resume, changed.load_from) == (True, None)
+    assert (changed.resume, changed.load_from) == (False, None)
     assert (changed.work_dir, changed.launcher) == ("elsewhere", "pytorch")
     assert changed.train_cfg.max_iters == 3
     assert changed.custom_hooks[0].teacher.checkpoint == "other.pth"
@@ -278,6 +277,7 @@ def test_train_options(tool: Callable[..., Started]) -> None:
     [
         (["--resume", "some.pth"], "some.pth"),
         (["--resume=some.pth"], "some.pth"),
+        # The work dir holds none to go on from.
         (["--resume"], None),
         (["--resume", "--amp"], None),
         (["--resume", "auto"], None),
@@ -287,7 +287,7 @@ def test_resume_with_and_without_a_checkpoint(
     tool: Callable[..., Started], arguments: list[str], load_from: str | None
 ) -> None:
     resumed = read(tool("train", PAIR, *arguments))
-    assert (resumed.resume, resumed.load_from) == (True, load_from)
+    assert (resumed.resume, resumed.load_from) == (load_from is not None, load_from)
 
 
 @pytest.mark.parametrize("spelling", ["--local_rank=1", "--local-rank=1"])

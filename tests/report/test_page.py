@@ -287,7 +287,7 @@ def test_report_is_replaced_and_nothing_else(inputs: Inputs, file: Path, tmp_pat
     with pytest.raises(InputError, match="is no report of mmkd's: name another file"):
         write_report(inputs.plain[:1], out)
     assert out.read_text() == "<html>my own</html>"
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="found a folder"):
         write_report(inputs.plain[:1], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 

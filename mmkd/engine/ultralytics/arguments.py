@@ -19,7 +19,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.torch_utils import select_device
 
 from mmkd.engine.ultralytics.checkpoint_files import open_model
-from mmkd.errors import InputError, InputTypeError, MissingFileError
+from mmkd.errors import InputError, InputTypeError, MissingFileError, SettingError
 
 __all__ = ["check_arguments", "checked_model"]
 
@@ -123,7 +123,7 @@ def checked_model(model: Any) -> YOLO:
             "model", f"expected a definition (yolov5s.yaml) or a .pt file, got {model!r}"
         )
     file = Path(model)
-    is_there = file.is_file() or "://" in str(model)
+    is_there = file.exists() or "://" in str(model)
     is_known = check_yolov5u_filename(file.name, verbose=False) in GITHUB_ASSETS_NAMES
     if file.suffix == ".pt" and not is_there and not is_known:
         raise MissingFileError.at("model", f"no such file: {model}")
@@ -141,6 +141,9 @@ def _one_line(key: str | None = None, prefix: str = "") -> Iterator[None]:
     """Makes any error one line of a user's: Ultralytics' own are of many kinds and lines."""
     try:
         yield
+    except SettingError as error:
+        kind = MissingFileError if isinstance(error, MissingFileError) else InputError
+        raise (kind.at(key, str(error)) if key else kind(str(error))) from error
     except Exception as error:
         plain = re.sub(r"\x1b\[[0-9;]*m|[\u2600-\u27bf\ufe0f]", "", str(error) or repr(error))
         # A second line may tell what is missing; what follows is general help.

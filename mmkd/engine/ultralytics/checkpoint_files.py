@@ -18,6 +18,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_as
 from mmkd.checkpoint import read_weights
 from mmkd.checkpoint.downloads import downloaded, is_address
 from mmkd.checkpoint.files import regular_file
+from mmkd.checkpoint.pickled import HoldsMoreError
 from mmkd.engine.ultralytics.architecture import is_original
 from mmkd.engine.ultralytics.safe_loading import SWITCH, is_safe, switched
 from mmkd.errors import InputError
@@ -141,14 +142,18 @@ def readable(file: Path) -> Iterator[None]:
 
 
 def _why_not(file: Path, error: Exception) -> str:
-    damaged = f"{file} is no checkpoint of Ultralytics' that can be loaded"
+    damaged = (
+        f"{file} cannot be read as a checkpoint of Ultralytics', being damaged or something else "
+        f"({type(error).__name__})"
+    )
     try:
         network: Any = read_weights(file).network
-    except ValueError as reason:
-        text = str(reason).partition(" If you trust it")[0].removeprefix(f"{file} ")
+    except HoldsMoreError as reason:
         if not is_safe():
-            return f"{damaged}: {str(error).partition(chr(10))[0]}"
-        return f"{damaged}: it {text.rstrip('.')}. {_ADVICE}"
+            return damaged
+        return f"{str(reason).partition(' If you trust it')[0]} {_ADVICE}"
+    except ValueError:
+        return damaged
     if network is not None and is_original(network):
         return (
             f"{file} is a checkpoint of the YOLOv5 repository, whose head Ultralytics cannot run: "
@@ -156,8 +161,8 @@ def _why_not(file: Path, error: Exception) -> str:
             "(model=yolov5n.yaml pretrained=)"
         )
     if not is_safe():
-        return f"{damaged}: {str(error).partition(chr(10))[0]}"
-    return f"{damaged}: it holds more than Ultralytics' own layers, and is not executed. {_ADVICE}"
+        return damaged
+    return f"{file} holds more than Ultralytics' own layers, and is not executed. {_ADVICE}"
 
 
 _ADVICE = f"If you trust it, {SWITCH}=0 in the environment lets such files run their code"

@@ -52,7 +52,9 @@ def built(toy: YOLOToy, teacher: Any) -> str:
     """A teacher's introduction."""
     student = tasks.DetectionModel(str(toy.student), verbose=False)
     settings = DistillCallback(teacher, probe_size=SIZE).settings
-    distillation = settings.build(student, YOLO_FORMAT, student, resolve=resolve_tap)
+    distillation = settings.build(
+        student, YOLO_FORMAT, student, lambda: (64, 64), resolve=resolve_tap
+    )
     return distillation.teachers["teacher"].introduction
 
 
