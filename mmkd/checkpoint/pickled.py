@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from mmkd.checkpoint.safe_globals import global_name, only_allowing
 from mmkd.errors import first_few
 
 __all__ = ["HoldsMoreError", "Pickled", "read_pickled"]
@@ -90,13 +90,13 @@ def read_pickled(file: Path) -> Any:
         Exception: What torch raises for a damaged file.
     """
     # The user's own classes, of which this process knows; they too are not built here.
-    own = {_global_name(entry) for entry in torch.serialization.get_safe_globals()}
-    with _only_allowing([]):
+    own = {global_name(entry) for entry in torch.serialization.get_safe_globals()}
+    with only_allowing([]):
         names = sorted(_names_in(file))
     refused = [name for name in names if name not in own and not _is_known(name)]
     if refused:
         raise HoldsMoreError(file, refused)
-    with _only_allowing([(type("Pickled", (Pickled,), {"name": n}), n) for n in names]):
+    with only_allowing([(type("Pickled", (Pickled,), {"name": n}), n) for n in names]):
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
@@ -112,26 +112,9 @@ def _is_known(name: str) -> bool:
     return name in _NAMES or name.startswith(_PACKAGES)
 
 
-def _global_name(entry: Any) -> str:
-    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
-
-
 def _names_in(file: Path) -> set[str]:
     with file.open("rb") as opened:
         is_archive = opened.read(4) == b"PK\3\4"
     if not is_archive:
         return _NAMES
     return set(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-
-
-@contextmanager
-def _only_allowing(entries: list[Any]) -> Iterator[None]:
-    """What others in this process have allowed would be built for real."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(entries)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)

@@ -14,6 +14,7 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 
+from mmkd.checkpoint.safe_globals import global_name, only_allowing
 from mmkd.errors import InputError
 
 __all__ = ["checkpoints_as_data", "read_checkpoint"]
@@ -91,23 +92,12 @@ _STAND_INS: list[Any] = [
 _stock_load = torch.load
 
 
-@contextmanager
-def _only_stand_ins() -> Iterator[None]:
-    """Where MMEngine allows the real ones around its own calls, they do not count."""
+def _allowed() -> list[Any]:
+    """Where MMEngine allows the real ones around its own calls, they do not count; what a user has
+    allowed does."""
     names = {name for _, name in _STAND_INS}
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([e for e in before if _global_name(e) not in names])
-    torch.serialization.add_safe_globals(_STAND_INS)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
-def _global_name(entry: Any) -> str:
-    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
+    others = torch.serialization.get_safe_globals()
+    return [*(each for each in others if global_name(each) not in names), *_STAND_INS]
 
 
 def read_checkpoint(file: Any, map_location: Any = None) -> Any:
@@ -122,7 +112,7 @@ def read_checkpoint(file: Any, map_location: Any = None) -> Any:
     """
     name = _name_of(file)
     try:
-        with _only_stand_ins():
+        with only_allowing(_allowed()):
             return _real(_stock_load(file, map_location=map_location, weights_only=True))
     except UnpicklingError as error:
         raise _Refused(
