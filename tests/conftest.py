@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from hypothesis import settings
 from mmengine.device import utils as device_utils
 from yapf.yapflib import yapf_api
 
+# A shell ignores it for what runs in its background, and processes that tests start would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("mmkd", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("mmkd")
 

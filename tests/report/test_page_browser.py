@@ -591,7 +591,13 @@ def test_labels_lie_apart_and_in_their_pictures(browser: Browser, large: Path, w
         return { x: x - frame.x, y: y - frame.y, width, height };
       })];
     })"""
+    # Labels are placed anew before a frame is shown in which their picture has another size.
+    settled = """async () => {
+      await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
+      for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
+    }"""
     with window(browser, large, width, "dark") as page:
+        page.evaluate(settled)
         pictures = page.locator(".gallery .canvas:visible").evaluate_all(script)
         # Most of a small picture is seen, and on a phone its title takes four lines at most.
         for right, bottom, labels in pictures:
@@ -601,6 +607,7 @@ def test_labels_lie_apart_and_in_their_pictures(browser: Browser, large: Path, w
             assert max(title.bounding_box()["height"] for title in titles) < 80
         page.locator(".enlarge").first.click()
         for _ in range(7):
+            page.evaluate(settled)
             pictures += page.locator("#viewer-stage .canvas").evaluate_all(script)
             page.keyboard.press("ArrowRight")
         assert len(pictures) == 4 * 8 + 7
