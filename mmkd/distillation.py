@@ -36,6 +36,10 @@ class FeatureSource(Protocol):
     def probed(self) -> Mapping[str, Any]:
         """The tapped outputs for one blank image."""
 
+    @property
+    def converts_images(self) -> bool:
+        """Whether it is given other images than the student."""
+
     def features(self, inputs: Tensor, context: Any = None) -> Mapping[str, Any]:
         """The tapped outputs for the student's batch."""
 

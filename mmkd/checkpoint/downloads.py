@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -9,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
-__all__ = ["downloaded", "is_address"]
+__all__ = ["cached_name", "downloaded", "is_address"]
 
 
 def is_address(source: str) -> bool:
@@ -17,8 +19,16 @@ def is_address(source: str) -> bool:
     return "://" in source
 
 
+def cached_name(address: str, name: str) -> str:
+    """Published files end in a part of their digest, by which all libraries share them; any other
+    name, such as ``best.pt``, stands for many files."""
+    if re.search(r"-[0-9a-f]{8,}\.\w+$", name):
+        return name
+    return f"{hashlib.sha256(address.encode()).hexdigest()[:12]}-{name}"
+
+
 def downloaded(address: str) -> Path:
-    """The file of an address, downloaded where torch's cache has none of its name yet.
+    """The file of an address, downloaded where torch's cache does not hold it yet.
 
     ``TORCH_HOME`` says where that cache is, as for torch's own downloads. Nothing of the file is
     read.
@@ -32,7 +42,7 @@ def downloaded(address: str) -> Path:
     name = PurePosixPath(unquote(urlparse(address).path)).name
     if name in ("", ".."):
         raise ValueError(f"{address} names no file")
-    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / cached_name(address, name)
     if file.is_file():
         return file
     try:

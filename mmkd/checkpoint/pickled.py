@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import torch
@@ -35,6 +36,7 @@ _NAMES = {
     "pathlib._local.WindowsPath",
     "types.SimpleNamespace",
 }
+_MODULES = ("models.", "ultralytics.nn.", "torch.nn.modules.")
 _PACKAGES = ("models.", "ultralytics.", "torch.nn.modules.")
 
 
@@ -70,7 +72,14 @@ class Pickled:
     state: Any
 
     def __new__(cls, *args: Any) -> Pickled:
-        """Keeps the arguments; the unpickler makes some objects without ``__init__``."""
+        """Keeps the arguments; the unpickler makes some objects without ``__init__``.
+
+        Raises:
+            UnpicklingError: A module with arguments, by which a few bytes ask for any memory where
+                it is built: torch pickles modules without.
+        """
+        if args and cls.name.startswith(_MODULES):
+            raise UnpicklingError(f"{cls.name} with arguments")
         stands = super().__new__(cls)
         stands.args, stands.state = args, None
         return stands

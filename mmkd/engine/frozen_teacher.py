@@ -136,6 +136,11 @@ class FrozenTeacher:
             f"runs {len(self.ran)} of {total} modules"
         )
 
+    @property
+    def converts_images(self) -> bool:
+        """Whether it is given other images than the student."""
+        return not self._convert.is_identity
+
     def features(self, inputs: Tensor, context: Any = None) -> dict[str, Any]:
         """Tapped outputs for a batch in the student's format.
 

@@ -25,6 +25,8 @@ def format_of(model: nn.Module) -> KnownFormat:
     What it does to images itself is known for sure; timm's and torchvision's networks leave that
     to the training, and have the constants of their pretrained weights.
     """
+    # What torch.compile wraps.
+    model = getattr(model, "_orig_mod", model)
     if torchvision_detectors.is_one(model):
         return KnownFormat(torchvision_detectors.image_format(model), "its own transform")
     preprocessor = getattr(model, "data_preprocessor", None)
@@ -55,8 +57,9 @@ def _timm_constants(model: Any) -> tuple[Any, Any] | None:
 
 
 def _torchvision_constants(model: nn.Module) -> tuple[Any, Any] | None:
-    package, _, kind = type(model).__module__.partition(".models.")
-    if package != "torchvision" or kind.startswith(("_", *_OTHER_KINDS)):
+    rooms = [kind.__module__.partition(".models.") for kind in type(model).__mro__]
+    kinds = [kind for package, _, kind in rooms if package == "torchvision" and kind]
+    if not kinds or kinds[0].startswith(("_", *_OTHER_KINDS)):
         return None
     return _HALF if _is_efficientnet_v2_l(model) else _IMAGENET
 

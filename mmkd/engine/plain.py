@@ -120,7 +120,11 @@ class PlainDistillation:
             self._student, own.format, self._run, self._image_size, seed=seed
         )
         if own.format is not None:
-            logging.getLogger(__name__).info("%s student: its images have %s", _OWNER, own)
+            is_guess = images is None and not self._resizes
+            converts = any(teacher.converts_images for teacher in self.teachers.values())
+            level = logging.WARNING if is_guess and converts else logging.INFO
+            message = "%s student: its images have %s; if not, say so by images=dict(...)"
+            logging.getLogger(__name__).log(level, message, _OWNER, own)
         for teacher in self.teachers.values():
             logging.getLogger(__name__).info(teacher.introduction)
         for term in self._distillation.terms_on_two_images:

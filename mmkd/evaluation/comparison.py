@@ -171,10 +171,10 @@ def compare_runs(
     Differences get 95% intervals. With one seed they say what other images would have given, by a
     paired bootstrap over images (:mod:`mmkd.evaluation.bootstrap`); with several, what other images
     and other seeds would have (:mod:`mmkd.evaluation.intervals`). Seeds are pooled by their mean,
-    within each resample; those of two names are paired by their number where that is known of all,
-    else in the order of the runs, and are not where there are more of one. Single figures get no
-    interval: on few images COCO's average precision is too high by more than an interval tells,
-    though by much the same for every run (``benchmarks/bootstrap_coverage.py``).
+    within each resample; those of two names are paired by their number, or where that is not
+    known of all in the order of the runs, and are not where there are others of one. Single
+    figures get no interval: on few images COCO's average precision is too high by more than an
+    interval tells, though by much the same for every run (``benchmarks/bootstrap_coverage.py``).
 
     Args:
         annotations: What was to be found.
@@ -230,8 +230,9 @@ def compare_runs(
     members = {name: [i for i, run in enumerate(runs) if run.name == name] for name in names}
     if baseline is not None:
         members = {name: _in_order(runs, each, members[baseline]) for name, each in members.items()}
+    numbers = [run.seed for run in runs]
     pooled = {
-        name: _Pooled.of(evaluations, samples, indices, is_one_network=name == teacher)
+        name: _Pooled.of(evaluations, samples, indices, numbers, is_one_network=name == teacher)
         for name, indices in members.items()
     }
     groups = [
@@ -313,7 +314,7 @@ Part = Literal["metrics", "classes"]
 
 
 def _in_order(runs: Sequence[Run], own: Sequence[int], base: Sequence[int]) -> list[int]:
-    """A group's runs in the order of the baseline's seeds, where these are known and the same."""
+    """A group's runs in the order of the baseline's seeds, where these are the same."""
     by_seed = {runs[index].seed: index for index in own}
     seeds = [runs[index].seed for index in base]
     are_same = len(seeds) == len(own) == len(by_seed) and set(seeds) == set(by_seed)
@@ -326,6 +327,7 @@ class _Pooled:
 
     seeds: dict[Part, list[dict[str, float]]]
     samples: dict[Part, NDArray[np.float64]] | None
+    numbers: list[int | None]
     is_one_network: bool
 
     @classmethod
@@ -334,6 +336,7 @@ class _Pooled:
         evaluations: Sequence[Evaluation],
         samples: Bootstrap | None,
         members: Sequence[int],
+        numbers: Sequence[int | None],
         *,
         is_one_network: bool,
     ) -> _Pooled:
@@ -346,6 +349,7 @@ class _Pooled:
                 "metrics": samples.metrics[members].mean(0),
                 "classes": samples.classes[members].mean(0),
             },
+            [numbers[i] for i in members],
             is_one_network and len(own) == 1,
         )
 
@@ -373,12 +377,12 @@ class _Pooled:
             )
         return scores
 
-    def margin(self, own: Sequence[float], base: Sequence[float]) -> SeedMargin:
-        """Of a difference between values of these seeds and of a baseline's."""
+    def margin(self, own: Sequence[float], base: Sequence[float], of: _Pooled) -> SeedMargin:
+        """Of a difference between values of these seeds and of a baseline's, ``of``."""
         is_one = self.is_one_network
-        return seed_margin(
-            own, base, paired=len(own) == len(base) and not is_one, is_one_network=is_one
-        )
+        are_others = self.numbers != of.numbers and None not in (*self.numbers, *of.numbers)
+        paired = len(own) == len(base) and not is_one and not are_others
+        return seed_margin(own, base, paired=paired, is_one_network=is_one)
 
 
 def _differences(
@@ -392,7 +396,7 @@ def _differences(
 
 def _difference(own: _Pooled, base: _Pooled, part: Part, key: str) -> Estimate:
     value = own.mean(part, key) - base.mean(part, key)
-    margin = own.margin(own.values(part, key), base.values(part, key))
+    margin = own.margin(own.values(part, key), base.values(part, key), base)
     if own.samples is None:
         return no_interval(value, margin.seeds)
     return interval_of(value, own.draws(part, key) - base.draws(part, key), margin)
@@ -418,6 +422,7 @@ def _lead_closed(
     margin = own.margin(
         [each / lead.value for each in own.values(part, "mAP")],
         [each * (1 - value) / lead.value for each in base.values(part, "mAP")],
+        base,
     )
     floor = base.draws(part, "mAP")
     leads = best.draws(part, "mAP") - floor

@@ -14,7 +14,7 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
-from mmkd.custom_imports import source_files
+from mmkd.custom_imports import import_custom, source_files
 from mmkd.engine.mmengine.config_files import open_config
 from mmkd.errors import InputError
 from mmkd.input_files import sha256
@@ -268,4 +268,7 @@ def scored_config(name: str | Path) -> dict[str, Any]:
 
 def _content(name: str | Path, keys: Sequence[str]) -> dict[str, Any]:
     config = open_config(name).to_dict()
-    return {key: config[key] for key in keys if key in config}
+    # Its own modules are imported by now.
+    imports = import_custom(config.get("custom_imports"))
+    modules = {key: _file_digest(place) for key, place in named_modules(imports).items()}
+    return {**{key: config[key] for key in keys if key in config}, **modules}

@@ -11,7 +11,7 @@ from mmengine import fileio
 from mmengine.runner import checkpoint as zoo
 
 from mmkd.checkpoint import CheckpointWeights, read_weights
-from mmkd.checkpoint.downloads import downloaded, is_address
+from mmkd.checkpoint.downloads import cached_name, downloaded, is_address
 from mmkd.errors import did_you_mean
 
 __all__ = ["check_address", "local_file", "read_weights_of"]
@@ -113,7 +113,7 @@ def _looked_up(scheme: str, name: str) -> str:
 
 def _from_storage(address: str) -> Path:
     folder = Path(zoo._get_mmengine_home()) / "checkpoints"
-    file = folder / os.path.basename(address)
+    file = folder / cached_name(address, os.path.basename(address))
     if file.is_file():
         return file
     part = file.with_name(f"{file.name}.part{os.getpid()}")

@@ -137,6 +137,11 @@ def _name_of(file: Any) -> Any:
 def _reason(error: Exception) -> str:
     """In one line, without torch's advice to execute the file."""
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    named = re.search(r"GLOBAL (\S+)", text)
+    if named is not None:
+        return f"it names {named[1]}"
+    if isinstance(error, UnpicklingError) and "weights_only" in text:
+        return "it asks for more than weights"
     return text.partition("\n")[0].partition(" Please use")[0].rstrip(".")
 
 

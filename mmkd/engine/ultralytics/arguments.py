@@ -13,7 +13,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
-from ultralytics.utils import LOGGER, YAML
+from ultralytics.utils import LOGGER, ROOT, YAML
 from ultralytics.utils.checks import check_file, check_yolov5u_filename
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.torch_utils import select_device
@@ -53,7 +53,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     if merged.get("data") is None and not merged.get("resume"):
         raise InputError.at("data", "it is missing: give data=FILE, a YAML file of a data set")
     if merged.get("data") is not None:
-        _check_data(merged["data"])
+        check_data(merged["data"])
 
 
 def _is_count(value: Any, least: int = 0) -> bool:
@@ -85,15 +85,27 @@ _EXPECTED: dict[str, tuple[str, Any]] = {
     ),
     "project": ("a folder", lambda value: isinstance(value, str | int | Path)),
     "name": ("a name", lambda value: isinstance(value, str | int)),
+    "seed": ("a number from 0 to 4294967295", lambda value: _is_count(value) and value < 2**32),
+    "task": ("'detect'", lambda value: value == "detect"),
 }
 
 
-def _check_data(data: Any) -> None:
+def check_data(data: Any) -> None:
+    """Raises where a data set is none, or where Ultralytics would fetch or execute something to
+    make it: the code that a YAML file may hold under ``download``.
+
+    Raises:
+        InputError: It is another thing than a YAML file that is here, or asks for that.
+        FileNotFoundError: It, or a folder that it names, is missing.
+    """
     if not isinstance(data, str | Path):
         raise InputTypeError.at("data", f"expected a YAML file of a data set, got {data!r}")
-    # What Ultralytics downloads or unpacks shows what it is by then.
     if "://" in str(data) or Path(str(data)).suffix not in (".yaml", ".yml"):
-        return
+        raise InputError.at(
+            "data",
+            f"expected a YAML file of a data set that is on this machine, got {data}: download or "
+            "unpack it first",
+        )
     with _silent(), _one_line("data"):
         file = check_file(str(data))
         content = YAML.load(file)
@@ -102,13 +114,27 @@ def _check_data(data: Any) -> None:
             about = check_det_dataset(file, autodownload=False)
     except MissingFileError:
         if content.get("download"):
+            _check_download(data, file, content["download"])
             return
         raise
     for split in ("train", "val"):
         paths = about[split] if isinstance(about[split], list) else [about[split]]
         missing = [path for path in paths if path is None or not Path(path).exists()]
-        if missing and not content.get("download"):
+        if missing and content.get("download"):
+            _check_download(data, file, content["download"])
+        elif missing:
             raise MissingFileError.at("data", f"{data}: no such folder as {split}: {missing[0]}")
+
+
+def _check_download(data: Any, file: str, source: Any) -> None:
+    """Of Ultralytics' own definitions, scripts are as trusted as the rest of it."""
+    is_address = isinstance(source, str) and re.fullmatch(r"https?://\S+", source) is not None
+    if not is_address and ROOT not in Path(file).resolve().parents:
+        raise InputError.at(
+            "data",
+            f"{data}: images are missing, and what it holds under 'download' is code, which is not "
+            "executed: run it yourself if you trust it, and call again",
+        )
 
 
 def checked_model(model: Any) -> YOLO:

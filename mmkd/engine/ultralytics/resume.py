@@ -12,12 +12,12 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils import LOCAL_RANK, LOGGER, RANK
-from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from mmkd.distillation import Distillation
 from mmkd.engine.random_state import random_state, set_random_state
 from mmkd.engine.same_teachers import check_same_teachers, digests_of
+from mmkd.engine.ultralytics.arguments import check_data
 from mmkd.engine.ultralytics.checkpoint_files import readable
 from mmkd.engine.ultralytics.safe_start import SafeStart
 from mmkd.errors import InputError, InputTypeError, MissingFileError
@@ -71,6 +71,8 @@ def check_resume(model: YOLO, resume: Any) -> None:
             f"{file} is of a finished run, of which nothing is left to train. To train it further, "
             "start a new run from it: model=..., without resume",
         )
+    # Whoever wrote the file wrote this too.
+    check_data(content.get("train_args", {}).get("data"))
 
 
 def check_plain_resume(model: YOLO, resume: Any) -> None:
@@ -377,7 +379,8 @@ def _keep_epochs(results: Path, epochs: int) -> None:
 
 def _rewrite(source: Path, target: Path, changes: dict[str, Any]) -> None:
     """Writes a checkpoint with some keys changed (None: dropped); a kill leaves the old file."""
-    content = {**torch_load(source, map_location="cpu"), **changes}
+    with readable(source):
+        content = {**torch_safe_load(source)[0], **changes}
     written = target.with_suffix(".part")
     torch.save({k: v for k, v in content.items() if k not in changes or v is not None}, written)
     os.replace(written, target)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmkd.engine.mmengine.config_files import check_scope, open_config
 from mmkd.engine.mmengine.resume_points import go_on_from_newest
 from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data
-from mmkd.errors import InputError
+from mmkd.errors import InputError, SettingError
 
 __all__ = ["config_to_test", "config_to_train", "test", "train"]
 
@@ -93,8 +97,10 @@ def config_to_test(
 def train(config: Config) -> None:
     """Trains by a config of :func:`config_to_train`."""
     go_on_from_newest(config)
-    with checkpoints_as_data(config.get("allow_pickle", False)):
-        _runner(config).train()
+    with checkpoints_as_data(config.get("allow_pickle", False)), _until_it_begins(config) as hook:
+        runner = _runner(config)
+        runner.register_hook(hook)
+        runner.train()
 
 
 def test(config: Config, out: str | None = None) -> None:
@@ -104,11 +110,46 @@ def test(config: Config, out: str | None = None) -> None:
         config: The config.
         out: ``.pkl`` file for the predictions.
     """
-    with checkpoints_as_data(config.get("allow_pickle", False)):
+    with checkpoints_as_data(config.get("allow_pickle", False)), _until_it_begins(config) as hook:
         runner = _runner(config)
+        runner.register_hook(hook)
         if out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
         runner.test()
+
+
+class _Begun(Hook):
+    """Notes that the first batch has come."""
+
+    is_so = False
+
+    def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        self.is_so = True
+
+    before_test_iter = before_train_iter
+
+
+@contextmanager
+def _until_it_begins(config: Config) -> Iterator[_Begun]:
+    """A config is a program, and any value of it can be wrong: what fails before the first batch
+    is an error of one line, and what fails later keeps its traceback.
+
+    Raises:
+        InputError: It fails before.
+    """
+    begun = _Begun()
+    try:
+        yield begun
+    except (SettingError, OSError):
+        raise
+    except Exception as error:
+        if begun.is_so:
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{config.filename}: it cannot be started: {said} ({last.filename}, line {last.lineno})"
+        ) from error
 
 
 def _read(name: str, options: Sequence[str], launcher: str, work_dir: str | None) -> Config:
