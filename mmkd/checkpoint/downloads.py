@@ -24,7 +24,8 @@ def cached_name(address: str, name: str) -> str:
     name, such as ``best.pt``, stands for many files."""
     if re.search(r"-[0-9a-f]{8,}\.\w+$", name):
         return name
-    return f"{hashlib.sha256(address.encode()).hexdigest()[:12]}-{name}"
+    place = address.partition("?")[0]
+    return f"{hashlib.sha256(place.encode()).hexdigest()[:12]}-{name}"
 
 
 def downloaded(address: str) -> Path:

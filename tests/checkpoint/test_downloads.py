@@ -57,7 +57,8 @@ def server(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_address_is_downloaded_once(server: str, asked: list[str], tmp_path: Path) -> None:
     file = downloaded(f"{server}/weights.pth?download=1")
-    assert file == tmp_path / "cache/hub/checkpoints/weights.pth"
+    assert file.parent == tmp_path / "cache/hub/checkpoints"
+    assert file.name.endswith("-weights.pth")
     assert list(read_weights(file).weights) == list(WEIGHTS)
     assert downloaded(f"{server}/weights.pth") == file
     assert asked == ["/weights.pth?download=1"]
@@ -125,7 +126,7 @@ def test_a_storage_of_mmengine_s(server: str, tmp_path: Path) -> None:
 
     fileio.register_backend("stored", Storage, prefixes="stored", force=True)
     found = local_file("stored://served/weights.pth")
-    assert found == tmp_path / "mm/checkpoints/weights.pth"
+    assert found.parent == tmp_path / "mm/checkpoints" and found.name.endswith("-weights.pth")
     assert list(read_weights(found).weights) == list(WEIGHTS)
     with pytest.raises(ValueError, match=r"s3://bucket/r50\.pth could not be fetched") as error:
         local_file("s3://bucket/r50.pth")
@@ -146,3 +147,16 @@ def test_a_teacher_by_address(server: str, monkeypatch: pytest.MonkeyPatch) -> N
         teacher("torchvision://resnet51").check()
     with pytest.raises(MissingFileError, match=r"^DistillHook teacher\.checkpoint: no such file"):
         teacher("nowhere.pth").check()
+
+
+def test_files_of_one_name_are_told_apart(server: str, asked: list[str], tmp_path: Path) -> None:
+    for folder, value in (("one", 1.0), ("two", 2.0)):
+        (tmp_path / "served" / folder).mkdir()
+        torch.save(dict(weight=torch.tensor(value)), tmp_path / f"served/{folder}/best.pt")
+        read = read_weights_of(f"{server}/{folder}/best.pt")
+        assert read.weights["weight"].item() == value
+    assert asked == ["/one/best.pt", "/two/best.pt"]
+    # Published by its digest, it is the same file for all libraries.
+    torch.save(WEIGHTS, tmp_path / "served/net-0123abcd.pth")
+    shared = tmp_path / "cache/hub/checkpoints/net-0123abcd.pth"
+    assert downloaded(f"{server}/net-0123abcd.pth") == shared

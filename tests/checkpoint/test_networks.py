@@ -195,3 +195,16 @@ def test_a_compressed_archive_that_claims_more_than_the_file_holds(tmp_path: Pat
             archive.writestr(name, data)
     with pytest.raises(ValueError, match=r"bomb\.pt is no .*: its parts claim 40\d+ bytes, and"):
         read_weights(file)
+
+
+class Large:
+    """A module of any size out of a few bytes, where it is built."""
+
+    def __reduce__(self) -> tuple:
+        return nn.Linear, (3, 3)
+
+
+def test_a_module_with_arguments_is_refused(tmp_path: Path) -> None:
+    torch.save(dict(weight=torch.ones(2), model=Large()), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="asks for more than weights"):
+        read_weights(tmp_path / "x.pt")

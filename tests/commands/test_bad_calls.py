@@ -335,3 +335,23 @@ def test_spoiled_work_dirs_in_a_report(
     scalars.write_text("\n".join(map(json.dumps, entries)))
     (run / "result.json").write_text(json.dumps(dict(result=result)))
     _finish(call(place, f"report {run} --out {{}}", folder / "page.html"), (lines, result))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "train_cfg.max_epochs=abc",
+        "optim_wrapper.optimizer.type=Nope",
+        "model.backbone.type=Nope",
+        "custom_hooks=5",
+        "randomness.seed=-1",
+    ],
+)
+def test_a_training_that_cannot_be_started(option: str, tmp_path: Path) -> None:
+    name = "mmkd::classification/digits/resnet8_digits.py"
+    done = CliRunner().invoke(
+        app, ["train", name, "--work-dir", str(tmp_path / "run"), "--cfg-options", option]
+    )
+    assert done.exit_code == 2
+    line = done.output.splitlines()[-1]
+    assert line.startswith("mmkd train: ") and "cannot be started: " in line

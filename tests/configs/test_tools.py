@@ -17,6 +17,7 @@ import mmdet
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 import mmkd.ops
@@ -220,6 +221,8 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Started]:
         class Stopped:
             def __init__(self, config: Config) -> None:
                 found.config = config
+
+            def register_hook(self, hook: Hook) -> None: ...
 
             def train(self) -> None:
                 found.called = "train"

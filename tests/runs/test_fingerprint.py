@@ -168,3 +168,17 @@ def test_annotations_without_names_of_images(tmp_path: Path, content: str) -> No
     file.write_text(content)
     with pytest.raises(InputError, match=r"truth\.json: expected a COCO annotation file"):
         image_names(file)
+
+
+def test_modules_that_a_config_imports_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module, config = tmp_path / "net_of_a_config.py", tmp_path / "own.py"
+    module.write_text("WIDTH = 1\n")
+    config.write_text(
+        "custom_imports = dict(imports=['net_of_a_config'])\nmodel = dict(type='A')\n"
+    )
+    before = Fingerprint.of(scored_config(config), {})
+    module.write_text("WIDTH = 22\n")
+    assert Fingerprint.of(scored_config(config), {}).digest != before.digest

@@ -23,6 +23,7 @@ __all__ = ["build_detector", "check_modules", "head_of", "is_original"]
 _SPARE = 2_000_000
 # Attributes of torch's own layers that change nothing of what they compute in a frozen network.
 _NO_MATTER = {"training", "inplace", "momentum", "np", "i", "f", "type"}
+_DOWNLOADING = "TorchVision"
 # Names of a class that Ultralytics itself replaces.
 _RENAMED = {"Silence": "Identity"}
 
@@ -96,24 +97,15 @@ def _definition(source: CheckpointWeights, network: PickledNetwork) -> dict[str,
     rows = [*_rows(definition, "backbone"), *_rows(definition, "head")]
     if not rows or not all(isinstance(row, list) and len(row) == 4 for row in rows):
         raise ValueError(f"{source.file} holds a network without a definition of its layers")
-    strange = [str(row[2]) for row in rows if not _is_layer(row[2])]
-    if strange:
-        raise ValueError(f"{source.file} holds a network of other parts: {first_few(strange)}")
+    if any(row[2] == _DOWNLOADING for row in rows):
+        raise ValueError(
+            f"{source.file} holds a layer {_DOWNLOADING}, which downloads weights where it is "
+            "built: hand the model over from memory"
+        )
     if is_original(network):
         # Its anchors mean something else where Ultralytics' head takes arguments.
         definition["head"][-1][3] = ["nc"]
     return definition
-
-
-def _is_layer(name: Any) -> bool:
-    """Whether building it does nothing else. Ultralytics would call any function that its own
-    module knows by the name; and one of its layers downloads weights."""
-    if not isinstance(name, str) or name == "TorchVision":
-        return False
-    owner, room = (nn, "torch.nn.") if name.startswith("nn.") else (tasks, "ultralytics.nn.modules")
-    found = getattr(owner, name.removeprefix("nn."), None)
-    is_module = isinstance(found, type) and issubclass(found, nn.Module)
-    return is_module and found.__module__.startswith(room)
 
 
 def _rows(definition: Any, part: str) -> list[Any]:

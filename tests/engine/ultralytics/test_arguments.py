@@ -15,6 +15,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from helpers.yolo_toy import SIZE, YOLOToy, attached, plain, train
 from mmkd.cli import app
 from mmkd.data import make_digits
+from mmkd.engine.ultralytics.arguments import check_data
 from mmkd.errors import InputError
 
 
@@ -178,3 +179,31 @@ def test_a_finished_run_without_a_teacher(toy: YOLOToy, digits: Path, tmp_path: 
     """Ultralytics itself would train on a sample set that it downloads."""
     given = dict(model=plain(toy, epochs=1).last, teacher="None", resume=True)
     assert "is of a finished run" in refused(toy, digits, tmp_path, {**given, "data": None})
+
+
+@pytest.mark.parametrize(
+    ("source", "is_code"),
+    [
+        ("open('marker', 'w')", True),
+        ("bash x.sh", True),
+        (7, True),
+        ("https://x.org/a.zip; ls", True),
+        ("https://x.org/a.zip", False),
+    ],
+)
+def test_code_that_would_make_a_data_set(
+    source: Any, is_code: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = dict(path=".", train="a", val="b", names=["x"], download=source)
+    (tmp_path / "set.yaml").write_text(yaml.safe_dump(content))
+    if is_code:
+        with pytest.raises(InputError, match="under 'download' is code, which is not executed"):
+            check_data("set.yaml")
+    else:
+        check_data("set.yaml")
+    assert not (tmp_path / "marker").exists()
+
+
+def test_ultralytics_own_definitions_may_hold_code() -> None:
+    check_data("coco.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -254,3 +255,12 @@ def test_nothing_of_it_fits(toy: YOLOToy, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^pretrained: .*other\.pt: none of its weights fits"):
         model, arguments = from_settings(toy, wide, teacher=str(toy.teacher), pretrained=str(tiny))
         train(toy, model, **arguments)
+
+
+def test_a_layer_that_downloads_weights(tmp_path: Path) -> None:
+    model = make_original(architecture(WIDTH, nc=3))
+    model.yaml = copy.deepcopy(model.yaml)
+    model.yaml["backbone"][3][2] = "TorchVision"
+    file = save_original(tmp_path / "best.pt", model)
+    with pytest.raises(InputError, match="TorchVision, which downloads weights"):
+        build(file, Tap("backbone", -1))

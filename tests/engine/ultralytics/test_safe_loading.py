@@ -12,10 +12,12 @@ import pytest
 import torch
 import ultralytics
 from torch import Tensor, nn
+from ultralytics import YOLO
 from ultralytics.nn import tasks
 
 from helpers.yolo_toy import DEFINITION, SIZE, YOLOToy, read_checkpoint, train, write_definition
 from mmkd.engine.ultralytics import DistillCallback
+from mmkd.engine.ultralytics.resume import _rewrite, check_resume
 from mmkd.engine.ultralytics.safe_loading import SWITCH, load_safely
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, resolve_tap
 from mmkd.engine.ultralytics.train import prepare
@@ -197,3 +199,26 @@ def test_a_run_of_own_layers_reads_its_own_files(
     assert trainer.best.is_file()
     # As a teacher, it is built from the classes that are there.
     assert "0 missing, 0 of another shape, 0 unexpected" in built(toy, str(trainer.best))
+
+
+def test_the_best_checkpoint_of_a_run_that_goes_on(
+    hostile: Path, tmp_path: Path, marker: Path
+) -> None:
+    """It lies beside the one that was looked at, and is stripped in the end."""
+    with pytest.raises(InputError, match=r"evil\.pt .* is not executed: it names builtins\.exec"):
+        _rewrite(hostile, tmp_path / "target.pt", {})
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("data", ["http://127.0.0.1:1/coco8.yaml", dict(train="x"), "own.yaml"])
+def test_what_a_checkpoint_names_as_data(
+    toy: YOLOToy, tmp_path: Path, marker: Path, data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = f"open({str(marker)!r}, 'w')"
+    Path("own.yaml").write_text(f"path: .\ntrain: a\nval: b\nnames: [x]\ndownload: {script}\n")
+    content = {**read_checkpoint(toy.teacher), "epoch": 0, "optimizer": {}}
+    torch.save({**content, "train_args": dict(data=data, epochs=9)}, "l.pt")
+    with pytest.raises(InputError, match=r"^data: "):
+        check_resume(YOLO("l.pt"), True)
+    assert not marker.exists()
