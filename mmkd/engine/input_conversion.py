@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,12 +17,14 @@ __all__ = ["ImageFormat", "InputConversion", "KnownFormat", "conversion_between"
 @dataclass(frozen=True)
 class ImageFormat:
     """What a preprocessor makes of 0..255 images: per-channel mean and std, in its own channel
-    order; whether it swaps the loaded order; the value of padding."""
+    order; whether it swaps the loaded order, which is taken to be BGR; whether that is known to be
+    so; the value of padding."""
 
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     swapped: bool = False
     pad_value: float = 0.0
+    order_is_known: bool = field(default=True, compare=False)
 
     @classmethod
     def of(cls, preprocessor: nn.Module) -> ImageFormat:

@@ -140,6 +140,9 @@ class ModuleTeacher:
         images = format_of(module)
         if self.image_format is not None:
             images = KnownFormat(self.image_format, "as set")
+        # A preprocessor of its own counts from the same loaded order as the student's.
+        elif getattr(module, "data_preprocessor", None) is None:
+            _check_order(self.where, student_format, images.format)
         teacher = FrozenTeacher(
             self.where,
             module,
@@ -184,6 +187,20 @@ def parse_images(where: str, settings: Mapping[str, Any]) -> ImageFormat:
             f"std must not be 0, got {given}",
         )
     return ImageFormat(mean=mean, std=std, swapped=order == "rgb")
+
+
+def _check_order(where: str, student: ImageFormat | None, teacher: ImageFormat | None) -> None:
+    """Raises where channels would be swapped on a guess."""
+    if student is None or teacher is None or student.order_is_known:
+        return
+    if student.swapped != teacher.swapped:
+        raise InputError.at(
+            where,
+            f"it takes {'RGB' if teacher.swapped else 'BGR'}, and the images are not read from "
+            "files, so that their order is not known (MMPretrain's CIFAR classes load RGB): give "
+            "mean=, std= and order= beside 'module', 'bgr' to leave the channels as they are "
+            "loaded, 'rgb' to swap them",
+        )
 
 
 def _whole_module(term: Term, module: nn.Module) -> Term:

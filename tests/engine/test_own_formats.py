@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
 import torchvision
+from mmcv.transforms import LoadImageFromFile
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.models import get_model_weights
 
 from helpers.plain_loops import Net, net
 from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.mmengine.image_size import reads_files
 from mmkd.engine.own_formats import format_of
 from mmkd.engine.plain import distill
 from mmkd.engine.teachers import parse_teachers
+from mmkd.errors import InputError
 from mmkd.terms import Tap, Term
 
 UNIT = ImageFormat(std=(255.0,) * 3, swapped=True)
@@ -88,3 +94,38 @@ def test_a_loop_says_how_its_images_are_normalised(caplog: pytest.LogCaptureFixt
         distill(net(4), teacher, terms, images=dict(std=[255.0] * 3))
     assert "input converted (mean 123.67 116.28 103.53," in caplog.text
     assert "student: its images have mean 0 0 0, std 255 255 255" in caplog.text
+
+
+def test_channels_are_not_swapped_on_a_guess() -> None:
+    """MMPretrain's CIFAR classes hold RGB, where what is read from files is BGR."""
+    network = torchvision.models.resnet18()
+    blank = torch.zeros(1, 3, 32, 32)
+    unknown = ImageFormat(order_is_known=False)
+    [teacher] = parse_teachers("Owner", dict(module=network)).values()
+    with pytest.raises(InputError, match=r"Owner teacher: it takes RGB, .* order is not known"):
+        teacher.build([TERM], unknown, blank)
+    for known in (ImageFormat(), ImageFormat(swapped=True, order_is_known=False)):
+        teacher.build([TERM], known, blank)
+    said = dict(module=network, mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7], order="bgr")
+    [teacher] = parse_teachers("Owner", said).values()
+    built, _ = teacher.build([TERM], unknown, blank)
+    assert built.converts_images
+
+
+def test_which_images_are_read_from_files() -> None:
+    def of(*steps: object) -> DataLoader:
+        return DataLoader(Holding(SimpleNamespace(transforms=steps)))
+
+    assert reads_files(of(LoadImageFromFile(), object()))
+    assert not reads_files(of(object()))
+    assert not reads_files(DataLoader([1, 2]))
+
+
+class Holding(Dataset):
+    """As a data set of MMEngine's."""
+
+    def __init__(self, pipeline: object) -> None:
+        self.pipeline = pipeline
+
+    def __len__(self) -> int:
+        return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ from mmkd.engine.inherit import matching_modules, parse_inherit
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.last_batch import check_last_batch
 from mmkd.engine.mmengine.exact_resume import TrainingState
-from mmkd.engine.mmengine.image_size import image_size
+from mmkd.engine.mmengine.image_size import image_size, reads_files
 from mmkd.engine.mmengine.optimizer import (
     add_distillers,
     put_back_distillers,
@@ -140,7 +141,10 @@ class DistillHook(Hook):
         device = next(self._student.parameters()).device
         self._distillation = distillation = self._settings.build(
             self._student,
-            ImageFormat.of(self._student.data_preprocessor),
+            replace(
+                ImageFormat.of(self._student.data_preprocessor),
+                order_is_known=reads_files(runner.train_dataloader),
+            ),
             lambda blank: self._student(blank, None, mode="tensor"),
             lambda: image_size(
                 "DistillHook", runner.train_dataloader, self._student.data_preprocessor
