@@ -10,7 +10,7 @@ from torch import nn
 from mmkd.checkpoint.reading import CheckpointWeights
 from mmkd.errors import first_few
 
-__all__ = ["LoadReport", "load_weights"]
+__all__ = ["LoadReport", "is_used", "load_weights"]
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,8 @@ class LoadReport:
             ValueError: A weight of a module that runs is missing or of another shape, or the
                 file holds more weights for a part that runs (a deeper network's).
         """
-
-        def runs(key: str) -> bool:
-            # The parent counts too: some modules use a child's weights without calling it.
-            owner = key.rpartition(".")[0]
-            parent = owner.rpartition(".")[0]
-            return not owner or owner in ran or (bool(parent) and parent in ran)
-
-        problems = [f"{key} is missing" for key in self.missing if runs(key)]
-        problems += [text for text in self.mismatched if runs(text.split(" ")[0])]
+        problems = [f"{key} is missing" for key in self.missing if is_used(key, ran)]
+        problems += [text for text in self.mismatched if is_used(text.split(" ")[0], ran)]
         problems += [
             f"{key} has no place in the model"
             for key in self.unexpected
@@ -60,6 +53,19 @@ class LoadReport:
                 f"{first_few(problems, '; ')}. Give the checkpoint that belongs to the teacher's "
                 "config."
             )
+
+
+def is_used(key: str, ran: set[str]) -> bool:
+    """Whether a weight belongs to what runs.
+
+    Args:
+        key: The weight's name.
+        ran: Names of the modules that run, from ``modules_that_run``.
+    """
+    # The parent counts too: some modules use a child's weights without calling it.
+    owner = key.rpartition(".")[0]
+    parent = owner.rpartition(".")[0]
+    return not owner or owner in ran or (bool(parent) and parent in ran)
 
 
 def load_weights(model: nn.Module, source: CheckpointWeights) -> LoadReport:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from mmkd.checkpoint import LoadReport
+from mmkd.checkpoint.digests import tensors_digest
+from mmkd.checkpoint.loading import is_used
 from mmkd.errors import InputError
 
 __all__ = ["check_same_teachers", "digests_of"]
@@ -50,12 +49,8 @@ def check_same_teachers(where: str, noted: Mapping[str, str], digests: Mapping[s
 
 def _digest(loaded: LoadReport, ran: set[str]) -> str:
     """Of the weights as the file has them: the model's may be folded, rounded or elsewhere."""
-    digest = hashlib.sha256()
-    for name, value in sorted(loaded.source.weights.items()):
-        owner = name.rpartition(".")[0]
-        runs = not owner or owner in ran or owner.rpartition(".")[0] in ran
-        if not runs or name in loaded.unexpected:
-            continue
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(
+        (name, value)
+        for name, value in sorted(loaded.source.weights.items())
+        if is_used(name, ran) and name not in loaded.unexpected
+    )

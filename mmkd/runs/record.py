@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from mmkd.checkpoint.digests import tensors_digest
 from mmkd.errors import InputError
 from mmkd.work_dirs.run_files import STARTED
 
@@ -95,11 +94,7 @@ class TrainingRecord:
 
 def weights_digest(network: nn.Module) -> str:
     """SHA-256 over names, types, shapes and values of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(network.state_dict().items())
 
 
 def read_record(file: Path) -> dict[str, Any] | None:
