@@ -97,9 +97,7 @@ def config_to_test(
 def train(config: Config) -> None:
     """Trains by a config of :func:`config_to_train`."""
     go_on_from_newest(config)
-    with checkpoints_as_data(config.get("allow_pickle", False)), _until_it_begins(config) as hook:
-        runner = _runner(config)
-        runner.register_hook(hook)
+    with _runner(config) as runner:
         runner.train()
 
 
@@ -110,9 +108,7 @@ def test(config: Config, out: str | None = None) -> None:
         config: The config.
         out: ``.pkl`` file for the predictions.
     """
-    with checkpoints_as_data(config.get("allow_pickle", False)), _until_it_begins(config) as hook:
-        runner = _runner(config)
-        runner.register_hook(hook)
+    with _runner(config) as runner:
         if out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
         runner.test()
@@ -130,8 +126,10 @@ class _Begun(Hook):
 
 
 @contextmanager
-def _until_it_begins(config: Config) -> Iterator[_Begun]:
-    """A config is a program, and any value of it can be wrong: what fails before the first batch
+def _runner(config: Config) -> Iterator[Runner]:
+    """A Runner that reads checkpoints as data, until it is done.
+
+    A config is a program, and any value of it can be wrong: what fails before the first batch
     is an error of one line, and what fails later keeps its traceback.
 
     Raises:
@@ -139,7 +137,12 @@ def _until_it_begins(config: Config) -> Iterator[_Begun]:
     """
     begun = _Begun()
     try:
-        yield begun
+        with checkpoints_as_data(config.get("allow_pickle", False)):
+            check_scope(config.get("default_scope"))
+            has_own = "runner_type" in config
+            runner = RUNNERS.build(config) if has_own else Runner.from_cfg(config)
+            runner.register_hook(begun)
+            yield runner
     except (SettingError, OSError):
         raise
     except Exception as error:
@@ -157,8 +160,3 @@ def _read(name: str, options: Sequence[str], launcher: str, work_dir: str | None
     config.launcher = launcher
     config.work_dir = work_dir or config.get("work_dir") or f"./work_dirs/{Path(name).stem}"
     return config
-
-
-def _runner(config: Config) -> Runner:
-    check_scope(config.get("default_scope"))
-    return RUNNERS.build(config) if "runner_type" in config else Runner.from_cfg(config)
