@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from mmkd.balance import Arrived, GradientMeter, WeightRule, together
 from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.distributed import average_after_backward, broadcast
 from mmkd.errors import InputError, TermError, naming
@@ -48,10 +49,20 @@ class FeatureSource(Protocol):
 
 
 class Measured(NamedTuple):
-    """A term in one iteration: scalars, both with gradient."""
+    """A term in one iteration: scalars, the first two with gradient.
+
+    Args:
+        distance: Without its weight.
+        weighted: What joins the objective.
+        weight: Times the schedule's factor.
+        share: Of the gradient at the student's feature in the iteration before; see
+            :class:`mmkd.balance.Arrived`.
+    """
 
     distance: Tensor
     weighted: Tensor
+    weight: Tensor | float
+    share: Tensor | float
 
 
 class Distillation:
@@ -96,6 +107,9 @@ class Distillation:
         self._taps: FeatureTaps | None = None
         self.factors: dict[str, float] = {}
         self.fired = False
+        self._arrived: dict[str, Arrived] = {}
+        # Shares by which a weight is known.
+        self._balanced: set[str] = set()
         self._checked: Counter[str] = Counter()
         self._nonzero: set[str] = set()
         self._iteration = 0
@@ -134,8 +148,15 @@ class Distillation:
                 theirs = self._laid_out(self.teachers[term.source].probed, term.teacher)
             with naming(where):
                 built = distillers[term.name] = self._built(term, ours, theirs, seed + index)
-            if built.weight > 0 and _is_of_single_samples(built, [*ours, *theirs]):
+            if built.is_on and _is_of_single_samples(built, [*ours, *theirs]):
                 self.terms_on_two_images.append(term)
+        with naming(f"{self.owner} terms"):
+            together(
+                {
+                    term.name: (distillers[term.name].balance, frozenset(term.student))
+                    for term in self.terms
+                }
+            )
         return nn.ModuleDict(distillers).to(next(self._student.parameters()).device)
 
     def _laid_out(self, outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
@@ -227,7 +248,7 @@ class Distillation:
         self.factors = {
             term.name: factor
             for term in self.terms
-            if self.distiller(term).weight > 0
+            if self.distiller(term).is_on
             and (factor := term.schedule.factor(iteration, iterations_per_epoch)) > 0
         }
 
@@ -263,6 +284,7 @@ class Distillation:
         context: Any = None,
         targets: Targets | None = None,
         timing: Callable[[], AbstractContextManager] = nullcontext,
+        task: Tensor | None = None,
     ) -> dict[str, Measured]:
         """Every term that is on, after the student's forward pass.
 
@@ -271,6 +293,7 @@ class Distillation:
             context: Passed on to the teachers (data samples, for instance).
             targets: What the images show; looked at by terms that take them.
             timing: Its context lasts as long as the teachers run.
+            task: The student's own loss, where it is known.
 
         Raises:
             RuntimeError: A tapped module did not run; in a term's first iterations also: it has
@@ -287,14 +310,31 @@ class Distillation:
             }
         size = Targets((inputs.shape[2], inputs.shape[3]))
         measured = {}
+        meter = GradientMeter(self._observe)
         for term in terms:
             with naming(f"{self.owner} {term.key}"):
                 shown = targets if self.distiller(term).takes.targets else size
-                measured[term.name] = self._measured(term, student, teacher[term.source], shown)
+                measured[term.name] = self._measured(
+                    term, student, teacher[term.source], shown, meter, task
+                )
         return measured
 
+    def _observe(self, arrived: Mapping[str, Arrived]) -> None:
+        """After a backward pass."""
+        self._arrived.update(arrived)
+        for name, each in arrived.items():
+            rule = self.distillers[name].balance
+            if isinstance(rule, WeightRule):
+                rule.observe(each)
+
     def _measured(
-        self, term: Term, student: Mapping, teacher: Mapping, targets: Targets | None
+        self,
+        term: Term,
+        student: Mapping,
+        teacher: Mapping,
+        targets: Targets | None,
+        meter: GradientMeter,
+        task: Tensor | None,
     ) -> Measured:
         ours = _selected(student, term.student)
         theirs = _selected(teacher, term.teacher)
@@ -303,15 +343,40 @@ class Distillation:
             self._checked[term.name] += 1
             _check_features(term, ours, theirs)
         distiller = self.distiller(term)
-        pair: tuple[Any, Any] = (ours, theirs) if term.takes_several else (ours[0], theirs[0])
+        branches = [meter.branch(term.name, each) for each in ours]
+        pair: tuple[Any, Any] = (branches, theirs)
+        if not term.takes_several:
+            pair = (branches[0], theirs[0])
         distance = distiller.distance(*pair, targets)
         if is_checked:
             self._check_distance(term, distance)
-        measured = Measured(distance, self.factors[term.name] * distiller.weight * distance)
-        if is_checked:
-            with naming(f"{self.owner} {term.key}.weight"):
-                self._check_weighted(distiller, measured, ours)
+        if distiller.balance is not None:
+            distiller.balance.begin(distance.detach(), task)
+        weight = self.factors[term.name] * distiller.weight
+        share = self._arrived[term.name].share if term.name in self._arrived else 0.0
+        measured = Measured(distance, weight * distance, weight, share)
+        is_hidden = self._is_hidden(term)
+        unit = None
+        if is_checked or is_hidden:
+            looked_at = distance if is_hidden else measured.weighted
+            gradients = _gradients(looked_at, branches)
+            if is_checked:
+                with naming(f"{self.owner} {term.key}.weight"):
+                    self._check_weighted(measured, gradients)
+            if is_hidden:
+                unit = torch.stack([each.float().square().sum() for each in gradients]).sum()
+        meter.listen(term.name, measured.weighted, weight, unit, distiller.balance)
         return measured
+
+    def _is_hidden(self, term: Term) -> bool:
+        """Whether its weight is 0 for now, since no gradient was seen by which to choose it."""
+        balance = self.distiller(term).balance
+        if balance is None or term.name in self._balanced:
+            return False
+        if balance.weight > 0:
+            self._balanced.add(term.name)
+            return False
+        return True
 
     def _check_distance(self, term: Term, distance: Any) -> None:
         if not isinstance(distance, Tensor) or distance.ndim:
@@ -327,24 +392,27 @@ class Distillation:
                 "teacher share the tapped weights?"
             )
 
-    def _check_weighted(
-        self, distiller: Distiller, measured: Measured, ours: Sequence[Tensor]
-    ) -> None:
+    def _check_weighted(self, measured: Measured, gradients: Sequence[Tensor]) -> None:
         """Looks at the gradient apart from the task's, and before a loss scale."""
-        found = f"in iteration {self._iteration}, with the weight {distiller.weight:g},"
+        found = f"in iteration {self._iteration}, with the weight {float(measured.weight):g},"
         if not torch.isfinite(measured.weighted):
             raise RuntimeError(
                 f"{found} the distance {measured.distance.item():g} becomes "
                 f"{measured.weighted.item()}: give a smaller weight"
             )
-        gradients = torch.autograd.grad(
-            measured.weighted, ours, retain_graph=True, allow_unused=True
-        )
-        if not all(torch.isfinite(each).all() for each in gradients if each is not None):
+        if not all(torch.isfinite(each).all() for each in gradients):
             raise RuntimeError(
                 f"{found} the gradient at the student's feature is not finite: give a smaller "
                 "weight, or look at the loss"
             )
+
+
+def _gradients(value: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+    found = torch.autograd.grad(value, features, retain_graph=True, allow_unused=True)
+    return [
+        torch.zeros_like(feature) if each is None else each
+        for each, feature in zip(found, features, strict=True)
+    ]
 
 
 def _is_of_single_samples(distiller: Distiller, features: Sequence[Tensor]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd.balance import WeightRule, parse_weight
 from mmkd.features import (
     VIEWS,
     as_samples,
@@ -34,7 +35,6 @@ _LOSS = dict(type="mmkd.LogSumLoss")
 _LINEAR = dict(type="mmkd.LinearProjector")
 _NONE = dict(type="mmkd.IdentityProjector")
 _BATCH = dict(type="mmkd.BatchNormalizer")
-_LARGEST = torch.finfo(torch.float32).max
 _AS_IT_IS = dict(type="mmkd.IdentityNormalizer")
 
 
@@ -48,24 +48,36 @@ class Distiller(nn.Module):
     ``seed``, and the term's other settings.
 
     Args:
-        weight: Factor of the distance, 0 or more.
+        weight: Factor of the distance, 0 or more; or ``dict(share=...)``, the term's share of the
+            gradient at the student's feature (:class:`mmkd.balance.GradientShare`), which only a
+            training can keep (the hook, the callback, :func:`mmkd.engine.plain.distill`); or the
+            config of another :class:`mmkd.balance.WeightRule`.
 
     Attributes:
         takes: What :meth:`distance` is given; the form is for the distiller's own use.
+        balance: What chooses the weight; None for a fixed one.
 
     Raises:
-        ValueError: A weight that is negative or not finite in float32.
+        ValueError: A weight that is negative or not finite in float32; a share out of range.
     """
 
     takes: Takes = Takes()
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float | Mapping[str, Any] = 1.0) -> None:
         super().__init__()
-        if not weight >= 0:
-            raise ValueError(f"weight must be 0 or more, got {weight}")
-        if weight > _LARGEST:
-            raise ValueError(f"weight must be finite in float32, got {weight}")
-        self.weight = weight
+        parsed = parse_weight(weight)
+        self.balance: WeightRule | None = parsed if isinstance(parsed, WeightRule) else None
+        self._fixed = 0.0 if isinstance(parsed, WeightRule) else parsed
+
+    @property
+    def weight(self) -> float | Tensor:
+        """Factor of the distance in this iteration."""
+        return self._fixed if self.balance is None else self.balance.weight
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it ever runs."""
+        return self._fixed > 0 if self.balance is None else self.balance.is_on
 
     def distance(self, student: Any, teacher: Any, targets: Targets | None = None) -> Tensor:
         """The term without its weight.
@@ -78,6 +90,11 @@ class Distiller(nn.Module):
         raise NotImplementedError
 
     def forward(self, student: Any, teacher: Any, targets: Targets | None = None) -> Tensor:
+        if self.balance is not None:
+            raise RuntimeError(
+                "a share of the gradient is kept where the task's gradient is known: by the hook, "
+                "the callback or mmkd.engine.plain.distill. Here, give weight a number"
+            )
         return self.weight * self.distance(student, teacher, targets)
 
 
@@ -100,7 +117,7 @@ class FeatureDistiller(Distiller):
         loss: A module or its config; None for the default.
         view: ``'dense'`` (every location a sample), ``'global'`` (pooled) or ``'map'`` (maps on a
             common grid); None for that which the loss takes, dense for samples and logits.
-        weight: Factor of the result, 0 or more.
+        weight: Factor of the result, 0 or more; or ``dict(share=...)``, see :class:`Distiller`.
         student_extra_tokens, teacher_extra_tokens: Leading tokens of ``[N, L, C]`` that stand for
             no patch (class, distillation); left out.
         student_classifier, teacher_classifier: For a loss that looks through one.
@@ -126,7 +143,7 @@ class FeatureDistiller(Distiller):
         normalizer: Part | None = None,
         loss: Part | None = None,
         view: str | None = None,
-        weight: float = 1.0,
+        weight: float | Mapping[str, Any] = 1.0,
         *,
         student_extra_tokens: int = 0,
         teacher_extra_tokens: int = 0,

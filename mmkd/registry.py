@@ -26,6 +26,7 @@ MODELS = Registry(
         "mmkd.projectors",
         "mmkd.normalizers",
         "mmkd.losses",
+        "mmkd.balance",
         "mmkd.distiller",
         "mmkd.models",
     ],

@@ -25,7 +25,7 @@ FLOORS = [
     ["engine", "evaluation", "work_dirs", "data", "models"],
     ["distillation", "analysis", "custom_imports", "configs", "ops"],
     ["distiller", "terms", "checkpoint"],
-    ["losses", "projectors", "normalizers"],
+    ["losses", "projectors", "normalizers", "balance"],
     ["registry", "numerics", "distributed", "features", "targets", "json_records"],
     ["output_files", "token_grids"],
     ["extras", "input_files"],

@@ -188,7 +188,7 @@ class DistillHook(Hook):
         ]
         self._epoch_length = _iterations_per_epoch(runner)
         for term in self.terms:
-            if distillation.distiller(term).weight == 0:
+            if not distillation.distiller(term).is_on:
                 runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
         if runner.world_size == 1:
             _check_last_batch(runner, distillation)
@@ -229,10 +229,13 @@ class DistillHook(Hook):
         losses: dict[str, Tensor] = dict(output)
         task = _total(losses)
         targets = targets_of(inputs, samples)
-        measured = self._built.measure(inputs, samples, targets, self._clock.teacher)
-        for name, (distance, weighted) in measured.items():
-            losses[f"distill_{name}"] = distance.detach()
-            losses[f"loss_distill_{name}"] = weighted
+        measured = self._built.measure(inputs, samples, targets, self._clock.teacher, task)
+        for name, each in measured.items():
+            losses[f"distill_{name}"] = each.distance.detach()
+            losses[f"loss_distill_{name}"] = each.weighted
+            for key in ("weight", "share"):
+                value = torch.as_tensor(getattr(each, key), dtype=torch.float32)
+                losses[f"distill_{key}_{name}"] = value.to(task.device)
         ratio = (_total(losses).detach() - task) / task.clamp_min(1e-12)
         losses["distill_ratio"] = ratio.where(task != 0, 0)
         return losses

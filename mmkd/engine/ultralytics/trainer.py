@@ -222,7 +222,10 @@ class DistillTrainer(ExactResume):
         measured: dict[str, Measured] = {}
         if self.distillation.fired:
             targets = targets_of(batch, self.train_loader.dataset)
-            measured = self.distillation.measure(batch["img"], None, targets, self._clock.teacher)
+            task = loss.detach().sum() / len(batch["img"])
+            measured = self.distillation.measure(
+                batch["img"], None, targets, self._clock.teacher, task
+            )
         items = dict(items)
         for term in self.distillation.terms:
             value = measured[term.name].weighted if term.name in measured else loss.new_zeros(())
@@ -230,8 +233,10 @@ class DistillTrainer(ExactResume):
         if not measured:
             return loss, items
         weighted = torch.stack([each.weighted for each in measured.values()])
-        self._add({name: each.distance.detach() for name, each in measured.items()})
-        self._add({"ratio": weighted.detach().sum() * len(batch["img"]) / loss.detach().sum()})
+        for name, each in measured.items():
+            self._add({name: each.distance.detach()})
+            self._add({f"weight_{name}": each.weight, f"share_{name}": each.share})
+        self._add({"ratio": weighted.detach().sum() / task})
         # The trainer's losses are multiplied by the batch size, and so must these be.
         return torch.cat([loss.reshape(-1), weighted * len(batch["img"])]), items
 
@@ -271,7 +276,13 @@ class DistillTrainer(ExactResume):
         return [key for key in labels if key not in own]
 
     def _means(self) -> dict[str, float]:
-        names = [*(term.name for term in self.distillation.terms), "ratio", "teacher_time_share"]
+        terms = [term.name for term in self.distillation.terms]
+        kinds = ("", "weight_", "share_")
+        names = [
+            *(f"{kind}{name}" for name in terms for kind in kinds),
+            "ratio",
+            "teacher_time_share",
+        ]
         return {
             f"distill/{name}": float(self._sums.get(name, 0.0)) / max(self._counts[name], 1)
             for name in names
