@@ -6,7 +6,13 @@ from typing import Any
 
 from proving_cells import DISTILL_MODEL, Cell, Terms
 
-__all__ = ["terms_of"]
+from mmkd.evaluation.comparison import BASELINE, TEACHER
+
+__all__ = ["DEFAULT", "TWICE", "terms_of"]
+
+DEFAULT = "default"
+# The plain student on twice its schedule.
+TWICE = "plain-twice"
 
 # Outputs of the backbone, and of the neck, from fine to coarse.
 _LEVELS = {
@@ -24,6 +30,8 @@ _LEVELS = {
 
 def terms_of(arm: str, cell: Cell) -> Terms:
     """The terms of an arm: ``<what>-<weight>[-<part>...]``, such as ``all-s0.3`` or ``last-w1``."""
+    if arm in (BASELINE, TEACHER, TWICE, DEFAULT):
+        return None
     if arm == DISTILL_MODEL:
         return DISTILL_MODEL
     what, weight, *parts = arm.split("-")

@@ -5,31 +5,69 @@
 A cell is a data set, a pair of detectors and a start; each is trained plain, with mmkd's defaults,
 with other settings of mmkd's, and (YOLO) with Ultralytics' own distill_model; from the same initial
 weights, in the same order of the data, on the same schedule. Finished runs are kept under --runs,
-so the study can be stopped and continued, cell by cell and arm by arm.
+so the study can be stopped and continued, cell by cell and arm by arm; what an earlier call has
+written to --out stays there for the cells and arms that this one leaves out. On a larger machine:
+--longer 4 --larger 2 --device 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from proving_arms import terms_of
-from proving_cells import CELLS, DISTILL_MODEL, Cell, Scale, Terms
+from proving_arms import DEFAULT, TWICE, terms_of
+from proving_cells import CELLS, DISTILL_MODEL, Cell, Scale
+from proving_results import summary, write_summaries
 
 from mmkd.evaluation.comparison import BASELINE, TEACHER
+from mmkd.runs.paired import check_same_start
 from mmkd.runs.running import Job, run_all
-
-DEFAULT = "default"
-# The plain student on twice the schedule: whether the schedule is long enough.
-TWICE = "plain_twice"
+from mmkd.work_dirs.run_result import RunResult
 
 
-def jobs_of(
-    cell: Cell, arm: str, terms: Terms, seed: int, source: Path, runs: Path, scale: Scale
-) -> Job:
-    longer = 2.0 if arm == TWICE else 1.0
-    recipe = cell.recipe(source, runs, arm, seed, terms, scale, longer)
-    return Job(arm, recipe, f"{cell.name} {arm}")
+def run_cells(
+    cells: Sequence[Cell],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    source: Path,
+    runs: Path,
+    scale: Scale,
+    workers: int,
+) -> dict[str, list[RunResult]]:
+    """Trains what was not trained before; results by cell, plain runs first, the teacher last."""
+
+    def job(cell: Cell, arm: str, seed: int) -> Job:
+        recipe = cell.recipe(
+            source, runs, arm, seed, terms_of(arm, cell), scale, 2.0 if arm == TWICE else 1.0
+        )
+        return Job(arm, recipe, f"{cell.name}, {arm}")
+
+    donors = [CELLS[cell.start] for cell in cells if cell.start is not None]
+    scratch = [cell for cell in {c.name: c for c in (*cells, *donors)}.values() if not cell.start]
+    started = [cell for cell in cells if cell.start]
+    # What others start from or learn from comes before them.
+    run_all([job(cell, TEACHER, 0) for cell in scratch], workers)
+    run_all([job(cell, BASELINE, 0) for cell in donors], workers)
+    run_all([job(cell, TEACHER, 0) for cell in started], workers)
+    keys = [
+        (cell, arm, seed)
+        for seed in seeds
+        for cell in cells
+        for arm in arms
+        if (cell.is_yolo or arm != DISTILL_MODEL) and (arm != TWICE or seed == seeds[0])
+    ]
+    results = run_all([job(*key) for key in keys], workers)
+    teachers = run_all([job(cell, TEACHER, 0) for cell in cells])
+    found: dict[str, list[RunResult]] = {}
+    for cell, teacher in zip(cells, teachers, strict=True):
+        own = [r for (of, _, _), r in zip(keys, results, strict=True) if of is cell]
+        check_same_start(own)
+        found[cell.name] = [*sorted(own, key=lambda r: (r.name != BASELINE, r.seed)), teacher]
+    return found
 
 
 def main() -> None:
@@ -37,35 +75,38 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of bccd and neu_det")
-    parser.add_argument("--cells", nargs="*", choices=CELLS, default=list(CELLS))
-    parser.add_argument("--arms", nargs="*", default=[BASELINE, DEFAULT, DISTILL_MODEL])
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        default=[BASELINE, DEFAULT, DISTILL_MODEL],
+        help="plain, default, distill_model, plain-twice (its schedule doubled), or settings such "
+        "as all-s0.3 (see proving_arms.py)",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--longer", type=float, default=1.0, help="factor of all epochs")
+    parser.add_argument("--larger", type=float, default=1.0, help="factor of the images' side")
+    parser.add_argument("--device", default="cpu", help="of Ultralytics' trainings")
     parser.add_argument("--runs", type=Path, default=Path("work_dirs/proving_ground"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/proving_ground.json"))
     args = parser.parse_args()
-    scale = Scale()
-    cells = [CELLS[name] for name in args.cells]
-    source, runs = args.data.resolve(), args.runs.resolve()
-    teachers = [jobs_of(cell, TEACHER, None, 0, source, runs, scale) for cell in cells]
-    run_all(teachers, args.workers)
-    jobs = [
-        jobs_of(
-            cell,
-            arm,
-            None if arm in (BASELINE, DEFAULT, TWICE) else terms_of(arm, cell),
-            seed,
-            source,
-            runs,
-            scale,
-        )
-        for seed in args.seeds
-        for cell in cells
-        for arm in args.arms
-        if (arm != DISTILL_MODEL or cell.is_yolo)
-    ]
-    results = run_all(jobs, args.workers)
-    for job, r in zip(jobs, results, strict=True):
-        print(job.title, r.seed, round(r.scores["mAP"], 1), round(r.training_seconds))
+    arms = list(dict.fromkeys([BASELINE, *args.arms]))
+    results = run_cells(
+        [CELLS[name] for name in args.cells],
+        arms,
+        args.seeds,
+        source=args.data.resolve(),
+        runs=args.runs.resolve(),
+        scale=Scale(args.longer, args.larger, args.device),
+        workers=args.workers,
+    )
+    known: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    for name, of_cell in results.items():
+        arms_known = known.get(name, {}).get("arms", {})
+        found = summary(CELLS[name], of_cell)
+        known[name] = {**found, "arms": {**arms_known, **found["arms"]}}
+    write_summaries({name: known[name] for name in CELLS if name in known}, args.out)
 
 
 if __name__ == "__main__":

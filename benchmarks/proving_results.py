@@ -1,0 +1,251 @@
+"""What the proving ground's runs came to: one JSON, one table, one forest plot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from proving_arms import DEFAULT, TWICE
+from proving_cells import DISTILL_MODEL, Cell
+from rich.console import Console
+from rich.markdown import Markdown
+
+from mmkd.evaluation.coco_files import read_annotations, read_detections
+from mmkd.evaluation.comparison import BASELINE, TEACHER, Run, compare_runs
+from mmkd.evaluation.intervals import Estimate
+from mmkd.output_files import write_text
+from mmkd.report.figures.canvas import write_picture
+from mmkd.report.figures.panels import Panel, Plot, tidy
+from mmkd.report.numbers import signed, spread
+from mmkd.report.terminal import bullets
+from mmkd.work_dirs.environment import describe_environment
+from mmkd.work_dirs.run_result import RunResult
+
+__all__ = ["summary", "write_summaries"]
+
+_RESAMPLES = 1000
+# Of the table and the plot; the other arms have a table of their own.
+_MAIN = (DEFAULT, DISTILL_MODEL)
+_COLORS = {DEFAULT: "#0b6e99", DISTILL_MODEL: "#b5651d"}
+_ROW = 0.42  # inches
+
+Summaries = Mapping[str, Mapping[str, Any]]
+
+
+def summary(cell: Cell, results: Sequence[RunResult]) -> dict[str, Any]:
+    """Scores of a cell's arms, and their differences to plain, as plain values."""
+    annotations = read_annotations(Path(results[0].annotations or ""))
+    comparison = compare_runs(
+        annotations,
+        [Run(r.name, read_detections(r.detections, annotations), seed=r.seed) for r in results],
+        resamples=_RESAMPLES,
+    )
+    arms: dict[str, Any] = {}
+    for group in comparison.groups:
+        own = sorted((r for r in results if r.name == group.name), key=lambda r: r.seed)
+        gain = group.differences.get("mAP")
+        arms[group.name] = dict(
+            seeds=[r.seed for r in own],
+            mAP=[round(r.scores["mAP"], 3) for r in own],
+            gain=None if gain is None else _gain(gain),
+            parameters=own[0].parameters,
+            training_seconds=[round(r.training_seconds, 1) for r in own],
+        )
+    return dict(
+        title=cell.title,
+        epochs=cell.epochs,
+        start=cell.start,
+        images=len(annotations.image_ids),
+        environment=results[0].environment,
+        arms=arms,
+    )
+
+
+def _gain(gain: Estimate) -> dict[str, Any]:
+    return dict(
+        value=round(gain.value, 3),
+        low=round(gain.low, 3),
+        high=round(gain.high, 3),
+        seeds=[round(each, 3) for each in gain.seeds],
+    )
+
+
+def write_summaries(summaries: Summaries, out: Path) -> None:
+    """Writes ``out`` and beside it tables (``.md``), which it prints, and a plot (``.png``)."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, json.dumps(summaries, indent=1) + "\n")
+    environment = [f"{key}: {value}" for key, value in describe_environment().items()]
+    text = "\n".join(
+        [
+            "# The proving ground",
+            "",
+            *_main_table(summaries),
+            "",
+            *_conclusions(summaries),
+            "",
+            "## All settings",
+            "",
+            *_arm_table(summaries),
+            "",
+            *_schedule_table(summaries),
+            "",
+            *bullets(environment),
+            "",
+        ]
+    )
+    write_text(out.with_suffix(".md"), text)
+    Console(file=sys.stdout).print(Markdown(text))
+    plot = _forest(summaries)
+    if plot is not None:
+        write_picture(plot, out.with_suffix(".png"))
+
+
+def _arms(cell: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: cell["arms"][name] for name in names if name in cell["arms"]}
+
+
+def _text(arm: Mapping[str, Any]) -> str:
+    gain = arm["gain"]
+    each = ", ".join(signed(value) for value in gain["seeds"])
+    return (
+        f"{spread(arm['mAP'])} ({signed(gain['value'])}, {signed(gain['low'])} to "
+        f"{signed(gain['high'])}; {each})"
+    )
+
+
+def _main_table(summaries: Summaries) -> list[str]:
+    lines = [
+        "mAP in percent, mean ± standard deviation over the seeds (gain over plain, its 95% "
+        "interval over seeds and images; each seed's).",
+        "",
+        "| cell | plain | mmkd, default | Ultralytics' `distill_model` | teacher |",
+        "|---|---|---|---|---|",
+    ]
+    for cell in summaries.values():
+        found = _arms(cell, _MAIN)
+        texts = [_text(found[name]) if name in found else "" for name in _MAIN]
+        plain, teacher = (spread(cell["arms"][name]["mAP"]) for name in (BASELINE, TEACHER))
+        lines.append(f"| {cell['title']} | {plain} | {texts[0]} | {texts[1]} | {teacher} |")
+    return lines
+
+
+def _conclusions(summaries: Summaries) -> list[str]:
+    """What the figures say of the defaults, in the terms of their aims."""
+    gains = {
+        name: arm["gain"] for name, c in summaries.items() for arm in _arms(c, [DEFAULT]).values()
+    }
+    if not gains:
+        return []
+    clear = [
+        name
+        for name, gain in gains.items()
+        if gain["low"] > 0 and all(value > 0 for value in gain["seeds"])
+    ]
+    above = sum(gain["value"] > 0 for gain in gains.values())
+    lines = [
+        f"The default's mean gain is above zero in {above} of {len(gains)} cells, and clear of it "
+        f"(the interval and every seed) in {len(clear)}; "
+        f"{fmean(g['value'] for g in gains.values()):+.1f} points in the mean of the cells.",
+    ]
+    both = {
+        name: (gains[name]["value"], c["arms"][DISTILL_MODEL]["gain"]["value"])
+        for name, c in summaries.items()
+        if name in gains and DISTILL_MODEL in c["arms"]
+    }
+    if both:
+        ahead = sum(ours >= theirs for ours, theirs in both.values())
+        lines.append(
+            f"It is at or above `distill_model`'s in {ahead} of the {len(both)} YOLO cells."
+        )
+    return bullets(lines)
+
+
+def _arm_table(summaries: Summaries) -> list[str]:
+    names = list(
+        dict.fromkeys(
+            name
+            for cell in summaries.values()
+            for name in cell["arms"]
+            if name not in (BASELINE, TEACHER, TWICE)
+        )
+    )
+    lines = [
+        "Gain over plain in points (seeds).",
+        "",
+        f"| setting | {' | '.join(cell['title'] for cell in summaries.values())} |",
+        "|---" * (len(summaries) + 1) + "|",
+    ]
+    for name in names:
+        cells = (cell["arms"].get(name) for cell in summaries.values())
+        texts = ("" if arm is None else _short(arm) for arm in cells)
+        lines.append(f"| {name} | {' | '.join(texts)} |")
+    return lines
+
+
+def _short(arm: Mapping[str, Any]) -> str:
+    gain = arm["gain"]
+    each = ", ".join(signed(value) for value in gain["seeds"])
+    return f"{signed(gain['value'])} ({each})" if each else f"{signed(gain['value'])} (one)"
+
+
+def _schedule_table(summaries: Summaries) -> list[str]:
+    """Whether the plain students' schedules are long enough."""
+    found = {name: c for name, c in summaries.items() if TWICE in c["arms"]}
+    if not found:
+        return []
+    lines = [
+        "## Is the schedule long enough?",
+        "",
+        "The plain student on its schedule and on one twice as long, seed 0.",
+        "",
+        "| cell | epochs | plain | twice as long |",
+        "|---|---|---|---|",
+    ]
+    for cell in found.values():
+        once, twice = cell["arms"][BASELINE]["mAP"][0], cell["arms"][TWICE]["mAP"][0]
+        lines.append(f"| {cell['title']} | {cell['epochs']} | {once:.1f} | {twice:.1f} |")
+    return lines
+
+
+def _forest(summaries: Summaries) -> Plot | None:
+    """Gains with their intervals, a row a cell."""
+    rows = {c["title"]: found for c in summaries.values() if (found := _arms(c, _MAIN))}
+    if not rows:
+        return None
+    panel = Panel(
+        "forest",
+        "",
+        "Gain in mAP over plain training",
+        "Gains and intervals by cell; the table has the same numbers.",
+        len(rows) * _ROW,
+        partial(_draw_forest, rows=rows),
+    )
+    shown = [name for name in _MAIN if any(name in found for found in rows.values())]
+    labels = {DEFAULT: "mmkd, default", DISTILL_MODEL: "Ultralytics' distill_model"}
+    handles = {
+        labels[name]: Line2D([], [], color=_COLORS[name], marker="o", linewidth=2) for name in shown
+    }
+    handles["one seed"] = Line2D([], [], color="#777777", marker="|", linestyle="none")
+    return Plot("Gain in mAP over plain training, 95% intervals", [panel], handles)
+
+
+def _draw_forest(axis: Axes, *, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    axis.axvline(0, color="#999999", linewidth=1)
+    for row, found in enumerate(rows.values()):
+        for index, (name, arm) in enumerate(found.items()):
+            gain, color = arm["gain"], _COLORS[name]
+            y = (row + 0.5 + (index - (len(found) - 1) / 2) * 0.3) * _ROW
+            axis.plot([gain["low"], gain["high"]], [y, y], color=color, linewidth=2)
+            axis.plot(gain["seeds"], [y] * len(gain["seeds"]), "|", color=color, alpha=0.6)
+            axis.plot(gain["value"], y, "o", color=color)
+    axis.set_yticks([(row + 0.5) * _ROW for row in range(len(rows))], list(rows))
+    axis.set_ylim(len(rows) * _ROW, 0)
+    axis.set_xlabel("mAP (IoU 0.50:0.95) over plain, points")
+    tidy(axis, "x")
