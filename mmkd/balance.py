@@ -84,11 +84,11 @@ class GradientShare(WeightRule):
     """Keeps a term's weight such that its gradient has a given share at the student's feature.
 
     With ``g_task`` the gradient of all else and ``g_d`` that of the unweighted distance, both at
-    the feature f, the weight is ``w = s / (1 - S) * |g_task| / |g_d|``, where S sums the shares of the
-    terms at f; so ``s = w |g_d| / (|g_task| + sum_j w_j |g_j|)``. Both norms are those of the whole
-    batch over all processes. The ratio is the geometric mean of the iterations so far, of the last
-    50 or so later on; of an iteration that is further off than a factor of 7.4, no more than that
-    counts. In the first iteration, in which the ratio is not known, the weight is 0.
+    the feature f, the weight is ``w = s / (1 - S) * |g_task| / |g_d|``, where S sums the shares of
+    the terms at f; so ``s = w |g_d| / (|g_task| + sum_j w_j |g_j|)``. Both norms are those of the
+    whole batch over all processes. The ratio is the geometric mean of the iterations so far, of the
+    last 50 or so later on; of an iteration that is further off than a factor of 7.4, no more than
+    that counts. In the first iteration, in which the ratio is not known, the weight is 0.
 
     Args:
         share: s, from 0 (the term never runs) to less than 1.

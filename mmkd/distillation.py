@@ -14,7 +14,14 @@ from mmkd.balance import Arrived, GradientMeter, WeightRule, together
 from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.distributed import average_after_backward, broadcast
 from mmkd.errors import InputError, TermError, naming
-from mmkd.features import FeatureTaps, channels_of, check_layout, find_module, select
+from mmkd.features import (
+    FeatureTaps,
+    channels_of,
+    check_layout,
+    find_module,
+    outputs_when_run,
+    select,
+)
 from mmkd.normalizers import BatchNormalizer
 from mmkd.registry import arguments_of, find_class
 from mmkd.targets import Targets
@@ -122,18 +129,8 @@ class Distillation:
             with naming(f"{self.owner} {term.key}.student"):
                 for tap in term.student:
                     find_module(self._student, tap.path)
-        modes = {module: module.training for module in self._student.modules()}
-        taps = FeatureTaps(self._student, self._paths(), stop_when_complete=True)
-        try:
-            self._student.eval()
-            with naming(f"{self.owner} student"), torch.no_grad(), taps.recording():
-                run()
-            with naming(f"{self.owner} student"):
-                return taps.take()
-        finally:
-            taps.detach()
-            for module, mode in modes.items():
-                module.training = mode
+        with naming(f"{self.owner} student"):
+            return outputs_when_run(self._student, self._paths(), run)
 
     def _paths(self) -> list[str]:
         return [tap.path for term in self.terms for tap in term.student]

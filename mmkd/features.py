@@ -7,10 +7,13 @@ N images, C channels, H x W locations, L tokens, M samples. A feature is ``[N, C
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -19,11 +22,16 @@ from mmkd.token_grids import token_grid
 __all__ = [
     "VIEWS",
     "FeatureTaps",
+    "Level",
     "OwnHook",
+    "Stride",
     "as_samples",
     "channels_of",
     "check_layout",
     "find_module",
+    "levels_by_stride",
+    "of_stride",
+    "outputs_when_run",
     "pair_as_maps",
     "pair_as_samples",
     "select",
@@ -181,7 +189,100 @@ class FeatureTaps:
         self._handles = []
 
 
-def select(output: Any, level: int | str = -1) -> Tensor:
+def outputs_when_run(
+    model: nn.Module, paths: Iterable[str], run: Callable[[], Any]
+) -> dict[str, Any]:
+    """Outputs of named modules in one forward pass in evaluation mode, without gradients.
+
+    Args:
+        model: Its modules' modes are put back exactly.
+        paths: As ``named_modules`` spells them.
+        run: The forward pass, which ends where all of them have run.
+
+    Raises:
+        ValueError: A path names no module.
+        RuntimeError: A module did not run.
+    """
+    modes = {module: module.training for module in model.modules()}
+    taps = FeatureTaps(model, paths, stop_when_complete=True)
+    try:
+        model.eval()
+        with torch.no_grad(), taps.recording():
+            run()
+        return taps.take()
+    finally:
+        taps.detach()
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@dataclass(frozen=True)
+class Stride:
+    """A level that is named by its stride.
+
+    Args:
+        pixels: Of the image between two neighbours of the map; None for every stride.
+        is_nearest: Whether another stride will do where there is none of these.
+    """
+
+    pixels: int | None
+    is_nearest: bool = False
+
+    def __str__(self) -> str:
+        return "every stride" if self.pixels is None else f"stride {self.pixels}"
+
+
+# Which of a module's outputs: a position in a tuple or list, a key of a dict, or by the stride.
+Level = int | str | Stride
+
+
+def levels_by_stride(output: Any, size: tuple[int, int]) -> dict[int, int | str]:
+    """Where the maps of a module's output lie in it, from fine to coarse; of one stride the last.
+
+    Args:
+        output: A tensor, or a tuple, list or dict of them; what is no map ``[N, C, H, W]`` is left
+            out.
+        size: Height and width of the image in pixels.
+    """
+    if isinstance(output, Tensor):
+        entries: dict[int | str, Any] = {-1: output}
+    elif isinstance(output, Mapping):
+        entries = dict(output)
+    else:
+        entries = dict(enumerate(output)) if isinstance(output, tuple | list) else {}
+    found = {}
+    for level, feature in entries.items():
+        if isinstance(feature, Tensor) and feature.ndim == 4:
+            # The side of which a border takes more cells tells less.
+            sides = zip(size, feature.shape[2:], strict=True)
+            found[round(max(pixels / cells for pixels, cells in sides))] = level
+    return dict(sorted(found.items()))
+
+
+def of_stride(stride: Stride, levels: Mapping[int, Any], where: str, last: Any) -> Any:
+    """What has a stride.
+
+    Args:
+        stride: Of some pixels.
+        levels: By stride.
+        where: Whose levels they are, for errors.
+        last: What is nearest where nothing has a stride.
+
+    Raises:
+        ValueError: None has it.
+    """
+    pixels = stride.pixels
+    assert pixels is not None
+    if pixels in levels:
+        return levels[pixels]
+    if stride.is_nearest:
+        nearest = min(levels, key=lambda each: (abs(math.log(each / pixels)), -each), default=None)
+        return last if nearest is None else levels[nearest]
+    has = f"strides {', '.join(map(str, levels))}" if levels else "no maps, whose stride is known"
+    raise ValueError(f"stride {pixels} was asked of {where!r}, which has {has}")
+
+
+def select(output: Any, level: Level = -1) -> Tensor:
     """One feature of a module's output: itself if a tensor, else the entry ``level``.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mmkd.errors import InputError, InputTypeError, check_keys, naming
+from mmkd.features import Level, Stride
 from mmkd.registry import arguments_of, find_class
 
 __all__ = ["Schedule", "Tap", "Term", "parse_terms"]
@@ -52,7 +53,7 @@ class Tap:
     """Where a feature comes from: a module by its path, and which of its outputs."""
 
     path: str
-    level: int | str = -1
+    level: Level = -1
 
     def __str__(self) -> str:
         return f"{self.path}[{self.level}]"
@@ -106,6 +107,12 @@ _TERM_KEYS = (
     "levels",
     "student_levels",
     "teacher_levels",
+    "stride",
+    "student_stride",
+    "teacher_stride",
+    "strides",
+    "student_strides",
+    "teacher_strides",
     "student_classifier",
     "teacher_classifier",
     "schedule",
@@ -193,7 +200,7 @@ def _parse(
 
 
 def _taps(
-    where: str, settings: Mapping[str, Any], several: list[list[int | str]] | None
+    where: str, settings: Mapping[str, Any], several: list[list[Level]] | None
 ) -> list[_Compared]:
     """What each term of these settings compares, and what its name ends in."""
     if several is not None:
@@ -202,19 +209,44 @@ def _taps(
             for side, levels in zip(_SIDES, several, strict=True)
         )
         return [("", ours, theirs)]
-    level = settings.get("level", -1)
+    key = _key_of_levels(where, settings, "level", "stride")
+    level = settings.get(key, -1)
     levels = list(level) if isinstance(level, list | tuple) else [level]
     if not levels:
-        raise InputError(f"{where}.level is empty", setting=f"{where}.level")
-    pairs = [[_tap(settings, side, each) for side in _SIDES] for each in levels]
+        raise InputError(f"{where}.{key} is empty", setting=f"{where}.{key}")
+    pairs = [[_tap(where, settings, side, key, each) for side in _SIDES] for each in levels]
+    letter = "s" if key == "stride" else ""
     return [
-        ("" if len(levels) == 1 else f"_{each}", (ours,), (theirs,))
+        ("" if len(levels) == 1 else f"_{letter}{each}", (ours,), (theirs,))
         for each, (ours, theirs) in zip(levels, pairs, strict=True)
     ]
 
 
-def _tap(settings: Mapping[str, Any], side: str, level: int | str) -> Tap:
-    return Tap(settings.get(side, "backbone"), settings.get(f"{side}_level", level))
+def _key_of_levels(where: str, settings: Mapping[str, Any], *keys: str) -> str:
+    """Which of two ways of naming levels a term uses, on either side."""
+    used = [k for k in keys if any(name in settings for name in (k, *(f"{s}_{k}" for s in _SIDES)))]
+    if len(used) > 1:
+        raise InputError.at(where, f"{used[0]} and {used[1]} exclude each other: give one of them")
+    return used[0] if used else keys[0]
+
+
+def _tap(where: str, settings: Mapping[str, Any], side: str, key: str, value: Any) -> Tap:
+    own = f"{side}_{key}"
+    level = settings.get(own, value)
+    if key == "stride":
+        level = _stride(f"{where}.{own if own in settings else key}", level)
+    return Tap(settings.get(side, "backbone"), level)
+
+
+def _stride(where: str, value: Any) -> Stride:
+    if value == "all":
+        return Stride(None)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(
+            f"{where} must be a number of pixels, 1 or more, or 'all', got {value!r}",
+            setting=where,
+        )
+    return Stride(value)
 
 
 def _arguments(kind: str) -> list[str]:
@@ -232,26 +264,36 @@ def _schedule(where: str, settings: Any) -> Schedule:
         return Schedule(**begin_and_end)
 
 
-def _several(where: str, settings: Mapping[str, Any]) -> list[list[int | str]] | None:
+def _several(where: str, settings: Mapping[str, Any]) -> list[list[Level]] | None:
     """The levels of either side of a term that takes several at once; None for one level."""
-    if not any(key in settings for key in ("levels", "student_levels", "teacher_levels")):
+    keys = [
+        f"{side}{each}" for each in ("levels", "strides") for side in ("", "student_", "teacher_")
+    ]
+    if not any(key in settings for key in keys):
         return None
-    single = [key for key in ("level", "student_level", "teacher_level") if key in settings]
+    key = _key_of_levels(where, settings, "levels", "strides")
+    single = [
+        name
+        for each in ("level", "stride")
+        for name in (each, f"student_{each}", f"teacher_{each}")
+        if name in settings
+    ]
     if single:
         raise InputError.at(
-            where, f"{single[0]} (a term each) and levels (one term of all) exclude each other"
+            where, f"{single[0]} (a term each) and {key} (one term of all) exclude each other"
         )
-    found = [settings.get(f"{side}_levels", settings.get("levels")) for side in _SIDES]
+    found = [settings.get(f"{side}_{key}", settings.get(key)) for side in _SIDES]
     for levels in found:
         if not isinstance(levels, list | tuple) or not levels:
             raise InputError(
-                f"{where}.levels must be a list of levels, got {levels!r}",
-                setting=f"{where}.levels",
+                f"{where}.{key} must be a list of {key}, got {levels!r}",
+                setting=f"{where}.{key}",
             )
     if len(found[0]) != len(found[1]):
         raise InputError.at(
             where,
-            f"student_levels and teacher_levels are compared in pairs, got {found[0]} and "
-            f"{found[1]}",
+            f"student_{key} and teacher_{key} are compared in pairs, got {found[0]} and {found[1]}",
         )
+    if key == "strides":
+        found = [[_stride(f"{where}.{key}", each) for each in side] for side in found]
     return [list(levels) for levels in found]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmkd.checkpoint import LoadReport
 from mmkd.engine.input_conversion import InputConversion, KnownFormat, image_sizes
+from mmkd.engine.levels import located
 from mmkd.engine.probe import probing
 from mmkd.errors import naming
 from mmkd.features import FeatureTaps, find_module
@@ -105,9 +106,23 @@ class FrozenTeacher:
             self._record(blank)
         with naming(where):
             self.probed = self._taps.take()
+        self._probed_on = (blank.shape[2], blank.shape[3])
         self.ran = ran
         self.loaded: LoadReport | None = None
         self.introduction = ""
+
+    def located(self, terms: Sequence[Term]) -> list[Term]:
+        """Terms whose taps of this teacher are levels, where they were strides.
+
+        Raises:
+            ValueError: There is no such stride, naming the term.
+        """
+        owner, found = self._where.partition(" ")[0], []
+        for term in terms:
+            with naming(f"{owner} {term.key}.teacher"):
+                taps = tuple(located(tap, self.probed, self._probed_on) for tap in term.teacher)
+            found.append(term.replace(teacher=taps))
+        return found
 
     def module(self, path: str) -> nn.Module:
         """A module of the teacher's, to be used beside its features.

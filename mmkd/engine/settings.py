@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from mmkd.distillation import Distillation
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.input_conversion import ImageFormat
+from mmkd.engine.levels import Levels, Named, expanded
 from mmkd.engine.probe import ProbeSize, parse_probe_size, probing
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.engine.teachers import TeacherSettings, parse_teachers
 from mmkd.errors import InputError, naming
-from mmkd.terms import Tap, Term, parse_terms
+from mmkd.terms import Term, parse_terms
 
 __all__ = ["DistillSettings"]
-
-Resolve = Callable[[nn.Module, Tap], Tap]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class DistillSettings:
         *,
         seed: int = 0,
         dtype: torch.dtype | None = None,
-        resolve: Resolve = lambda student, tap: tap,
+        named: Named = lambda student, path: None,
     ) -> Distillation:
         """Builds the teachers and the terms, and tries them. No global random state changes.
 
@@ -93,7 +92,7 @@ class DistillSettings:
                 does not say them.
             seed: Of the projectors' initial weights.
             dtype: In which the teachers run; None: float32, or as the autocast around them says.
-            resolve: From a tap of the student's, as it was given, to a module's.
+            named: The student's modules that a name stands for.
 
         Raises:
             ValueError, FileNotFoundError: Something does not fit, naming the setting.
@@ -106,7 +105,8 @@ class DistillSettings:
         size = self.probe_size or image_size()
         blank = parameter.detach().new_zeros(1, 3, *size)
         with preserved_random_state():
-            terms = [self._resolved(term, student, resolve) for term in self.terms]
+            levels = Levels(student, lambda: run(blank), size, named)
+            terms = [each for term in self.terms for each in self._resolved(term, levels)]
             teachers: dict[str, FrozenTeacher] = {}
             found: dict[str, Term] = {}
             for name, settings in self.teachers.items():
@@ -117,9 +117,12 @@ class DistillSettings:
             probe = probing(self.owner, "the student", blank)(lambda: run(blank))
             return Distillation(self.owner, student, terms, teachers, probe, size=size, seed=seed)
 
-    def _resolved(self, term: Term, student: nn.Module, resolve: Resolve) -> Term:
+    def _resolved(self, term: Term, levels: Levels) -> list[Term]:
         with naming(f"{self.owner} {term.key}.student"):
-            return term.replace(student=tuple(resolve(student, tap) for tap in term.student))
+            return [
+                each.replace(student=tuple(levels.find(tap) for tap in each.student))
+                for each in expanded(term, levels)
+            ]
 
 
 def _check_name(where: str, name: str) -> None:

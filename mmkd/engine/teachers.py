@@ -153,7 +153,7 @@ class ModuleTeacher:
             dtype=dtype,
         )
         teacher.introduce(f"{type(self.module).__name__}, a module from memory", images)
-        return teacher, terms
+        return teacher, teacher.located(terms)
 
 
 def parse_images(where: str, settings: Mapping[str, Any]) -> ImageFormat:

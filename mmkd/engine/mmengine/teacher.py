@@ -103,7 +103,7 @@ class MMTeacher:
             report.require(teacher.ran)
         teacher.loaded = report
         teacher.introduce(f"{type(model).__name__} from {report}", images)
-        return teacher, list(terms)
+        return teacher, teacher.located(terms)
 
     def _build_model(self) -> nn.Module:
         if self.config is None:

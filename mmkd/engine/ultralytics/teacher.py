@@ -16,6 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 from mmkd.checkpoint import LoadReport, read_weights
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, KnownFormat, conversion_between
+from mmkd.engine.levels import Levels
 from mmkd.engine.ultralytics.architecture import (
     build_detector,
     check_modules,
@@ -26,9 +27,9 @@ from mmkd.engine.ultralytics.checkpoint_files import check_source, execute, loca
 from mmkd.errors import InputError, check_keys, naming
 from mmkd.features import find_module
 from mmkd.input_files import sha256
-from mmkd.terms import Tap, Term
+from mmkd.terms import Term
 
-__all__ = ["YOLO_FORMAT", "YOLOTeacher", "backbone_outputs", "neck_outputs", "resolve_tap"]
+__all__ = ["YOLO_FORMAT", "YOLOTeacher", "backbone_outputs", "named_outputs", "neck_outputs"]
 
 # RGB images between 0 and 1.
 YOLO_FORMAT = ImageFormat(std=(255.0, 255.0, 255.0), swapped=True)
@@ -74,23 +75,14 @@ def neck_outputs(model: Any) -> list[str]:
 _OUTPUTS = {"backbone": backbone_outputs, "neck": neck_outputs}
 
 
-def resolve_tap(model: nn.Module, tap: Tap) -> Tap:
-    """The module and level that a tap means: ``'backbone'`` and ``'neck'`` name outputs of the
-    model's own definition.
+def named_outputs(model: nn.Module, path: str) -> list[str] | None:
+    """The modules that ``'backbone'`` and ``'neck'`` stand for, by the model's own definition; None
+    for any other path, and where the model has a module of that name.
 
     Raises:
-        ValueError: No such level, or no such backbone or neck.
+        ValueError: No such backbone or neck.
     """
-    if tap.path not in _OUTPUTS or hasattr(model, tap.path):
-        return tap
-    outputs = _OUTPUTS[tap.path](model)
-    level = tap.level
-    if not isinstance(level, int) or not -len(outputs) <= level < len(outputs):
-        raise ValueError(
-            f"level {level!r} was asked of a {tap.path} with {len(outputs)} outputs: "
-            f"{', '.join(outputs)}"
-        )
-    return Tap(outputs[level])
+    return None if path not in _OUTPUTS or hasattr(model, path) else _OUTPUTS[path](model)
 
 
 @dataclass(frozen=True)
@@ -151,7 +143,9 @@ class YOLOTeacher:
                 f"(task {getattr(model, 'task', 'unknown')!r}) in {origin}. Give a detector's "
                 "checkpoint, or another network as dict(module=...).",
             )
-        resolved = [self._resolved(term, model) for term in terms]
+        size = (blank.shape[2], blank.shape[3])
+        levels = Levels(model, lambda: model(torch.zeros(1, 3, *size)), size, named_outputs)
+        resolved = [self._resolved(term, model, levels) for term in terms]
         taps = taps_of(self.where, resolved)
         teacher = FrozenTeacher(
             self.where,
@@ -172,9 +166,9 @@ class YOLOTeacher:
         )
         return teacher, resolved
 
-    def _resolved(self, term: Term, model: nn.Module) -> Term:
+    def _resolved(self, term: Term, model: nn.Module, levels: Levels) -> Term:
         with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
-            taps = tuple(resolve_tap(model, tap) for tap in term.teacher)
+            taps = tuple(levels.find(tap) for tap in term.teacher)
             for tap in taps:
                 find_module(model, tap.path)
         return term.replace(teacher=taps)

@@ -22,7 +22,7 @@ from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.engine.ultralytics.resume import ExactResume
 from mmkd.engine.ultralytics.targets import targets_of
-from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, resolve_tap
+from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs
 from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.terms import Term
 
@@ -141,7 +141,7 @@ class DistillTrainer(ExactResume):
             lambda: (self.args.imgsz, self.args.imgsz),
             seed=self.args.seed,
             dtype=half if self.amp else None,
-            resolve=resolve_tap,
+            named=named_outputs,
         )
         if RANK in (-1, 0):
             self._record(distillation)

@@ -23,7 +23,8 @@ from helpers.yolo_toy import (
     write_teacher,
     yolov5,
 )
-from mmkd.engine.ultralytics.teacher import backbone_outputs, resolve_tap
+from mmkd.engine.levels import Levels
+from mmkd.engine.ultralytics.teacher import backbone_outputs, named_outputs
 from mmkd.errors import SettingError
 from mmkd.terms import Tap
 
@@ -54,6 +55,12 @@ def detector(name: str) -> DetectionModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Conv2d, "reset_parameters", lambda module: None)
         return DetectionModel(f"{name}.yaml", verbose=False).eval()
+
+
+def find(model: Any, tap: Tap) -> Tap:
+    return Levels(model, lambda: model(torch.zeros(1, 3, 64, 64)), (64, 64), named_outputs).find(
+        tap
+    )
 
 
 # From the definition ----------------------------------------------------------------------
@@ -91,13 +98,13 @@ def test_outputs_of_the_backbone(name: str) -> None:
     ],
 )
 def test_levels(level: int, path: str) -> None:
-    assert resolve_tap(detector("yolov5n"), Tap("backbone", level)) == Tap(path, -1)
+    assert find(detector("yolov5n"), Tap("backbone", level)) == Tap(path, -1)
 
 
 @pytest.mark.parametrize("level", [3, -4, "p3"])
 def test_a_level_out_of_range(level: Any) -> None:
     with pytest.raises(ValueError) as error:
-        resolve_tap(detector("yolov5n"), Tap("backbone", level))
+        find(detector("yolov5n"), Tap("backbone", level))
     for part in (f"level {level!r}", "3 outputs", "model.4, model.6, model.9"):
         assert part in str(error.value)
 
@@ -105,29 +112,29 @@ def test_a_level_out_of_range(level: Any) -> None:
 def test_what_is_named_is_tapped() -> None:
     model = detector("yolov5n")
     named = Tap("model.9.cv2", 0)
-    assert resolve_tap(model, named) == named
+    assert find(model, named) == named
     # A model with a module of that name needs no definition.
     model.backbone = nn.Identity()
-    assert resolve_tap(model, Tap("backbone", -2)) == Tap("backbone", -2)
+    assert find(model, Tap("backbone", -2)) == Tap("backbone", -2)
 
 
 @pytest.mark.parametrize("level", range(3))
 def test_levels_of_the_neck(level: int) -> None:
     """In YOLOv5 the head reads the layers 17, 20 and 23, of stride 8, 16 and 32."""
     model = detector("yolov5n")
-    found = resolve_tap(model, Tap("neck", level))
+    found = find(model, Tap("neck", level))
     assert found == Tap(("model.17", "model.20", "model.23")[level], -1)
     seen: list[Tensor] = []
     model.get_submodule(found.path).register_forward_hook(lambda m, a, output: seen.append(output))
     model(torch.zeros(1, 3, 64, 64))
     assert [feature.shape[2] for feature in seen] == [64 // (8, 16, 32)[level]]
     with pytest.raises(ValueError, match=r"level 3 was asked of a neck with 3 outputs: model\.17"):
-        resolve_tap(model, Tap("neck", 3))
+        find(model, Tap("neck", 3))
 
 
 def test_a_model_without_a_neck() -> None:
     with pytest.raises(ValueError, match=r"Sequential has no detection head .* instead of 'neck'"):
-        resolve_tap(nn.Sequential(nn.Conv2d(3, 4, 1)), Tap("neck"))
+        find(nn.Sequential(nn.Conv2d(3, 4, 1)), Tap("neck"))
 
 
 def test_a_model_without_a_definition() -> None:
