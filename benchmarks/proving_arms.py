@@ -10,51 +10,47 @@ from mmkd.evaluation.comparison import BASELINE, TEACHER
 
 __all__ = ["DEFAULT", "TWICE", "terms_of"]
 
+# mmkd's own, without a word on terms.
 DEFAULT = "default"
 # The plain student on twice its schedule.
 TWICE = "plain-twice"
 
-# Outputs of the backbone, and of the neck, from fine to coarse.
-_LEVELS = {
-    "digits_faster_rcnn": 1,
-    "digits_yolov5": 2,
-    "bccd_faster_rcnn": 3,
-    "bccd_yolov5": 2,
-    "neu_det_yolov5": 3,
-    "neu_det_yolo11": 3,
-    "neu_det_gfl": 3,
-    "bccd_yolov5_pretrained": 3,
-    "bccd_faster_rcnn_pretrained": 1,
-}
+_LOSSES = dict(pkd="mmkd.PKDLoss", cwd="mmkd.CWDLoss", mse="mmkd.MSELoss")
 
 
 def terms_of(arm: str, cell: Cell) -> Terms:
-    """The terms of an arm: ``<what>-<weight>[-<part>...]``, such as ``all-s0.3`` or ``last-w1``."""
+    """The terms of an arm: ``<what>-<weight>[-<part>...]``, such as ``all-s0.3`` or ``last-w1``.
+
+    What: ``all`` (every output of the backbone from stride 8 up), ``last``, ``neck`` (every output
+    of it), ``8`` (that of a stride). Weight: ``w`` fixed, ``s`` a gradient's share, ``c`` a share
+    without the part against the task, ``r`` a ratio of losses. Parts: another loss (``pkd``,
+    ``cwd``, ``mse``), ``end=0.8`` of the epochs.
+    """
     if arm in (BASELINE, TEACHER, TWICE, DEFAULT):
         return None
     if arm == DISTILL_MODEL:
         return DISTILL_MODEL
     what, weight, *parts = arm.split("-")
-    term: dict[str, Any] = {}
-    term["weight"] = dict(share=float(weight[1:])) if weight[0] == "s" else float(weight[1:])
-    count = _LEVELS[cell.name]
-    if what in ("all", "neck"):
-        term["level"] = list(range(count))
-    elif what == "mid":
-        term["level"] = max(-2, -count)
+    term: dict[str, Any] = dict(weight=_weight(weight))
+    if what != "last":
+        term["stride"] = int(what) if what.isdigit() else "all"
     if what == "neck":
-        term["student"] = term["teacher"] = "neck"
+        term |= dict(student="neck", teacher="neck")
     for part in parts:
         kind, _, value = part.partition("=")
-        if part == "pkd":
-            term["loss"] = dict(type="mmkd.PKDLoss")
-        elif part == "cwd":
-            term["loss"] = dict(type="mmkd.CWDLoss")
-        elif part == "mse":
-            term["loss"] = dict(type="mmkd.MSELoss")
-        elif kind == "end":
-            epochs = cell.epochs
-            term["schedule"] = dict(end=round(float(value) * epochs))
+        if kind == "end":
+            term["schedule"] = dict(end=round(float(value) * cell.epochs))
         else:
-            raise ValueError(part)
+            term["loss"] = dict(type=_LOSSES[kind])
     return dict(distill=term)
+
+
+def _weight(text: str) -> float | dict[str, Any]:
+    kind, value = text[0], float(text[1:])
+    rules: dict[str, Any] = dict(
+        w=value,
+        s=dict(share=value),
+        c=dict(type="mmkd.AgreeingShare", share=value),
+        r=dict(type="mmkd.LossRatio", ratio=value),
+    )
+    return rules[kind]

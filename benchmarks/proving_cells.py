@@ -212,6 +212,7 @@ class MMCell(Cell):
                 ),
             )
             config.custom_hooks = [hook if terms is None else {**hook, "terms": _plain(terms)}]
+            config.custom_imports = dict(imports=["mmkd", *_imports(terms)])
         return MMRecipe(config)
 
     def _set_data(self, config: Config, source: Path, runs: Path, scale: Scale) -> None:
@@ -294,6 +295,8 @@ class YOLOCell(Cell):
                 settings["distill_model"] = teacher
             else:
                 settings |= dict(teacher=teacher, terms=None if terms is None else _plain(terms))
+            if imports := _imports(terms):
+                settings["custom_imports"] = dict(imports=imports)
         return YOLORecipe(settings, self.work_dir(runs, arm, seed), *data.training, *data.held_out)
 
     def _start(self, source: Path, runs: Path, is_teacher: bool, scale: Scale) -> str | bool:
@@ -314,6 +317,15 @@ class YOLOCell(Cell):
             file.parent.mkdir(parents=True, exist_ok=True)
             YAML.save(file, definition)
         return file
+
+
+def _imports(terms: Terms) -> list[str]:
+    """Of this folder, what the terms name."""
+    if terms is None or terms == DISTILL_MODEL:
+        return []
+    weights = [term.get("weight") for term in terms.values()]  # type: ignore[union-attr]
+    is_ours = any(isinstance(weight, dict) and "type" in weight for weight in weights)
+    return [str(Path(__file__).with_name("weight_rules.py"))] if is_ours else []
 
 
 def _plain(terms: Any) -> dict[str, Any]:

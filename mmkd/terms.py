@@ -11,7 +11,7 @@ from mmkd.errors import InputError, InputTypeError, check_keys, naming
 from mmkd.features import Level, Stride
 from mmkd.registry import arguments_of, find_class
 
-__all__ = ["Schedule", "Tap", "Term", "parse_terms"]
+__all__ = ["DEFAULT", "Schedule", "Tap", "Term", "parse_terms"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,9 @@ class Term:
         return dataclasses.replace(self, **changes)
 
 
+# What is distilled where no terms are given: every map of the backbone from stride 8 up, at half of
+# its gradient. Chosen in benchmarks/results/proving_ground.md.
+DEFAULT: Mapping[str, Any] = dict(stride="all", weight=dict(share=0.5))
 _SIDES = ("student", "teacher")
 _Compared = tuple[str, tuple[Tap, ...], tuple[Tap, ...]]
 _TERM_KEYS = (
@@ -125,9 +128,10 @@ def parse_terms(
     """Reads the ``terms`` setting.
 
     Args:
-        terms: Name to settings. None: one default term per teacher. A ``level`` that is a list
-            makes one term, with a projector of its own, per entry; ``levels`` makes one term of
-            them all, for a loss or distiller that takes several at once.
+        terms: Name to settings. None: :data:`DEFAULT` for each teacher. A ``level`` or ``stride``
+            that is a list makes one term, with a projector of its own, per entry; ``levels`` or
+            ``strides`` make one term of them all, for a loss or distiller that takes several at
+            once.
         sources: The teachers' names.
         owner: Whose setting it is (``'DistillHook'``), for errors.
 
@@ -138,7 +142,7 @@ def parse_terms(
     """
     if terms is None:
         single = len(sources) == 1
-        terms = {("backbone" if single else name): dict(source=name) for name in sources}
+        terms = {("backbone" if single else name): dict(source=name, **DEFAULT) for name in sources}
     where = f"{owner} terms".strip()
     if not isinstance(terms, Mapping):
         raise InputTypeError(

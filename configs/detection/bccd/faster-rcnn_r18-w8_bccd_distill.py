@@ -1,4 +1,4 @@
-# The teacher's last backbone stage taught through a linear projector, BatchNorm and LogSum.
+# The same student, distilled by the defaults.
 _base_ = "./faster-rcnn_r18-w8_bccd.py"
 custom_imports = dict(imports=["mmkd"])
 
@@ -10,7 +10,5 @@ custom_hooks = [
         teacher=dict(
             config="{{ fileDirname }}/faster-rcnn_r18-w16_bccd.py", checkpoint=teacher_checkpoint
         ),
-        # From benchmarks/results/digits_sweep.md.
-        terms=dict(backbone=dict(weight=3.0)),
     )
 ]

@@ -1,4 +1,4 @@
-# The same student, distilled from the teacher's last backbone stage.
+# The same student, distilled by the defaults.
 _base_ = "./faster-rcnn_r18-w8_digits.py"
 
 custom_hooks = [
@@ -9,7 +9,5 @@ custom_hooks = [
             config="{{ fileDirname }}/faster-rcnn_r18-w16_digits.py",
             checkpoint="work_dirs/faster-rcnn_r18-w16_digits/epoch_6.pth",
         ),
-        # From benchmarks/results/digits_sweep.md.
-        terms=dict(backbone=dict(weight=3.0)),
     )
 ]

@@ -26,6 +26,7 @@ from mmkd.evaluation.coco import evaluate_detections
 from mmkd.runs.fingerprint import ImageFiles, image_names, named_modules, with_networks_read
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
+from mmkd.terms import DEFAULT
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
@@ -198,7 +199,9 @@ class MMRecipe(ConfigRecipe):
 def _with_teacher_read(hook: Any) -> Any:
     if not isinstance(hook, Mapping) or "teacher" not in hook:
         return hook
-    return {**hook, "teacher": with_networks_read(hook["teacher"])}
+    content = {**hook, "teacher": with_networks_read(hook["teacher"])}
+    is_default = str(hook.get("type")).endswith("DistillHook") and hook.get("terms") is None
+    return {**content, "terms": dict(DEFAULT)} if is_default else content
 
 
 def _image_folder(dataset: Mapping[str, Any]) -> Path:
