@@ -141,8 +141,7 @@ def parse_terms(
         TypeError: Something other than a dict.
     """
     if terms is None:
-        single = len(sources) == 1
-        terms = {("backbone" if single else name): dict(source=name, **DEFAULT) for name in sources}
+        terms = _default(sources)
     where = f"{owner} terms".strip()
     if not isinstance(terms, Mapping):
         raise InputTypeError(
@@ -162,6 +161,15 @@ def parse_terms(
                 where, f"two terms are called {name!r}: rename one, or drop a repeated level"
             )
     return parsed
+
+
+def _default(sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A term a teacher; several have the share among them."""
+    weight = dict(share=DEFAULT["weight"]["share"] / len(sources))
+    return {
+        "backbone" if len(sources) == 1 else name: {**DEFAULT, "source": name, "weight": weight}
+        for name in sources
+    }
 
 
 def _parse(

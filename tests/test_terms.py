@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.errors import InputError
+from mmkd.features import Stride
 from mmkd.registry import MODELS
 from mmkd.terms import Schedule, Tap, Term, parse_terms
 
@@ -73,18 +74,19 @@ def test_schedule_refuses_an_end_that_is_not_after_the_begin(settings: dict) -> 
 
 def test_the_default_term() -> None:
     (term,) = parse_terms(None, ["teacher"])
-    assert term == Term(name="backbone", source="teacher")
-    assert term.student == term.teacher == (Tap("backbone", -1),)
+    assert (term.name, term.source) == ("backbone", "teacher")
+    assert term.student == term.teacher == (Tap("backbone", Stride(None)),)
     assert term.type == "mmkd.FeatureDistiller"
     assert term.schedule == Schedule()
     assert (term.student_classifier, term.teacher_classifier) == (None, None)
-    assert term.parts == {}
+    assert term.parts == dict(weight=dict(share=0.5))
     assert term.key == "terms.backbone"
 
 
 def test_the_default_is_one_term_per_teacher() -> None:
     terms = parse_terms(None, ["large", "small"])
     assert [(term.name, term.source) for term in terms] == [("large", "large"), ("small", "small")]
+    assert [term.parts["weight"] for term in terms] == [dict(share=0.25)] * 2
 
 
 def test_a_term_in_full() -> None:
