@@ -25,6 +25,7 @@ from mmkd.features import (
 from mmkd.normalizers import BatchNormalizer
 from mmkd.registry import arguments_of, find_class
 from mmkd.targets import Targets
+from mmkd.term_watch import TermWatch, TrainingWatch
 from mmkd.terms import Tap, Term
 
 __all__ = ["Distillation", "FeatureSource", "Measured"]
@@ -90,6 +91,8 @@ class Distillation:
     Attributes:
         terms_on_two_images: Terms that fail on a batch of a single image, for it is a single
             sample, which has no variance.
+        watch: Tells of terms that cannot help; an adapter asks it what is due after each iteration,
+            and keeps its state.
 
     Raises:
         ValueError: A tap or a part that does not fit, naming the term.
@@ -120,8 +123,11 @@ class Distillation:
         self._checked: Counter[str] = Counter()
         self._nonzero: set[str] = set()
         self._iteration = 0
+        self._epoch = 1
         self.terms_on_two_images: list[Term] = []
-        self.distillers = self._build(self._probe(probe), seed)
+        probed = self._probe(probe)
+        self.distillers = self._build(probed, seed)
+        self.watch = self._watch(probed)
 
     def _probe(self, run: Callable[[], Any]) -> dict[str, Any]:
         """The student's tapped outputs for a blank image; its mode is put back exactly."""
@@ -155,6 +161,20 @@ class Distillation:
                 }
             )
         return nn.ModuleDict(distillers).to(next(self._student.parameters()).device)
+
+    def _watch(self, student: Mapping[str, Any]) -> TrainingWatch:
+        device = next(self._student.parameters()).device
+        return TrainingWatch(
+            {
+                term.name: TermWatch(
+                    term.name,
+                    f"{self.owner} {term.key} ({', '.join(map(str, term.student))})",
+                    _elsewhere(student, term),
+                    device,
+                )
+                for term in self.terms
+            }
+        )
 
     def _laid_out(self, outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
         features = _selected(outputs, taps)
@@ -241,7 +261,7 @@ class Distillation:
     def begin(self, iteration: int, iterations_per_epoch: int) -> None:
         """Decides which terms are on in the iteration that is about to run."""
         self.fired = False
-        self._iteration = iteration
+        self._iteration, self._epoch = iteration, iterations_per_epoch
         self.factors = {
             term.name: factor
             for term in self.terms
@@ -314,15 +334,25 @@ class Distillation:
                 measured[term.name] = self._measured(
                     term, student, teacher[term.source], shown, meter, task
                 )
+                pair = None
+                if not term.takes_several and not self.watch[term.name].is_over:
+                    [ours] = _selected(student, term.student)
+                    [theirs] = _selected(teacher[term.source], term.teacher)
+                    pair = (ours, theirs)
+                self.watch[term.name].measured(
+                    measured[term.name].distance, self._epoch, pair, targets
+                )
         return measured
 
     def _observe(self, arrived: Mapping[str, Arrived]) -> None:
         """After a backward pass."""
         self._arrived.update(arrived)
         for name, each in arrived.items():
-            rule = self.distillers[name].balance
-            if isinstance(rule, WeightRule):
+            balance = self.distillers[name].balance
+            rule = balance if isinstance(balance, WeightRule) else None
+            if rule is not None:
                 rule.observe(each)
+            self.watch[name].arrived(each, rule)
 
     def _measured(
         self,
@@ -423,6 +453,21 @@ def _is_of_single_samples(distiller: Distiller, features: Sequence[Tensor]) -> b
 
 def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
     return [select(outputs[tap.path], tap.level) for tap in taps]
+
+
+def _elsewhere(outputs: Mapping[str, Any], term: Term) -> str:
+    """Where else a term could compare, as far as its first tap tells."""
+    tap = term.student[0]
+    output = outputs[tap.path]
+    keys: list[Any] = []
+    if isinstance(output, dict | list | tuple):
+        keys = list(output if isinstance(output, dict) else range(len(output)))
+    is_counted = tap.level == -1 or not isinstance(output, dict)
+    own = keys[tap.level] if keys and is_counted and isinstance(tap.level, int) else tap.level
+    others = [repr(key) for key in keys if key != own]
+    if term.takes_several or not others:
+        return "another level"
+    return f"another level of {tap.path} (level={' or '.join(others)})"
 
 
 def _check_features(term: Term, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:

@@ -66,6 +66,9 @@ def distill(
             resizes all images to, if it does; else 224.
         seed: Of the projectors' initial weights.
 
+    A term that cannot help (:class:`mmkd.term_watch.TermWatch`) is a warning in the log
+    (``mmkd.engine.plain``).
+
     Copies of the student that are made inside the block (a moving average, for instance) are not
     listened to, and neither is a pickle of it.
 
@@ -172,7 +175,11 @@ class PlainDistillation:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the student's and the optimizer's state."""
-        return dict(distillers=self._distillation.state_dict(), iteration=self.iteration)
+        return dict(
+            distillers=self._distillation.state_dict(),
+            iteration=self.iteration,
+            watch=self._distillation.watch.state_dict(),
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned.
@@ -184,6 +191,7 @@ class PlainDistillation:
         if not isinstance(state, Mapping) or {"distillers", "iteration"} - set(state):
             raise InputError.at(_OWNER, "load_state_dict takes what state_dict() has returned")
         self._distillation.load_state_dict(state["distillers"])
+        self._distillation.watch.load_state_dict(state.get("watch"))
         self.iteration = state["iteration"]
 
     # Listening ----------------------------------------------------------------------------
@@ -212,6 +220,7 @@ class PlainDistillation:
         try:
             if kind is None:
                 self._check_loss_was_called()
+                self._warn()
         finally:
             self._distillation.release()
             self._distillation.detach()
@@ -222,6 +231,7 @@ class PlainDistillation:
         if not module.training or not torch.is_grad_enabled():
             return
         self._check_loss_was_called()
+        self._warn()
         self._distillation.begin(self.iteration, self._epoch)
         self._distillation.arm()
         self._is_listening = True
@@ -245,6 +255,11 @@ class PlainDistillation:
                 "followed, so that this batch was trained without distillation: call it after each "
                 "forward pass, or pass images that nothing is learned from under torch.no_grad()",
             )
+
+    def _warn(self) -> None:
+        """Of the iterations before, whose backward pass is over by now."""
+        for warning in self._distillation.watch.due():
+            logging.getLogger(__name__).warning(warning.text)
 
     def _note_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Whether whoever steps the student steps the projectors too."""

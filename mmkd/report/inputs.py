@@ -56,6 +56,7 @@ class ReportInputs:
         detections: By work dir.
         notes: What the reader should know about the files.
         unevaluated: Why nothing was evaluated, and how to have it.
+        warnings: Which terms could not help, as the trainings said.
     """
 
     runs: list[WorkDir]
@@ -65,6 +66,7 @@ class ReportInputs:
     detections: dict[Path, Detections]
     notes: list[str] = field(default_factory=list)
     unevaluated: str = ""
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def groups(self) -> dict[str, list[WorkDir]]:
@@ -92,12 +94,14 @@ def read_inputs(
     if images is not None and not images.is_dir():
         raise InputError(f"{images}: expected the folder of the images, found no folder")
     notes = [(note, run) for run in runs for note in (*run.notes, *_other_teacher(run, runs))]
+    warnings = _by_text([(text, run) for run in runs for text in run.warnings], len(runs))
     files = _detection_files(runs, detections)
     named = {real_path(work_dir) for work_dir in detections}
     truth_file = annotations or _common_annotations(runs)
     if not files or truth_file is None:
         reason = NO_ANNOTATIONS if files else _without_detections(runs)
-        return ReportInputs(runs, roles, None, None, {}, _by_text(notes, len(runs)), reason)
+        texts = _by_text(notes, len(runs))
+        return ReportInputs(runs, roles, None, None, {}, texts, reason, warnings)
     truth = read_annotations(truth_file)
     found, about, errors = _read_detections(runs, files, named, truth, category_ids)
     # Whoever names the annotation file wants an evaluation.
@@ -106,7 +110,7 @@ def read_inputs(
     reason = "" if found else NO_READABLE_DETECTIONS
     images = images or next((run.images for run in runs if run.images is not None), None)
     texts = _by_text([*notes, *about], len(runs))
-    return ReportInputs(runs, roles, truth, images, found, texts, reason)
+    return ReportInputs(runs, roles, truth, images, found, texts, reason, warnings)
 
 
 def _other_teacher(run: WorkDir, runs: Sequence[WorkDir]) -> Iterator[str]:

@@ -113,6 +113,8 @@ def write_report(
     for run in inputs.runs:
         for note in run.notes:
             tell(f"{run.path}: {note}")
+    for warning in inputs.warnings:
+        tell(warning)
     if inputs.unevaluated:
         tell(inputs.unevaluated)
     comparison = compare_inputs(
@@ -167,6 +169,7 @@ def _render(inputs: ReportInputs, comparison: Comparison | None) -> str:
         has_seeds=any(len(runs) > 1 for runs in inputs.groups.values()),
         work_dirs=[(run_title(run), run.path) for run in inputs.runs],
         notes=inputs.notes,
+        warnings=inputs.warnings,
         unevaluated=inputs.unevaluated,
         no_curves="" if has_logs else NO_CURVES,
         comparison=comparison,

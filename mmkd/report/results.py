@@ -106,7 +106,8 @@ def write_results(
         The report.
     """
     results, comparison = compared.results, compared.comparison
-    summary = [f"# {title}", "", *score_lines(compared), *bullets(notes)]
+    found = [*compared.inputs.warnings, *notes]
+    summary = [f"# {title}", "", *score_lines(compared), *bullets(found)]
     details = markdown_tables(comparison).splitlines() if comparison else []
     checkpoints = bullets([f"{r.name}, seed {r.seed}: {r.checkpoint}" for r in results])
     environment = bullets([f"{key}: {value}" for key, value in describe_environment().items()])

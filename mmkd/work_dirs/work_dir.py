@@ -6,12 +6,13 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from mmkd.errors import InputError
 from mmkd.input_files import read_text
+from mmkd.term_warnings import read_warnings
 from mmkd.work_dirs.curves import Curve, number
 from mmkd.work_dirs.mmengine_logs import Session, read_sessions
 from mmkd.work_dirs.run_files import DETECTIONS, RESULT
@@ -52,6 +53,7 @@ class WorkDir:
         step_seconds: Time of a training iteration.
         checkpoint: The last weights.
         notes: What the reader should know, such as log lines that were left out.
+        warnings: Which terms cannot help, as the training said itself.
     """
 
     path: Path
@@ -69,6 +71,7 @@ class WorkDir:
     step_seconds: float | None
     checkpoint: Path | None
     notes: list[str]
+    warnings: list[str] = field(default_factory=list)
 
     def curve(self, name: str) -> Curve | None:
         """The curve of a name, if it was logged."""
@@ -119,6 +122,7 @@ def _read_mmengine(folder: Path, sessions: list[Session]) -> WorkDir:
     notes = [note for session in sessions for note in session.notes]
     detections = _detections(folder, notes)
     annotations, images = _data(folder, last.settings, detections, notes)
+    warnings = _warnings(folder, notes)
     return WorkDir(
         path=folder,
         framework="mmengine",
@@ -135,6 +139,7 @@ def _read_mmengine(folder: Path, sessions: list[Session]) -> WorkDir:
         step_seconds=last.step_seconds or result.step_seconds,
         checkpoint=_mmengine_checkpoint(folder),
         notes=[*result.notes, *notes, *curves.notes()],
+        warnings=warnings,
     )
 
 
@@ -207,7 +212,16 @@ def _read_ultralytics(folder: Path) -> WorkDir:
         step_seconds=result.step_seconds,
         checkpoint=next((file for file in weights if file.is_file()), None),
         notes=notes,
+        warnings=_warnings(folder, notes),
     )
+
+
+def _warnings(folder: Path, notes: list[str]) -> list[str]:
+    try:
+        return read_warnings(folder)
+    except InputError as error:
+        notes.append(str(error))
+        return []
 
 
 class _Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.errors import InputError
 from mmkd.registry import HOOKS
+from mmkd.term_warnings import write_warnings
 from mmkd.terms import Term
 
 __all__ = ["DistillHook"]
@@ -74,7 +76,8 @@ class DistillHook(Hook):
 
     Logged: ``loss_distill_<term>`` (weighted, part of the objective), ``distill_<term>``
     (unweighted), ``distill_ratio`` (distillation to task loss; 0 where there is no task loss),
-    ``teacher_time_share`` (of the step's time).
+    ``teacher_time_share`` (of the step's time). A term that cannot help
+    (:class:`mmkd.term_watch.TermWatch`) is a warning in the log and in ``distill_warnings.json``.
 
     Raises:
         ValueError, TypeError: An unknown key or value, on construction; a teacher, tap or
@@ -190,6 +193,7 @@ class DistillHook(Hook):
         for term in self.terms:
             if not distillation.distiller(term).is_on:
                 runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
+        self._keep_warnings(runner)
         if runner.world_size == 1:
             _check_last_batch(runner, distillation)
 
@@ -249,12 +253,24 @@ class DistillHook(Hook):
             f"{type(self._student).__name__} was trained without a call of its "
             "forward(mode='loss'), which is where distillation joins"
         )
+        self._warn(runner)
         if self._built.factors:
             self._clock.stop_step()
             if self._clock.share is not None:
                 runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
         if runner.world_size > 1 and _saves_iterations(runner):
             self._state.gather(runner, [self._built.distillers])
+
+    def _warn(self, runner: Runner) -> None:
+        due = self._built.watch.due()
+        for warning in due:
+            runner.logger.warning(warning.text)
+        if due:
+            self._keep_warnings(runner)
+
+    def _keep_warnings(self, runner: Runner) -> None:
+        if runner.rank == 0:
+            write_warnings(Path(runner.work_dir), self._built.watch.warnings)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Prepares what several processes save."""
@@ -289,6 +305,7 @@ class DistillHook(Hook):
             distillers=self._built.state_dict(),
             optimizer=take_out_distillers(checkpoint, self._added_groups),
             teachers=dict(self._digests),
+            watch=self._built.watch.state_dict(),
             **self._state.state(runner),
         )
 
@@ -307,6 +324,7 @@ class DistillHook(Hook):
         state = checkpoint[CHECKPOINT_KEY]
         check_same_teachers("DistillHook teacher", state.get("teachers", {}), self._digests)
         self._built.load_state_dict(state["distillers"])
+        self._built.watch.load_state_dict(state.get("watch"))
         put_back_distillers(checkpoint, state.get("optimizer", {}))
         hub = checkpoint["message_hub"]
         scalars = hub.get(CHECKPOINT_KEY, {})

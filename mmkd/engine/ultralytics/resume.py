@@ -187,6 +187,7 @@ class ExactResume(SafeStart):
             is_over=bool(self.stop),
             teachers=self._teachers,
             distillers=self.distillation.state_dict() if self.distillation else {},
+            watch=self.distillation.watch.state_dict() if self.distillation else {},
             model=unwrap_model(self.model).state_dict(),
             ema=self.ema.ema.state_dict(),
             optimizer=self.optimizer.state_dict(),
@@ -277,6 +278,7 @@ class ExactResume(SafeStart):
         state = ckpt[CHECKPOINT_KEY]
         if self.distillation is not None:
             self.distillation.load_state_dict(state["distillers"])
+            self.distillation.watch.load_state_dict(state.get("watch"))
         # The student's as rounded as a plain run's; the projectors' groups come after them.
         whole = state["optimizer"]
         merged = {**whole, "state": {**whole["state"], **ckpt["optimizer"]["state"]}}

@@ -24,6 +24,7 @@ from mmkd.engine.ultralytics.resume import ExactResume
 from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs
 from mmkd.errors import InputError, InputTypeError, TermError
+from mmkd.term_warnings import write_warnings
 from mmkd.terms import Term
 
 __all__ = ["OWNER", "Attached", "DistillTrainer", "distilling", "settings_of"]
@@ -163,6 +164,7 @@ class DistillTrainer(ExactResume):
     def _setup_train(self) -> None:
         super()._setup_train()
         self._clock = StepClock(self.device)
+        self._keep_warnings()
         if self.world_size <= 1:
             loader = self.train_loader
             check_last_batch(self.distillation, len(loader.dataset), loader.batch_size)
@@ -253,10 +255,20 @@ class DistillTrainer(ExactResume):
             f"{type(unwrap_model(self.model)).__name__} was trained without a call of its loss(), "
             "which is where distillation joins"
         )
+        due = self.distillation.watch.due()
+        for warning in due:
+            if RANK in (-1, 0):
+                LOGGER.warning(warning.text)
+        if due:
+            self._keep_warnings()
         if self.distillation.factors:
             self._clock.stop_step()
             if self._clock.share is not None:
                 self._add({"teacher_time_share": self._clock.share})
+
+    def _keep_warnings(self) -> None:
+        if RANK in (-1, 0):
+            write_warnings(self.save_dir, self.distillation.watch.warnings)
 
     # What is reported -----------------------------------------------------------------------
 
