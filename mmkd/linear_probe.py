@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import one_hot, pad
+from torch.nn.utils.rnn import pad_sequence
 
 from mmkd.distributed import is_synchronized
 from mmkd.features import as_samples, pair_as_maps
@@ -18,8 +20,8 @@ __all__ = ["LinearProbe", "ProbedPair", "classes_on_grid"]
 
 # No object's, and no clear case: within a box, but not in its middle.
 BACKGROUND, BORDER = 0, -1
-# Of a batch: so many locations on objects at most, and as many elsewhere.
-_LOCATIONS = 1024
+# Of a batch: so many images, and so many locations on objects at most and as many elsewhere.
+_IMAGES, _LOCATIONS = 16, 1024
 # Ridge penalties by which the best held-out score is found, for features of variance 1.
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 # Batches are dealt to so many groups; each is scored by the fit to the others.
@@ -42,32 +44,30 @@ def classes_on_grid(boxes: Sequence[Boxes], size: tuple[int, int], grid: tuple[i
         cell of its own centre (the smallest such box's); 0 where no box covers the cell's centre;
         -1 elsewhere.
     """
-    return torch.stack([_of_image(each, size, grid) for each in boxes])
-
-
-def _of_image(boxes: Boxes, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    corners = boxes.corners.float()
-    found = corners.new_full(grid, BACKGROUND, dtype=torch.long)
-    if not len(corners):
-        return found
+    # Boxes [N, K], of which NaN stands for none, along an axis of its own; cells along the last.
+    corners = pad_sequence([each.corners.float() for each in boxes], True, math.nan)
+    classes = pad_sequence([each.classes.long() for each in boxes], True)
+    if not corners.shape[1]:
+        return classes.new_full((len(boxes), *grid), BACKGROUND)
     scale = corners.new_tensor([grid[1] / size[1], grid[0] / size[0]]).repeat(2)
-    corners = corners * scale
-    low, high = corners[:, :2], corners[:, 2:]
-    order = (high - low).prod(dim=1).argsort()
-    low, high, classes = low[order], high[order], boxes.classes.long()[order]
-    centre, extent = (low + high) / 2, (high - low).clamp_min(0)
+    low, high = (corners * scale).split(2, dim=2)
+    order = (high - low).prod(dim=2).argsort(dim=1)
+    classes = classes.gather(1, order)
+    low, high = (each.gather(1, order[..., None].expand_as(each)) for each in (low, high))
+    centre, extent = ((low + high) / 2)[..., None], (high - low).clamp_min(0)[..., None]
     inside, middle = [], []
     for axis, cells in ((0, grid[1]), (1, grid[0])):
-        at = torch.arange(cells, device=corners.device) + 0.5
-        away = (at - centre[:, axis, None]).abs()
-        own = centre[:, axis, None].floor() == at - 0.5
-        inside.append((away <= extent[:, axis, None] / 2) | own)
-        middle.append((away <= extent[:, axis, None] / 4) | own)
-    is_inside, is_middle = (x[:, None, :] & y[:, :, None] for x, y in (inside, middle))
-    found = torch.where(is_inside.any(dim=0), BORDER, found)
+        at = torch.arange(cells, device=corners.device)
+        away = (at + 0.5 - centre[:, :, axis]).abs()
+        own = centre[:, :, axis].floor() == at
+        inside.append((away <= extent[:, :, axis] / 2) | own)
+        middle.append((away <= extent[:, :, axis] / 4) | own)
+    is_inside, is_middle = (x[:, :, None, :] & y[:, :, :, None] for x, y in (inside, middle))
     # The first that covers a cell, and so the smallest.
-    first = is_middle.int().argmax(dim=0)
-    return torch.where(is_middle.any(dim=0), classes[first] + 1, found)
+    first = is_middle.byte().argmax(dim=1)
+    of_first = classes.gather(1, first.flatten(1)).view_as(first)
+    elsewhere = torch.where(is_inside.any(dim=1), BORDER, BACKGROUND)
+    return torch.where(is_middle.any(dim=1), of_first + 1, elsewhere)
 
 
 class LinearProbe:
@@ -200,7 +200,9 @@ class ProbedPair:
             or max(_widths(student, teacher)) > _LARGEST_WIDTH
         ):
             return False
-        pair = pair_as_maps(at_least_float32(student), at_least_float32(teacher))
+        pair = pair_as_maps(
+            *(at_least_float32(feature[:_IMAGES]) for feature in (student, teacher))
+        )
         grid = (pair[0].shape[2], pair[0].shape[3])
         if grid == (1, 1):
             return False
@@ -208,7 +210,7 @@ class ProbedPair:
             boxes = targets.boxes
         except ValueError:
             return False
-        classes = classes_on_grid(boxes, targets.size, grid).flatten().to(student.device)
+        classes = classes_on_grid(boxes[:_IMAGES], targets.size, grid).flatten().to(student.device)
         if self._probes is None:
             ours, theirs = _widths(student, teacher)
             self._probes = LinearProbe(ours), LinearProbe(theirs)

@@ -32,7 +32,7 @@ _BLOCKS = 10
 # A distance has fallen where its mean has, by half its spread from one iteration to the next.
 _LEAST_FALL = 0.5
 # A teacher's lead in R² that is below it, with two standard errors added, is none.
-_LEAST_LEAD = 0.02
+_LEAST_LEAD = 0.01
 # What stands for a value that is not known, in place of NaN, which is unlike itself.
 _NOTHING = math.inf
 
