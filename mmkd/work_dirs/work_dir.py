@@ -146,6 +146,7 @@ def _read_mmengine(folder: Path, sessions: list[Session]) -> WorkDir:
 def _read_scored(folder: Path) -> WorkDir:
     result = _Result(folder)
     notes = list(result.notes)
+    warnings = _warnings(folder, notes)
     return WorkDir(
         path=folder,
         framework=None,
@@ -162,6 +163,7 @@ def _read_scored(folder: Path) -> WorkDir:
         step_seconds=result.step_seconds,
         checkpoint=result.checkpoint,
         notes=notes,
+        warnings=warnings,
     )
 
 

@@ -192,3 +192,26 @@ def test_a_finished_run_is_told_by_its_result(
     if content is not None:
         (tmp_path / "result.json").write_text(content)
     assert not is_finished(tmp_path)
+
+
+def test_what_a_training_has_warned_of_is_among_the_notes(
+    runs: list[RunResult], tmp_path: Path
+) -> None:
+    file = Path(runs[1].work_dir) / "distill_warnings.json"
+    said = [dict(term="a", kind="still", text="terms.a: its distance does not fall")]
+    file.write_text(json.dumps(said))
+    compared = compare_results(runs, resamples=0)
+    page = write_results(compared, tmp_path, title="Four objects", notes=["By hand."]).read_text()
+    expected = "distilled, seed 0: terms.a: its distance does not fall"
+    assert f"\n- {expected}\n- By hand.\n" in (tmp_path / "results.md").read_text()
+    verdict, scores = page.index('<h1 id="verdict">'), page.index('<section id="scores"')
+    assert expected in page[verdict:scores]
+
+
+@pytest.mark.parametrize("content", ["mine", "{}x", "3", '[{"text": 3}]', "[1]"])
+def test_warnings_that_cannot_be_read_are_a_note(content: str, runs: list[RunResult]) -> None:
+    (Path(runs[1].work_dir) / "distill_warnings.json").write_text(content)
+    inputs = compare_results(runs, resamples=0).inputs
+    assert inputs.warnings == []
+    found = ["distill_warnings.json cannot be read" in note for note in inputs.notes]
+    assert any(found)
