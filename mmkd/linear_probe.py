@@ -201,7 +201,7 @@ class ProbedPair:
         ):
             return False
         pair = pair_as_maps(
-            *(at_least_float32(feature[:_IMAGES]) for feature in (student, teacher))
+            at_least_float32(student[:_IMAGES]), at_least_float32(teacher[:_IMAGES])
         )
         grid = (pair[0].shape[2], pair[0].shape[3])
         if grid == (1, 1):

@@ -202,7 +202,7 @@ def test_what_a_training_has_warned_of_is_among_the_notes(
     file.write_text(json.dumps(said))
     compared = compare_results(runs, resamples=0)
     page = write_results(compared, tmp_path, title="Four objects", notes=["By hand."]).read_text()
-    expected = "distilled, seed 0: terms.a: its distance does not fall"
+    expected = "distilled: terms.a: its distance does not fall"
     assert f"\n- {expected}\n- By hand.\n" in (tmp_path / "results.md").read_text()
     verdict, scores = page.index('<h1 id="verdict">'), page.index('<section id="scores"')
     assert expected in page[verdict:scores]
