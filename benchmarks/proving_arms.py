@@ -7,11 +7,12 @@ from typing import Any
 from proving_cells import DISTILL_MODEL, Cell, Terms
 
 from mmkd.evaluation.comparison import BASELINE, TEACHER
+from mmkd.terms import DEFAULT as DEFAULT_TERM
 
 __all__ = ["DEFAULT", "TWICE", "terms_of"]
 
-# mmkd's own, without a word on terms.
-DEFAULT = "default"
+# mmkd's own, spelled out.
+DEFAULT = f"all-s{DEFAULT_TERM['weight']['share']:g}"
 # The plain student on twice its schedule.
 TWICE = "plain-twice"
 
@@ -26,7 +27,7 @@ def terms_of(arm: str, cell: Cell) -> Terms:
     without the part against the task, ``r`` a ratio of losses. Parts: another loss (``pkd``,
     ``cwd``, ``mse``), ``end=0.8`` of the epochs.
     """
-    if arm in (BASELINE, TEACHER, TWICE, DEFAULT):
+    if arm in (BASELINE, TEACHER, TWICE):
         return None
     if arm == DISTILL_MODEL:
         return DISTILL_MODEL
@@ -42,7 +43,7 @@ def terms_of(arm: str, cell: Cell) -> Terms:
             term["schedule"] = dict(end=round(float(value) * cell.epochs))
         else:
             term["loss"] = dict(type=_LOSSES[kind])
-    return dict(distill=term)
+    return dict(backbone=term)
 
 
 def _weight(text: str) -> float | dict[str, Any]:

@@ -185,7 +185,7 @@ def _arm_table(summaries: Summaries) -> list[str]:
     for name in names:
         cells = (cell["arms"].get(name) for cell in summaries.values())
         texts = ("" if arm is None else _short(arm) for arm in cells)
-        lines.append(f"| {name} | {' | '.join(texts)} |")
+        lines.append(f"| {name}{', default' * (name == DEFAULT)} | {' | '.join(texts)} |")
     return lines
 
 
@@ -228,7 +228,7 @@ def _forest(summaries: Summaries) -> Plot | None:
         partial(_draw_forest, rows=rows),
     )
     shown = [name for name in _MAIN if any(name in found for found in rows.values())]
-    labels = {DEFAULT: "mmkd, default", DISTILL_MODEL: "Ultralytics' distill_model"}
+    labels = {DEFAULT: f"mmkd, default ({DEFAULT})", DISTILL_MODEL: "Ultralytics' distill_model"}
     handles = {
         labels[name]: Line2D([], [], color=_COLORS[name], marker="o", linewidth=2) for name in shown
     }
