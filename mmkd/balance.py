@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from mmkd.distributed import is_synchronized
-from mmkd.errors import check_keys
+from mmkd.errors import InputError, check_keys, naming
 from mmkd.numerics import at_least_float32
 from mmkd.registry import MODELS, arguments_of, find_class
 
@@ -144,32 +144,38 @@ class GradientShare(WeightRule):
         self.observed.add_(is_finite.to(self.observed))
 
 
-def parse_weight(weight: Any) -> float | WeightRule:
+def parse_weight(weight: Any, where: str = "weight") -> float | WeightRule:
     """Reads a term's ``weight``: a number, ``dict(share=...)``, or the config of another rule.
 
     Raises:
+    Args:
+        weight: The setting.
+        where: Its path, for errors.
+
         ValueError: A number below 0 or not finite in float32, a share out of range, another key.
     """
     if isinstance(weight, WeightRule):
         return weight
-    if isinstance(weight, Mapping):
-        kind = find_class(weight.get("type", "mmkd.GradientShare"))
-        check_keys("weight", weight, ("type", *arguments_of(kind)))
-        if not issubclass(kind, WeightRule):
-            raise ValueError(
-                f"weight's type must be a mmkd.balance.WeightRule, got {kind.__name__}"
-            )
-        arguments = {key: value for key, value in weight.items() if key != "type"}
-        if kind is GradientShare and not arguments:
-            raise ValueError(f"weight must be a number or dict(share=...), got {dict(weight)!r}")
-        return kind(**arguments)
+    if isinstance(weight, Mapping) and weight:
+        with naming(where):
+            return _rule(weight, where)
     if not isinstance(weight, int | float):
-        raise ValueError(f"weight must be a number or dict(share=...), got {weight!r}")
-    if not weight >= 0:
-        raise ValueError(f"weight must be 0 or more, got {weight}")
-    if weight > torch.finfo(torch.float32).max:
-        raise ValueError(f"weight must be finite in float32, got {weight}")
-    return weight
+        expected = "a number or dict(share=...)"
+    elif not weight >= 0:
+        expected = "0 or more"
+    elif weight > torch.finfo(torch.float32).max:
+        expected = "finite in float32"
+    else:
+        return weight
+    raise InputError(f"{where} must be {expected}, got {weight!r}", setting=where)
+
+
+def _rule(weight: Mapping[str, Any], where: str) -> WeightRule:
+    kind = find_class(weight.get("type", "mmkd.GradientShare"))
+    if not issubclass(kind, WeightRule):
+        raise ValueError(f"type must be a mmkd.balance.WeightRule, got {kind.__name__}")
+    check_keys(where, weight, ("type", *arguments_of(kind)))
+    return kind(**{key: value for key, value in weight.items() if key != "type"})
 
 
 class _Term(NamedTuple):

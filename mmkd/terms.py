@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from mmkd.balance import parse_weight
 from mmkd.errors import InputError, InputTypeError, check_keys, naming
 from mmkd.features import Level, Stride
 from mmkd.registry import arguments_of, find_class
@@ -184,6 +185,8 @@ def _parse(
         arguments = _arguments(kind)
     own = [key for key in arguments if key not in _TERM_KEYS]
     check_keys(where, settings, [*_TERM_KEYS, *own])
+    if "weight" in own:
+        parse_weight(settings.get("weight", 1.0), f"{where}.weight")
     source = settings.get("source", sources[0] if len(sources) == 1 else None)
     if source not in sources:
         raise InputError(

@@ -568,7 +568,7 @@ def test_the_student_is_recorded_in_armed_forward_passes_alone() -> None:
             ("Owner terms.one", "teacher_classifier is given, but LogSumLoss takes none"),
         ),
         (dict(student="spare"), RuntimeError, ("Owner student", "'spare' did not run")),
-        (dict(weight=-1), ValueError, ("Owner terms.one", "weight must be 0 or more, got -1")),
+        (dict(weight=-1), ValueError, ("terms.one.weight", "must be 0 or more, got -1")),
         (
             dict(loss=dict(type="mmkd.LogSumLos")),
             ValueError,

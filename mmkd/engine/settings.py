@@ -130,3 +130,7 @@ def _check_name(where: str, name: str) -> None:
         raise InputError.at(
             where, f"{name!r} cannot name a term: choose another name, a plain word"
         )
+    if name == "ratio" or name.startswith(("weight_", "share_")):
+        raise InputError.at(
+            where, f"{name!r} is what figures of terms are logged as: choose another name"
+        )

@@ -105,6 +105,25 @@ def check(error: pytest.ExceptionInfo, *parts: str) -> None:
         (dict(terms=dict(keys=dict())), ValueError, ("terms", "'keys'", "another name")),
         (dict(terms=dict(training=dict())), ValueError, ("terms", "'training'", "another name")),
         (dict(terms=dict(one=dict(level=[0, 0]))), ValueError, ("terms", "'one_0'")),
+        (
+            dict(terms=dict(one=dict(weight=dict(share=1)))),
+            ValueError,
+            ("terms.one.weight: share must be from 0 to less than 1, got 1",),
+        ),
+        (
+            dict(terms=dict(one=dict(weight=dict(shares=0.3)))),
+            ValueError,
+            ("terms.one.weight has no key 'shares'", "did you mean 'share'?"),
+        ),
+        (
+            dict(terms=dict(one=dict(weight="0.3"))),
+            ValueError,
+            ("terms.one.weight must be a number or dict(share=...), got '0.3'",),
+        ),
+        *(
+            (dict(terms={name: dict()}), ValueError, ("terms", repr(name), "another name"))
+            for name in ("ratio", "weight_one", "share_one")
+        ),
     ],
 )
 def test_settings(settings: dict, kind: type[Exception], parts: tuple[str, ...]) -> None:
@@ -257,6 +276,13 @@ def test_a_tap_that_does_not_run(tmp_path: Path, teacher: dict) -> None:
 )
 def test_parts(tmp_path: Path, teacher: dict, part: dict, parts: tuple[str, ...]) -> None:
     check(fail(tmp_path, teacher, dict(one=part), kind=ValueError), "DistillHook terms.one", *parts)
+
+
+def test_shares_that_leave_nothing_to_the_task(tmp_path: Path, teacher: dict) -> None:
+    half = dict(weight=dict(share=0.5))
+    terms = dict(one=half, two=half, other=dict(half, level=0), fixed=dict(weight=3.0))
+    error = fail(tmp_path, teacher, terms, kind=ValueError)
+    check(error, "DistillHook terms: the shares of one, two, at the same feature", "come to 1,")
 
 
 def test_several_optimizers(tmp_path: Path, teacher: dict) -> None:

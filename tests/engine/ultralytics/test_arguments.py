@@ -77,7 +77,12 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"terms": 3, "terms.backbone.level": 1}, "does not fit the settings: "),
     ({"terms.backbone": 3}, "DistillCallback terms.backbone"),
     ({"terms.backbone.weight": "abc"}, "DistillCallback terms.backbone"),
-    ({"terms.backbone.weight": -1}, "DistillCallback terms.backbone: weight must be 0 or more"),
+    ({"terms.backbone.weight": -1}, "DistillCallback terms.backbone.weight must be 0 or more"),
+    ({"terms.backbone.weight.share": 1}, "DistillCallback terms.backbone.weight: share must be"),
+    (
+        {"terms.backbone.weight.shar": 0.3},
+        "DistillCallback terms.backbone.weight has no key 'shar'",
+    ),
     ({"terms.backbone.level": 9}, "DistillCallback terms.backbone.student: level 9 was asked of"),
     ({"terms.backbone.level": "abc"}, "DistillCallback terms.backbone"),
     ({"terms.backbone.student": "model.99"}, "DistillCallback terms.backbone.student: "),

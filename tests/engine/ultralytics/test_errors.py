@@ -79,6 +79,14 @@ def check(error: pytest.ExceptionInfo, *parts: str) -> None:
             ValueError,
             ("terms.one", "'wieght'", "did you mean 'weight'?"),
         ),
+        *(
+            (dict(terms=dict(one=dict(weight=weight))), ValueError, (f"terms.one.weight{message}",))
+            for weight, message in (
+                (-1.0, " must be 0 or more, got -1.0"),
+                (dict(share=1.5), ": share must be from 0 to less than 1, got 1.5"),
+                (dict(shar=0.5), " has no key 'shar' (did you mean 'share'?)"),
+            )
+        ),
         (dict(terms={"a,b": dict()}), ValueError, ("terms", "'a,b'", "plain word")),
         (dict(terms={"a.b": dict()}), ValueError, ("terms", "'a.b'", "plain word")),
         (dict(terms=dict(keys=dict())), ValueError, ("terms", "'keys'", "plain word")),
@@ -293,7 +301,6 @@ def test_a_download_that_fails(toy: YOLOToy, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("part", "parts"),
     [
-        (dict(weight=-1.0), ("weight must be 0 or more", "-1.0")),
         (dict(view="locl"), ("view must be one of", "'dense'", "'locl'")),
         (dict(loss=dict(type="mmkd.LogSumLos")), ("'mmkd.LogSumLos'",)),
         (dict(projector=dict(type="mmkd.ConvConnector", layout="5x5")), ("layout", "'5x5'")),
@@ -302,6 +309,12 @@ def test_a_download_that_fails(toy: YOLOToy, monkeypatch: pytest.MonkeyPatch) ->
 def test_parts(toy: YOLOToy, part: dict, parts: tuple[str, ...]) -> None:
     error = fail(toy, attached(toy, terms=dict(one=part)), ValueError)
     check(error, "DistillCallback terms.one: ", *parts)
+
+
+def test_shares_that_leave_nothing_to_the_task(toy: YOLOToy) -> None:
+    terms = dict(one=dict(weight=dict(share=0.6)), two=dict(weight=dict(share=0.7)))
+    error = fail(toy, attached(toy, terms=terms), ValueError)
+    check(error, "DistillCallback terms: the shares of one, two, at the same feature", "to 1.3,")
 
 
 def test_a_last_batch_of_one_is_found_before_training(toy: YOLOToy) -> None:
