@@ -85,10 +85,11 @@ class GradientShare(WeightRule):
 
     With ``g_task`` the gradient of all else and ``g_d`` that of the unweighted distance, both at
     the feature f, the weight is ``w = s / (1 - S) * |g_task| / |g_d|``, where S sums the shares of
-    the terms at f; so ``s = w |g_d| / (|g_task| + sum_j w_j |g_j|)``. Both norms are those of the
-    whole batch over all processes. The ratio is the geometric mean of the iterations so far, of the
-    last 50 or so later on; of an iteration that is further off than a factor of 7.4, no more than
-    that counts. In the first iteration, in which the ratio is not known, the weight is 0.
+    the terms at f that are on; so ``s = w |g_d| / (|g_task| + sum_j w_j |g_j|)``. Both norms are
+    those of the whole batch over all processes. The ratio is the geometric mean of the iterations
+    so far, of the last 50 or so later on; of an iteration that is further off than a factor of 7.4,
+    no more than that counts. In the first iteration, in which the ratio is not known, the weight is
+    0.
 
     Args:
         share: s, from 0 (the term never runs) to less than 1.
@@ -147,11 +148,11 @@ class GradientShare(WeightRule):
 def parse_weight(weight: Any, where: str = "weight") -> float | WeightRule:
     """Reads a term's ``weight``: a number, ``dict(share=...)``, or the config of another rule.
 
-    Raises:
     Args:
         weight: The setting.
         where: Its path, for errors.
 
+    Raises:
         ValueError: A number below 0 or not finite in float32, a share out of range, another key.
     """
     if isinstance(weight, WeightRule):
@@ -264,23 +265,25 @@ class GradientMeter:
         if is_synchronized(None):
             dist.all_reduce(squares)
         found = {}
-        for name, (task, own, inner) in zip(terms, squares, strict=True):
-            _, applied, unit = self._terms[name]
+        for name, (task, own, inner, unit) in zip(terms, squares, strict=True):
+            applied, is_hidden = self._terms[name].applied, self._terms[name].unit is not None
             scale = self._scales[name].to(task).abs()
             together = self._together(name, terms, squares)
             weighted = own.sqrt()
             found[name] = Arrived(
                 task=task.sqrt() / scale,
-                own=weighted / (scale * applied) if unit is None else unit.sqrt(),
+                own=unit.sqrt() if is_hidden else weighted / (scale * applied),
                 cosine=inner / (task.sqrt() * weighted),
                 share=weighted / (task.sqrt() + together),
             )
         self._on_end(found)
 
     def _squares(self, name: str) -> Tensor:
-        """Of the task and of the term, and their inner product."""
-        joints = [self._joints[feature] for feature in self._terms[name].features]
-        return torch.stack([joint.squares(name) for joint in joints]).sum(dim=0)
+        """Of the task and of the term, their inner product, and the unit of the term."""
+        term = self._terms[name]
+        found = torch.stack([self._joints[f].squares(name) for f in term.features]).sum(dim=0)
+        unit = found.new_zeros(()) if term.unit is None else term.unit.to(found)
+        return torch.cat([found, unit[None]])
 
     def _together(self, name: str, terms: list[str], squares: Tensor) -> Tensor:
         """The summed norms of all terms at a term's features."""

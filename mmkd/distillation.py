@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +23,7 @@ from mmkd.features import (
     select,
 )
 from mmkd.normalizers import BatchNormalizer
+from mmkd.numerics import at_least_float32
 from mmkd.registry import arguments_of, find_class
 from mmkd.targets import Targets
 from mmkd.term_watch import TermWatch, TrainingWatch
@@ -127,6 +128,7 @@ class Distillation:
         self.terms_on_two_images: list[Term] = []
         probed = self._probe(probe)
         self.distillers = self._build(probed, seed)
+        self._divide([term.name for term in self.terms])
         self.watch = self._watch(probed)
 
     def _probe(self, run: Callable[[], Any]) -> dict[str, Any]:
@@ -153,13 +155,6 @@ class Distillation:
                 built = distillers[term.name] = self._built(term, ours, theirs, seed + index)
             if built.is_on and _is_of_single_samples(built, [*ours, *theirs]):
                 self.terms_on_two_images.append(term)
-        with naming(f"{self.owner} terms"):
-            together(
-                {
-                    term.name: (distillers[term.name].balance, frozenset(term.student))
-                    for term in self.terms
-                }
-            )
         return nn.ModuleDict(distillers).to(next(self._student.parameters()).device)
 
     def _watch(self, student: Mapping[str, Any]) -> TrainingWatch:
@@ -268,6 +263,17 @@ class Distillation:
             if self.distiller(term).is_on
             and (factor := term.schedule.factor(iteration, iterations_per_epoch)) > 0
         }
+        self._divide(self.factors)
+
+    def _divide(self, names: Container[str]) -> None:
+        """Tells the terms that are on at the same time what they leave to the task."""
+        found = {
+            term.name: (self.distiller(term).balance, frozenset(term.student))
+            for term in self.terms
+            if term.name in names
+        }
+        with naming(f"{self.owner} terms"):
+            together(found)
 
     def arm(self) -> None:
         """Records the student's features from here on, if any term is on."""
@@ -344,6 +350,12 @@ class Distillation:
                 )
         return measured
 
+    @property
+    def shares(self) -> dict[str, Tensor]:
+        """Of the gradient at their features, of the terms that are on, in the last backward pass;
+        see :class:`mmkd.balance.Arrived`."""
+        return {n: self._arrived[n].share for n in self.factors if n in self._arrived}
+
     def _observe(self, arrived: Mapping[str, Arrived]) -> None:
         """After a backward pass."""
         self._arrived.update(arrived)
@@ -371,6 +383,9 @@ class Distillation:
             _check_features(term, ours, theirs)
         distiller = self.distiller(term)
         branches = [meter.branch(term.name, each) for each in ours]
+        if distiller.balance is not None:
+            # Without its loss scale, a gradient in half precision may be 0.
+            branches = [at_least_float32(each) for each in branches]
         pair: tuple[Any, Any] = (branches, theirs)
         if not term.takes_several:
             pair = (branches[0], theirs[0])
@@ -391,7 +406,7 @@ class Distillation:
                 with naming(f"{self.owner} {term.key}.weight"):
                     self._check_weighted(measured, gradients)
             if is_hidden:
-                unit = torch.stack([each.float().square().sum() for each in gradients]).sum()
+                unit = torch.stack([each.square().sum() for each in gradients]).sum()
         meter.listen(term.name, measured.weighted, weight, unit, distiller.balance)
         return measured
 

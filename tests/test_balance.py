@@ -287,6 +287,26 @@ def test_loss_scales_that_overflow_only_delay_it() -> None:
         assert float(of.measured["term"].weight) == pytest.approx(0.25)
 
 
+def test_a_gradient_that_vanishes_in_half_precision_without_its_loss_scale() -> None:
+    with training(dict(term=linear(0.2, 1e-9))) as of, torch.autocast("cpu", torch.float16):
+        for _ in range(3):
+            step(of, torch.full((2, 2, 4, 4), 1e-6), scale=2.0**14)
+        assert float(of.measured["term"].weight) == pytest.approx(0.25 * 1e3, rel=0.01)
+        assert float(of.measured["term"].share) == pytest.approx(0.2, rel=0.01)
+
+
+def test_a_term_that_is_off_takes_no_share() -> None:
+    short = linear(0.3) | dict(schedule=dict(end=2, by_epoch=False))
+    with training(dict(a=linear(0.2), b=short)) as of:
+        weights = []
+        for _ in range(4):
+            step(of, torch.ones(2, 2, 4, 4))
+            weights.append(float(of.measured["a"].weight))
+    # Of a gradient of 4 beside the task's 1: together they leave a half to the task, then four
+    # fifths.
+    assert weights == pytest.approx([0, 0.2 / 0.5 / 4, 0.2 / 0.8 / 4, 0.2 / 0.8 / 4])
+
+
 def test_the_state_is_saved_and_resumed_to_the_bit() -> None:
     generator = torch.Generator().manual_seed(1)
     tasks = [torch.randn(2, 2, 4, 4, generator=generator) for _ in range(8)]

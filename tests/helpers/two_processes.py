@@ -33,8 +33,9 @@ def joined_config(folder: Path, teacher: dict, processes: int) -> Config:
     """A run without batch statistics but the distiller's: the same on any number of processes."""
     terms = dict(
         deep=dict(),
-        pooled=dict(level=0, view="global", weight=0.5),
+        pooled=dict(level=0, view="global", weight=dict(share=0.2)),
         correlation=dict(weight=0.5, loss=dict(type="mmkd.CorrelationLogSumLoss")),
+        local=dict(weight=dict(share=0.3), loss=dict(type="mmkd.PKDLoss")),
     )
     config = toy_config(
         folder,
@@ -55,7 +56,7 @@ def with_batch_statistics(
 ) -> Config:
     """A run whose processes draw differently."""
     terms = dict(
-        deep=dict(),
+        deep=dict(weight=dict(share=0.3)),
         connector=dict(level=0, projector=dict(type="mmkd.ConvConnector")),
         off=dict(schedule=dict(end=1)),
     )

@@ -50,6 +50,18 @@ def test_both_hold_the_same_weights(ranks: list[Results], run: str) -> None:
     assert all(value != 0 for value in (logged["distill_deep"] for logged in first["losses"]))
 
 
+@pytest.mark.parametrize("run", ["joined", "statistics", "across_resumed"])
+def test_both_choose_the_same_weights_by_shares(ranks: list[Results], run: str) -> None:
+    first, second = (rank[run] for rank in ranks)
+    rules = [name for name in first["buffers"] if ".balance." in name]
+    assert rules and all(first["buffers"][name] != 0 for name in rules)
+    for name in rules:
+        assert torch.equal(first["buffers"][name], second["buffers"][name])
+    for ours, theirs in zip(first["losses"], second["losses"], strict=True):
+        weights = [name for name in ours if name.startswith("distill_weight_")]
+        assert weights and [ours[name] for name in weights] == [theirs[name] for name in weights]
+
+
 def test_the_processes_drew_differently(ranks: list[Results]) -> None:
     first, second = (rank["statistics"]["losses"] for rank in ranks)
     assert all(a["loss_cls"] != b["loss_cls"] for a, b in zip(first, second, strict=True))
@@ -97,3 +109,6 @@ def test_they_do_what_one_process_does(ranks: list[Results], tmp_path: Path, tea
         for term in ("deep", "pooled", "correlation"):
             key = f"distill_{term}"
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4)
+        for term in ("pooled", "local"):
+            key = f"distill_weight_{term}"
+            assert ours[key] == pytest.approx(theirs[key], rel=2e-3)
