@@ -66,10 +66,11 @@ def test_student_and_projectors_learn_and_the_teacher_does_not() -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in student.modules())
 
 
-def test_weight_0_is_plain_training() -> None:
+@pytest.mark.parametrize("weight", [0, dict(share=0)])
+def test_weight_0_is_plain_training(weight: Any) -> None:
     plain, distilled = net(4, dropout=0.3), net(4, dropout=0.3)
     trained(plain, None, steps=3)
-    off = distill(distilled, net(6, seed=1), dict(one=dict(weight=0)))
+    off = distill(distilled, net(6, seed=1), dict(one=dict(weight=weight)))
     losses = trained(distilled, off, steps=3)
     assert same(weights(plain), weights(distilled))
     assert losses == [0.0] * 3

@@ -75,9 +75,12 @@ class DistillHook(Hook):
             training image.
 
     Logged: ``loss_distill_<term>`` (weighted, part of the objective), ``distill_<term>``
-    (unweighted), ``distill_ratio`` (distillation to task loss; 0 where there is no task loss),
-    ``teacher_time_share`` (of the step's time). A term that cannot help
-    (:class:`mmkd.term_watch.TermWatch`) is a warning in the log and in ``distill_warnings.json``.
+    (unweighted), ``distill_weight_<term>`` (times the schedule's factor),
+    ``distill_share_<term>`` (of the gradient at the student's feature; see
+    :class:`mmkd.balance.Arrived`), ``distill_ratio`` (distillation to task loss; 0 where there is
+    no task loss), ``teacher_time_share`` (of the step's time). A term that
+    cannot help (:class:`mmkd.term_watch.TermWatch`) is a warning in the log and in
+    ``distill_warnings.json``.
 
     Raises:
         ValueError, TypeError: An unknown key or value, on construction; a teacher, tap or
@@ -191,8 +194,14 @@ class DistillHook(Hook):
         ]
         self._epoch_length = _iterations_per_epoch(runner)
         for term in self.terms:
-            if not distillation.distiller(term).is_on:
-                runner.logger.warning(f"DistillHook: {term.key}.weight is 0: it never runs")
+            distiller = distillation.distiller(term)
+            if not distiller.is_on:
+                key = (
+                    f"{term.key}.weight"
+                    if distiller.balance is None
+                    else f"{term.key}.weight.share"
+                )
+                runner.logger.warning(f"DistillHook: {key} is 0: it never runs")
         self._keep_warnings(runner)
         if runner.world_size == 1:
             _check_last_batch(runner, distillation)
@@ -237,9 +246,7 @@ class DistillHook(Hook):
         for name, each in measured.items():
             losses[f"distill_{name}"] = each.distance.detach()
             losses[f"loss_distill_{name}"] = each.weighted
-            for key in ("weight", "share"):
-                value = torch.as_tensor(getattr(each, key), dtype=torch.float32)
-                losses[f"distill_{key}_{name}"] = value.to(task.device)
+            losses[f"distill_weight_{name}"] = torch.as_tensor(each.weight).to(task)
         ratio = (_total(losses).detach() - task) / task.clamp_min(1e-12)
         losses["distill_ratio"] = ratio.where(task != 0, 0)
         return losses
@@ -247,12 +254,14 @@ class DistillHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Logs the teacher's share of the time; checks that every term has fired."""
+        """Logs what is known after the backward pass; checks that every term has fired."""
         self._log_what_is_off(runner)
         self._built.check_fired(
             f"{type(self._student).__name__} was trained without a call of its "
             "forward(mode='loss'), which is where distillation joins"
         )
+        for name, share in self._built.shares.items():
+            runner.message_hub.update_scalar(f"train/distill_share_{name}", share)
         self._warn(runner)
         if self._built.factors:
             self._clock.stop_step()
@@ -349,7 +358,7 @@ class DistillHook(Hook):
 
 def _logged(names: Iterable[str]) -> list[str]:
     """What is logged of terms."""
-    prefixes = ("loss_distill_", "distill_")
+    prefixes = ("loss_distill_", "distill_", "distill_weight_", "distill_share_")
     return [f"train/{prefix}{name}" for name in names for prefix in prefixes]
 
 

@@ -237,7 +237,7 @@ class DistillTrainer(ExactResume):
         weighted = torch.stack([each.weighted for each in measured.values()])
         for name, each in measured.items():
             self._add({name: each.distance.detach()})
-            self._add({f"weight_{name}": each.weight, f"share_{name}": each.share})
+            self._add({f"weight_{name}": each.weight})
         self._add({"ratio": weighted.detach().sum() / task})
         # The trainer's losses are multiplied by the batch size, and so must these be.
         return torch.cat([loss.reshape(-1), weighted * len(batch["img"])]), items
@@ -255,6 +255,7 @@ class DistillTrainer(ExactResume):
             f"{type(unwrap_model(self.model)).__name__} was trained without a call of its loss(), "
             "which is where distillation joins"
         )
+        self._add({f"share_{name}": each for name, each in self.distillation.shares.items()})
         due = self.distillation.watch.due()
         for warning in due:
             if RANK in (-1, 0):
@@ -276,8 +277,8 @@ class DistillTrainer(ExactResume):
         """Names the terms among the training losses only: nothing is distilled in validation.
 
         With these losses, Ultralytics' loggers (TensorBoard, W&B, MLflow and others) and
-        ``results.csv`` get the epoch's unweighted distances, ratio and the teacher's share of the
-        time.
+        ``results.csv`` get the epoch's unweighted distances, weights and shares of the gradient,
+        the ratio, and the teacher's share of the time.
         """
         labels = super().label_loss_items(loss_items, prefix)
         if prefix == "train":

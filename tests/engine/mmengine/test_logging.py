@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ def test_scalars(tmp_path: Path, teacher: dict) -> None:
         terms = {name: logged[f"loss_distill_{name}"] for name in TERMS}
         for name, term in TERMS.items():
             assert terms[name] == pytest.approx(term["weight"] * logged[f"distill_{name}"])
+            assert logged[f"distill_weight_{name}"] == term["weight"]
         task = logged["loss_cls"] + logged["losses_size"]
         assert logged["distill_ratio"] == pytest.approx(sum(terms.values()) / task, rel=1e-4)
         assert logged["loss"] == pytest.approx(task + sum(terms.values()))
@@ -31,9 +33,11 @@ def test_scalars(tmp_path: Path, teacher: dict) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == 8
     keys = {"distill_ratio", "teacher_time_share"}
-    keys |= {f"{kind}distill_{name}" for kind in ("", "loss_") for name in TERMS}
+    kinds = ("distill_", "loss_distill_", "distill_weight_", "distill_share_")
+    keys |= {f"{kind}{name}" for kind in kinds for name in TERMS}
     for line in lines:
         assert keys <= set(line)
+        assert all(0 < line[f"distill_share_{name}"] < 1 for name in TERMS)
         assert 0 < line["teacher_time_share"] < 1
     assert lines[0]["distill_ratio"] == pytest.approx(recorder.logged[0]["distill_ratio"])
 
@@ -66,11 +70,12 @@ def test_only_the_weighted_terms_are_optimised(tmp_path: Path, teacher: dict) ->
     torch.testing.assert_close(both, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("weight", "key"), [(0.0, "weight"), (dict(share=0), "weight.share")])
 def test_a_weight_of_zero_is_announced(
-    tmp_path: Path, teacher: dict, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, teacher: dict, capfd: pytest.CaptureFixture[str], weight: Any, key: str
 ) -> None:
-    train(toy_config(tmp_path, **distill(teacher, dict(off=dict(weight=0.0)))))
-    assert "terms.off.weight is 0" in "".join(capfd.readouterr())
+    train(toy_config(tmp_path, **distill(teacher, dict(off=dict(weight=weight)))))
+    assert f"terms.off.{key} is 0" in "".join(capfd.readouterr())
 
 
 def test_the_share_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:

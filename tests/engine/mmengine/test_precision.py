@@ -89,6 +89,29 @@ def test_amp(tmp_path: Path, teacher: dict, amp_on_cpu: None, dtype: str) -> Non
         assert not differences(ends[0][key], ends[1][key])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_share_under_a_loss_scale(
+    tmp_path: Path, teacher: dict, amp_on_cpu: None, dtype: str
+) -> None:
+    """The scale doubles every third step; the weights are those of a training in float32."""
+    settings = {
+        "model.dropout": 0.0,
+        "train_cfg.max_epochs": 4,
+        **distill(teacher, dict(one=dict(weight=dict(share=0.4)))),
+    }
+    full, half = LossRecorder(), LossRecorder()
+    train(toy_config(tmp_path, **settings), full)
+    scaler = dict(init_scale=2.0**10, growth_interval=3)
+    settings["optim_wrapper"] = dict(type="AmpOptimWrapper", dtype=dtype, loss_scale=scaler)
+    runner = train(toy_config(tmp_path, **settings), half)
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 2.0**15
+    weights = [[each["distill_weight_one"] for each in run.logged] for run in (half, full)]
+    assert weights[0] == pytest.approx(weights[1], rel=0.05)
+    shares = runner.message_hub.get_scalar("train/distill_share_one").data[0]
+    assert shares[0] == 0
+    assert sum(shares[4:]) / 12 == pytest.approx(0.4, rel=0.2)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_amp_on_a_gpu(
@@ -168,7 +191,7 @@ def losses_of(config: Any) -> list[dict[str, float]]:
 )
 def test_changed_forwards(tmp_path: Path, teacher: dict, make: Callable[[Any], None]) -> None:
     """The same losses, whatever replaces the forward of the student's modules."""
-    terms = dict(backbone=dict(), neck=dict(student="neck", teacher="neck"))
+    terms = dict(backbone=dict(weight=dict(share=0.3)), neck=dict(student="neck", teacher="neck"))
     model = dict(type="ToyModel", norm_eval=True)
     config = toy_config(tmp_path, model=model, **distill(teacher, terms))
     expected = losses_of(config)

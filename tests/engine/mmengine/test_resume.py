@@ -27,7 +27,9 @@ from mmkd.engine.mmengine.optimizer import put_back_distillers
 from mmkd.errors import InputError
 
 TERMS = dict(
-    deep=dict(), connector=dict(level=0, weight=0.3, projector=dict(type="mmkd.ConvConnector"))
+    deep=dict(),
+    connector=dict(level=0, weight=0.3, projector=dict(type="mmkd.ConvConnector")),
+    balanced=dict(view="global", weight=dict(share=0.3)),
 )
 SCHEDULES = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=3),
@@ -46,7 +48,9 @@ def check_resume(make: Callable[..., Config], epochs: tuple[int, ...]) -> None:
     runner = train(make())
     last = f"epoch_{max(epochs) + 1}.pth"
     end = end_of(runner, last)
-    assert any("running_mean" in key for key in end["mmkd"]["distillers"])
+    distillers = end["mmkd"]["distillers"]
+    assert any("running_mean" in key for key in distillers)
+    assert distillers["balanced.balance.observed"] > 1
     for epoch in epochs:
         checkpoint = str(Path(runner.work_dir) / f"epoch_{epoch}.pth")
         resumed = train(make(load_from=checkpoint, resume=True))

@@ -159,7 +159,7 @@ def test_what_has_ended_is_logged_as_zero(tmp_path: Path, teacher: dict) -> None
     (file,) = Path(runner.log_dir).glob("vis_data/scalars.json")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for name, end in (("short", 1), ("long", 2)):
-        for prefix in ("distill_", "loss_distill_"):
+        for prefix in ("distill_", "loss_distill_", "distill_weight_", "distill_share_"):
             values = [line[f"{prefix}{name}"] for line in lines]
             assert all(value != 0 for value in values[: end * LENGTH])
             assert not any(values[end * LENGTH :])

@@ -75,6 +75,7 @@ def test_weight_zero_ends_in_the_bits_of_a_plain_run(kind: Kind) -> None:
         dict(
             backbone=dict(weight=0.0),
             connector=dict(weight=0.0, projector=dict(type="mmkd.ConvConnector")),
+            share=dict(weight=dict(share=0.0)),
         )
     )
     assert not differences(plain["state_dict"], distilled["state_dict"])

@@ -105,7 +105,9 @@ def test_the_columns(toy: YOLOToy, report: Report, several: Report) -> None:
             # The groups of the projectors' weights and biases.
             "lr/pg3",
             "lr/pg4",
-            *(f"distill/{name}" for name in (*terms, "ratio", "teacher_time_share")),
+            *(f"distill/{kind}{name}" for name in terms for kind in ("", "weight_", "share_")),
+            "distill/ratio",
+            "distill/teacher_time_share",
         ]
         assert run.results["epoch"] == [1, 2]
 

@@ -44,7 +44,7 @@ from mmkd.errors import InputError
 SPANNING = dict(nbs=12, epochs=3)
 RAGGED = dict(fraction=0.875, epochs=3)
 CONNECTORS = {
-    TERM: dict(),
+    TERM: dict(weight=dict(share=0.3)),
     "neck": dict(
         student="model.7",
         teacher="model.7",

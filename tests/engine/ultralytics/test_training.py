@@ -115,6 +115,7 @@ def test_weight_zero_ends_in_the_bits_of_a_plain_run(toy: YOLOToy, kind: str) ->
     terms = {
         TERM: dict(weight=0.0),
         "connector": dict(weight=0.0, projector=dict(type="mmkd.ConvConnector")),
+        "balanced": dict(weight=dict(share=0.0)),
     }
     expected = end_of(plain(toy, on=plain_events.callbacks, **settings))
     ended = end_of(distil(toy, terms, on=events.callbacks, **settings))
@@ -359,6 +360,54 @@ def test_the_weight_means_the_same_at_any_batch_size(
     for name in ("task", "distilled"):
         one, two = getattr(single, name), getattr(double, name)
         assert torch.allclose(2 * one, two, rtol=1e-3, atol=1e-4 * one.abs().max().item()), name
+
+
+def norms_of_a_batch(toy: YOLOToy, weight: Any) -> dict[str, float]:
+    """Of the gradients at the tapped feature in a training's first batch; what is told of them."""
+    found: dict[str, float] = {}
+
+    def measure(trainer: Any) -> None:
+        batch = trainer.preprocess_batch(next(iter(trainer.train_loader)))
+        features: list[Tensor] = []
+        student, distillation = network(trainer), trainer.distillation
+        student.get_submodule(TAP).register_forward_hook(lambda m, a, out: features.append(out))
+        distillation.begin(0, 4)
+        loss, _ = student(batch)
+        loss.sum().backward(retain_graph=True)
+        found["share"] = float(distillation.shares[TERM])
+        found["weight"] = float(distillation.distillers[TERM].weight)
+        for name, part in (("task", loss[:3]), ("term", loss[3:])):
+            [gradient] = torch.autograd.grad(part.sum(), features, retain_graph=True)
+            found[name] = gradient.norm().item()
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        on = dict(on_train_batch_start=measure)
+        train(toy, attached(toy, terms={TERM: dict(weight=weight)}), on=on, mosaic=0.0)
+    return found
+
+
+def test_weight_and_share_by_hand(toy: YOLOToy) -> None:
+    fixed, balanced = (norms_of_a_batch(toy, weight) for weight in (0.7, dict(share=0.3)))
+    expected = fixed["term"] / (fixed["task"] + fixed["term"])
+    assert fixed["share"] == pytest.approx(expected, rel=1e-4)
+    # In its first batch, a term is only looked at.
+    assert balanced["term"] == balanced["share"] == 0
+    assert balanced["task"] == pytest.approx(fixed["task"], rel=1e-5)
+    ratio = fixed["task"] / (fixed["term"] / 0.7)
+    assert balanced["weight"] == pytest.approx(0.3 / 0.7 * ratio, rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(amp="bf16"), dict(nbs=12)])
+def test_the_share_is_reached(toy: YOLOToy, settings: dict[str, Any]) -> None:
+    terms = {TERM: dict(weight=dict(share=0.3)), "neck": dict(student="model.7", teacher="model.7")}
+    results = read_results(distil(toy, terms, epochs=6, **settings))
+    shares, weights = (results[f"distill/{kind}_{TERM}"] for kind in ("share", "weight"))
+    # One of the first epoch's four batches was only looked at.
+    assert shares[0] < 0.3
+    assert sum(shares[2:]) / 4 == pytest.approx(0.3, rel=0.2)
+    assert len(set(weights)) == 6
+    assert results["distill/weight_neck"] == [1.0] * 6
 
 
 # What goes wrong in a training --------------------------------------------------------------
