@@ -43,6 +43,8 @@ CURVES = {
     "score": "Scores",
     "task loss": "Task losses",
     "distillation": "Distillation terms",
+    "weight": "Weights of the terms",
+    "share": "Shares of the gradient at the student's features",
     "ratio": "Ratio of distillation to task",
     "learning rate": "Learning rates",
     "dynamics": DYNAMICS,

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 __all__ = ["MAP_CURVES", "TASK_LOSS", "Curve", "CurveBuilder", "Group", "Step", "number"]
 
-Group = Literal["task loss", "distillation", "ratio", "learning rate", "score", "dynamics"]
+Group = Literal[
+    "task loss", "distillation", "weight", "share", "ratio", "learning rate", "score", "dynamics"
+]
 Step = Literal["iteration", "epoch"]
 
 # The sum of the training's own losses, without distillation: comparable among runs.

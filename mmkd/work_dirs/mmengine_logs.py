@@ -188,6 +188,10 @@ def _training_groups(names: Mapping[str, float]) -> Iterator[tuple[str, Group]]:
     for name in names:
         if name in _RATIOS:
             yield name, "ratio"
+        elif name.startswith("distill_weight_"):
+            yield name, "weight"
+        elif name.startswith("distill_share_"):
+            yield name, "share"
         elif name.startswith(("loss_distill_", "distill_")):
             yield name, "distillation"
         elif name in _DYNAMICS or name.startswith("dynamics/"):

@@ -134,6 +134,10 @@ def _group(name: str) -> Group | None:
     kind = name.partition("/")[0]
     if name in ("distill/ratio", "distill/teacher_time_share"):
         return "ratio"
+    if name.startswith("distill/weight_"):
+        return "weight"
+    if name.startswith("distill/share_"):
+        return "share"
     if kind == "distill" or _is_distilled(name):
         return "distillation"
     groups: dict[str, Group] = {

@@ -114,6 +114,7 @@ def _scalars(is_distilled: bool, score: str, ends_at: float) -> str:
         line = dict(lr=0.01, loss_cls=loss, loss_bbox=loss / 2, loss=1.5 * loss, time=0.1)
         if is_distilled:
             line |= dict(loss_distill_neck=3 * loss, loss=4.5 * loss, distill_ratio=2.0)
+            line |= dict(distill_weight_neck=0.5, distill_share_neck=0.25)
             line |= {"dynamics/gradient_cosine": 1 / iteration}
         lines.append(line | dict(epoch=1 + iteration // 20, iter=iteration, step=iteration))
         if iteration % 20 == 0:

@@ -310,6 +310,16 @@ def test_dynamics_where_they_were_logged(tmp_path: Path) -> None:
     assert "distill_ratio" in page.text
 
 
+def test_weights_and_shares_of_terms_have_charts_of_their_own(tmp_path: Path) -> None:
+    run = mmengine_work_dir(tmp_path / "distilled_seed0", is_distilled=True)
+    page = Page(write_report([run], tmp_path / "report.html"))
+    for key, value in (("weight-0", 0.5), ("share-0", 0.25)):
+        assert set(page.curves[key]["lines"][0]["y"]) == {value}
+        assert f"distill_{key.removesuffix('-0')}_neck" in page.text
+    assert "Weights of the terms" in page.text
+    assert "Shares of the gradient at the student's features" in page.text
+
+
 def test_classification(tmp_path: Path) -> None:
     runs = [
         mmengine_work_dir(tmp_path / f"{name}_seed{seed}", score="accuracy/top1", ends_at=value)

@@ -98,6 +98,7 @@ def test_a_resumed_run_is_one(resumed: tuple[Path, Recorder, dict[str, str]]) ->
         ("loss_cls", "task loss"),
         ("loss_distill_last", "distillation"),
         ("distill_last", "distillation"),
+        ("distill_weight_last", "weight"),
         ("distill_ratio", "ratio"),
     ):
         curve = work.curve(name)
@@ -106,6 +107,9 @@ def test_a_resumed_run_is_one(resumed: tuple[Path, Recorder, dict[str, str]]) ->
         assert dict(curve.points) == pytest.approx(expected, rel=1e-6)
     task = {step: v["loss"] - v["loss_distill_last"] for step, v in recorder.losses.items()}
     assert points(work, "task_loss") == pytest.approx(task, rel=1e-6)
+    shares = work.curve("distill_share_last")
+    assert shares is not None and (shares.group, len(shares.points)) == ("share", 6)
+    assert all(0 < share < 1 for _, share in shares.points)
     rates = work.curve("lr")
     assert rates is not None and rates.group == "learning rate" and len(rates.points) == 6
     # Not on the model's loss alone: it holds the distillation.
@@ -311,9 +315,13 @@ def test_several_teachers(tmp_path: Path) -> None:
 ARGUMENTS = "task: detect\nmodel: yolov5n.yaml\nseed: 4\nepochs: 3\ndevice: [0, 1]\nlr0: 0.01\n"
 HEADER = (
     "epoch,time,train/box_loss,train/cls_loss,metrics/mAP50-95(B),val/box_loss,lr/pg0,"
-    "train/kd_loss,distill/a,distill/ratio,distill/teacher_time_share"
+    "train/kd_loss,distill/a,distill/weight_a,distill/share_a,distill/ratio,"
+    "distill/teacher_time_share"
 )
-ROWS = ("1,2.5,3,1,0.125,2,0.1,6,12,1.5,0.25", "2,5,2,0.5,0.25,1,0.05,5,10,2,0.25")
+ROWS = (
+    "1,2.5,3,1,0.125,2,0.1,6,12,0.5,0.3,1.5,0.25",
+    "2,5,2,0.5,0.25,1,0.05,5,10,0.5,0.3,2,0.25",
+)
 
 
 def yolo(folder: Path, text: str = "\n".join([HEADER, *ROWS, ""])) -> Path:
@@ -342,6 +350,8 @@ def test_ultralytics(tmp_path: Path) -> None:
         "lr/pg0": "learning rate",
         "train/kd_loss": "distillation",
         "distill/a": "distillation",
+        "distill/weight_a": "weight",
+        "distill/share_a": "share",
         "distill/ratio": "ratio",
         "distill/teacher_time_share": "ratio",
     }
