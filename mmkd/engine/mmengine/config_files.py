@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -94,9 +95,26 @@ def read_config(file: str | Path) -> dict[str, Any]:
 
 def with_options(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Settings in which options have replaced some; a dotted key reaches into nested ones."""
-    config = Config(dict(settings))
+    config = Config(_with_room(settings, options))
     config.merge_from_dict(dict(options))
     return config.to_dict()
+
+
+def _with_room(settings: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the numbers that nested ones are to replace (``weight=3`` by
+    ``weight.share=0.3``): MMEngine would not."""
+    found = copy.deepcopy(dict(settings))
+    for option, value in options.items():
+        inside: Any = found
+        *keys, last = option.split(".")
+        for key in [*keys, *([last] if isinstance(value, Mapping) else [])]:
+            if not isinstance(inside, dict) or key not in inside:
+                break
+            if isinstance(inside[key], int | float):
+                del inside[key]
+                break
+            inside = inside[key]
+    return found
 
 
 def check_scope(scope: str | None) -> None:

@@ -51,6 +51,13 @@ def test_arguments_come_before_the_config(tmp_path: Path, monkeypatch: pytest.Mo
     assert settings["project"] == str(tmp_path / "work_dirs/yolo/digits")
 
 
+@pytest.mark.parametrize("given", ["weight.share=0.3", "weight={'share':0.3}"])
+def test_a_share_comes_before_the_configs_number(given: str) -> None:
+    assert read_settings(DISTILL)["terms"] == dict(backbone=dict(level=-2, weight=3.0))
+    settings = read_settings(DISTILL, [f"terms.backbone.{given}"])
+    assert settings["terms"] == dict(backbone=dict(level=-2, weight=dict(share=0.3)))
+
+
 @pytest.mark.parametrize("argument", ["epochs", "=3", "epochs="])
 def test_an_argument_that_is_none(argument: str) -> None:
     with pytest.raises(ValueError, match=f"expected key=value, got '{argument}'"):
