@@ -1,0 +1,82 @@
+"""The proving ground's cells and settings are those that its names say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmkd.data.digits import make_digits
+from mmkd.registry import MODELS
+from mmkd.runs.fingerprint import Fingerprint
+from mmkd.terms import DEFAULT
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def proving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import proving_arms
+    import proving_cells
+
+    yield proving_arms, proving_cells
+    for name in ("proving_arms", "proving_cells"):
+        sys.modules.pop(name, None)
+
+
+def test_the_default_arm_is_the_default(proving: Any) -> None:
+    arms, cells = proving
+    assert arms.terms_of(arms.DEFAULT, cells.CELLS["bccd_yolov5"]) == dict(backbone=DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("arm", "term"),
+    [
+        ("last-w3", dict(weight=3.0)),
+        ("8-w0.5", dict(weight=0.5, stride=8)),
+        ("neck-s0.3", dict(student="neck", teacher="neck", stride="all", weight=dict(share=0.3))),
+        ("all-w1-pkd", dict(stride="all", weight=1.0, loss=dict(type="mmkd.PKDLoss"))),
+        ("all-w1-end=0.8", dict(stride="all", weight=1.0, schedule=dict(end=10))),
+        ("all-c0.5", dict(stride="all", weight=dict(type="mmkd.AgreeingShare", share=0.5))),
+    ],
+)
+def test_settings_by_name(proving: Any, arm: str, term: dict) -> None:
+    arms, cells = proving
+    assert arms.terms_of(arm, cells.CELLS["digits_faster_rcnn"]) == dict(backbone=term)
+
+
+def test_a_cells_runs_differ_in_their_distillation_alone(proving: Any, tmp_path: Path) -> None:
+    arms, cells = proving
+    make_digits(tmp_path / "data/digits", layout="both", num_train=8, num_val=4)
+    make = cells._SETS["digits"]
+    cells._SETS["digits"] = lambda source, out: cells.DataSet(
+        *((out / f"annotations/{split}.json", out / split) for split in ("train", "val")),
+        out / "data.yaml",
+    )
+    try:
+        for name in ("digits_faster_rcnn", "digits_yolov5"):
+            cell = cells.CELLS[name]
+            (cell.work_dir(tmp_path, "teacher", 0) / "weights").mkdir(parents=True)
+            contents = []
+            for arm in ("plain", arms.DEFAULT):
+                recipe = cell.recipe(tmp_path, tmp_path, arm, 1, arms.terms_of(arm, cell))
+                assert recipe.seed == 1 and recipe.work_dir.name == f"{arm}_seed1"
+                contents.append(recipe.content())
+            plain, distilled = (Fingerprint.of(each, {}) for each in contents)
+            changes = distilled.changes_since(plain)
+            assert changes
+            assert all(each.startswith(("custom_hooks", "teacher", "terms")) for each in changes)
+    finally:
+        cells._SETS["digits"] = make
+
+
+def test_rules_beside_the_share(proving: Any) -> None:
+    """They are named as the arms name them."""
+    import weight_rules
+
+    assert MODELS.get("mmkd.LossRatio") is weight_rules.LossRatio
+    assert MODELS.get("mmkd.AgreeingShare") is weight_rules.AgreeingShare
