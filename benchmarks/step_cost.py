@@ -3,17 +3,20 @@
     python benchmarks/step_cost.py
     python benchmarks/step_cost.py --device cuda --size 640 --batch-size 8
 
-Three things are timed in turn, round by round, so that a busy machine hurts them alike: the
-training step of the student alone, the step with DistillHook (both run by MMEngine's Runner:
-preprocessing, forward, backward, optimizer and hooks), and the teacher's backbone without
-gradients, which no distillation of its features can do without. The overhead is what the distilled
-step takes beyond the sum of the other two. Each one's peak memory is that of a process of its own.
+Four things are timed in turn, round by round, so that a busy machine hurts them alike: the
+training step of the student alone, the step with DistillHook and fixed weights and the one with
+weights by their share of the gradient (all run by MMEngine's Runner: preprocessing, forward,
+backward, optimizer and hooks), and the teacher's backbone without gradients, which no distillation
+of its features can do without. The overhead is what the distilled step takes beyond the sum of the
+student's step and the teacher's. The cost of a share is the median of the rounds' ratios. Each
+one's peak memory is that of a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,11 +47,13 @@ from torch.utils.data import Dataset
 import mmkd  # noqa: F401  (registers the hook, and stands in for mmcv's operators)
 from mmkd.work_dirs.environment import describe_environment
 
-VARIANTS = ("plain", "teacher", "distilled")
+VARIANTS = ("plain", "teacher", "distilled", "balanced")
+SHARE = 0.3
 LABELS = {
     "plain": "student's step",
     "teacher": "teacher's backbone, forward",
     "distilled": "student's step, distilled",
+    "balanced": "student's step, distilled, weights by share",
 }
 
 
@@ -152,12 +157,17 @@ def runner_of(config: Config, name: str, args: argparse.Namespace, folder: str) 
 def step_of(variant: str, args: argparse.Namespace, folder: str) -> Callable[[], None]:
     """A function that does once what the variant stands for."""
     config = read(args.pair)
-    teacher = distill_settings(config)["teacher"]
+    settings = distill_settings(config)
+    teacher = settings["teacher"]
     if variant == "plain":
         config.custom_hooks = []
         return runner_of(config, variant, args, folder).train_loop.step
     model = with_random_weights(read(teacher["config"]).model, args.size)
-    if variant == "distilled":
+    if variant != "teacher":
+        terms = settings.get("terms") or dict(backbone=dict())
+        if variant == "balanced":
+            terms = {name: dict(each, weight=dict(share=SHARE)) for name, each in terms.items()}
+        settings["terms"] = terms
         teacher["checkpoint"] = f"{folder}/teacher.pth"
         torch.save(model.state_dict(), teacher["checkpoint"])
         return runner_of(config, variant, args, folder).train_loop.step
@@ -192,6 +202,10 @@ def results(times: dict[str, list[float]], memory: dict[str, int]) -> dict[str, 
         "step_ratio": median["distilled"] / median["plain"],
         "floor_ratio": floor / median["plain"],
         "overhead": (median["distilled"] - floor) / median["plain"],
+        "share_ratio": statistics.median(
+            balanced / fixed
+            for balanced, fixed in zip(times["balanced"], times["distilled"], strict=True)
+        ),
     }
 
 
@@ -226,6 +240,9 @@ def main() -> None:
         "",
         f"Beyond the student's step and the teacher's forward: "
         f"{100 * result['overhead']:+.1f} % of the student's step.",
+        "",
+        f"Weights by their share of the gradient, beyond fixed ones: "
+        f"{100 * (result['share_ratio'] - 1):+.1f} % of the distilled step.",
     ]
     write(lines, environment(args), result, args.out)
 
