@@ -105,7 +105,8 @@ class DistillSettings:
         size = self.probe_size or image_size()
         blank = parameter.detach().new_zeros(1, 3, *size)
         with preserved_random_state():
-            levels = Levels(student, lambda: run(blank), size, named)
+            probe = probing(self.owner, "the student", blank)(lambda: run(blank))
+            levels = Levels(student, probe, size, named)
             terms = [each for term in self.terms for each in self._resolved(term, levels)]
             teachers: dict[str, FrozenTeacher] = {}
             found: dict[str, Term] = {}
@@ -114,7 +115,6 @@ class DistillSettings:
                 teachers[name], matched = settings.build(own, student_format, blank, dtype)
                 found |= {term.name: term for term in matched}
             terms = [found[term.name] for term in terms]
-            probe = probing(self.owner, "the student", blank)(lambda: run(blank))
             return Distillation(self.owner, student, terms, teachers, probe, size=size, seed=seed)
 
     def _resolved(self, term: Term, levels: Levels) -> list[Term]:

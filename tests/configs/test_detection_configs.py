@@ -60,7 +60,7 @@ def weights(runner: Runner) -> dict[str, Tensor]:
 
 def test_there_are_configs() -> None:
     assert len(SHIPPED) >= 12
-    assert {"bccd", "digits", "faster_rcnn"} <= {path.parent.name for path in SHIPPED}
+    assert {"bccd", "digits", "faster_rcnn", "neu_det"} <= {path.parent.name for path in SHIPPED}
 
 
 @every_config
@@ -79,7 +79,8 @@ def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
     assert all(math.isfinite(value) for value in losses.values()), losses
     terms = {key for key in losses if key.startswith("loss_distill_")}
     assert bool(terms) == distills
-    assert {"loss", "loss_rpn_cls", "loss_cls", "loss_bbox"} <= losses.keys()
+    own = {"loss_rpn_cls"} if "rpn_head" in config.model else {"loss_dfl"}
+    assert {"loss", "loss_cls", "loss_bbox", *own} <= losses.keys()
     assert losses["loss"] == pytest.approx(
         sum(v for k, v in losses.items() if k.startswith("loss_")), rel=1e-5
     )
@@ -87,7 +88,7 @@ def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
         key for key, value in weights(runner).items() if not torch.equal(value, recorder.begin[key])
     }
     assert any(key.startswith("backbone.") for key in moved)
-    assert any(key.startswith("roi_head.") for key in moved)
+    assert any(key.startswith(("roi_head.", "bbox_head.")) for key in moved)
     assert any(key.startswith("distill.") for key in moved) == distills
 
 
@@ -97,13 +98,15 @@ def test_parts_fit_at_full_size(path: Path) -> None:
     channels, strides = backbone_outputs(model.backbone)
     assert channels == list(model.neck.in_channels)
     width = model.neck.out_channels
-    assert model.rpn_head.in_channels == width
-    assert model.roi_head.bbox_roi_extractor.out_channels == width
-    assert model.roi_head.bbox_head.in_channels == width
-    levels = model.rpn_head.anchor_generator.strides
+    dense_head = model.get("rpn_head") or model.bbox_head
+    assert dense_head.in_channels == width
+    levels = dense_head.anchor_generator.strides
     assert len(levels) == model.neck.num_outs
     assert list(levels[: len(strides)]) == strides
-    assert set(model.roi_head.bbox_roi_extractor.featmap_strides) <= set(strides)
+    if "roi_head" in model:
+        assert model.roi_head.bbox_roi_extractor.out_channels == width
+        assert model.roi_head.bbox_head.in_channels == width
+        assert set(model.roi_head.bbox_roi_extractor.featmap_strides) <= set(strides)
 
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build(model).parameters())

@@ -121,7 +121,7 @@ class Windowed(nn.Module):
 def test_tokens_of_padded_images(size: tuple[int, int]) -> None:
     student, teacher = net(4), Windowed()
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    with distill(student, teacher) as distillation:
+    with distill(student, teacher, dict(backbone=dict())) as distillation:
         student(images)
         found = distillation.loss(images)
     expected = FeatureDistiller(4, 6)(student.backbone(images), teacher.as_map(images))

@@ -268,7 +268,11 @@ def write_teacher(folder: Path, name: str = "teacher", seed: int = 7, **model: A
     return dict(config=str(folder / f"{name}.py"), checkpoint=str(folder / f"{name}.pth"))
 
 
-def distill(teacher: Mapping[str, Any], terms: Any = None, **settings: Any) -> dict[str, Any]:
+# One term at a fixed weight, which is on from the first iteration.
+LAST: dict[str, Any] = dict(backbone=dict())
+
+
+def distill(teacher: Mapping[str, Any], terms: Any = LAST, **settings: Any) -> dict[str, Any]:
     """The ``custom_hooks`` override of a distilled run."""
     hook = dict(
         type="mmkd.DistillHook", teacher=dict(teacher), terms=terms, probe_size=32, **settings

@@ -120,7 +120,11 @@ def make_toy(folder: Path) -> YOLOToy:
 _names = (f"run{i}" for i in itertools.count())
 
 
-def attached(toy: YOLOToy, model: Any = None, terms: Any = None, **settings: Any) -> YOLO:
+# One term at a fixed weight, which is on from the first iteration.
+LAST: dict[str, Any] = dict(backbone=dict())
+
+
+def attached(toy: YOLOToy, model: Any = None, terms: Any = LAST, **settings: Any) -> YOLO:
     """A model (the toy student, unless given) with a distillation attached."""
     model = model if isinstance(model, YOLO) else YOLO(model or toy.student)
     settings.setdefault("teacher", str(toy.teacher))
@@ -163,7 +167,7 @@ def train(toy: YOLOToy, model: YOLO, on: Callbacks | None = None, **args: Any) -
     return model.trainer
 
 
-def distil(toy: YOLOToy, terms: Any = None, **args: Any) -> Any:
+def distil(toy: YOLOToy, terms: Any = LAST, **args: Any) -> Any:
     """Trains the toy student with a distillation, as :func:`train`; returns the trainer."""
     return train(toy, attached(toy, terms=terms), **args)
 

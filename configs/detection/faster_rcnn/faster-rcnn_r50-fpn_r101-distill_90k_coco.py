@@ -12,5 +12,7 @@ custom_hooks = [
             config="mmdet::faster_rcnn/faster-rcnn_r101_fpn_ms-3x_coco.py",
             checkpoint=teacher_checkpoint,
         ),
+        # The paper's: the backbone's last stage, at weight 1. Without this line, mmkd's default.
+        terms=dict(backbone=dict(level=-1, weight=1.0)),
     )
 ]

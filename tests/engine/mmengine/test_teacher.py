@@ -201,8 +201,11 @@ def test_several_teachers(tmp_path: Path, teacher: dict) -> None:
         file = torch.load(settings["checkpoint"])
         assert not differences(file["state_dict"], hook.teachers[name].model.state_dict())
     assert set(hook.distillers) == {"one", "two", "three"}
-    default = train(toy_config(tmp_path, **distill(dict(a=teacher, b=other))))
-    assert set(distill_hook_of(default).distillers) == {"a", "b"}
+    default = distill_hook_of(
+        train(toy_config(tmp_path, **distill(dict(a=teacher, b=other), None)))
+    )
+    assert {term.source for term in default.terms} == {"a", "b"}
+    assert {term.name.partition("_s")[0] for term in default.terms} == {"a", "b"}
 
 
 def test_a_teacher_of_another_package(tmp_path: Path) -> None:

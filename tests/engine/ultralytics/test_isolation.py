@@ -46,7 +46,7 @@ from ultralytics import YOLO
 from mmkd.engine.ultralytics import DistillCallback
 
 model = YOLO(student)
-DistillCallback(teacher=teacher).attach(model)
+DistillCallback(teacher=teacher, terms=dict(backbone=dict())).attach(model)
 run = dict(imgsz=SIZE, project=project, device="cpu")
 model.train(data=data, epochs=1, batch=8, name="train", plots=True, **run)
 weights = sorted(file.name for file in model.trainer.wdir.iterdir())

@@ -19,6 +19,7 @@ from ultralytics.nn.tasks import load_checkpoint
 
 from helpers.detector import write_detector_teacher
 from helpers.yolo_toy import (
+    LAST,
     SIZE,
     TAP,
     TEACHER_CHANNELS,
@@ -113,7 +114,7 @@ class Watch:
             self.student.append(args[0].double())
 
 
-def distilled(toy: YOLOToy, watch: Watch, teacher: Any, terms: Any = None) -> Any:
+def distilled(toy: YOLOToy, watch: Watch, teacher: Any, terms: Any = LAST) -> Any:
     """The trainer of two iterations, in which the distillation was at work."""
     model = attached(toy, teacher=teacher, terms=terms)
     trainer = train(toy, model, on=watch.on, epochs=1, batch=8)

@@ -38,10 +38,17 @@ def test_a_config_by_name() -> None:
     assert read_settings(f"mmkd::yolo/{name}") == read_settings(DISTILL)
 
 
+def with_terms(folder: Path) -> Path:
+    """A config that sets terms of its own."""
+    file = folder / "terms.yaml"
+    file.write_text(f"_base_: {DISTILL}\nterms:\n  backbone:\n    level: -2\n    weight: 3.0\n")
+    return file
+
+
 def test_arguments_come_before_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = ["epochs=3", "lr0=0.5", "terms.backbone.weight=2", "teacher=t.pt", "resume"]
-    settings = read_settings(DISTILL, given)
+    settings = read_settings(with_terms(tmp_path), given)
     assert settings["epochs"] == 3
     assert settings["lr0"] == 0.5
     assert settings["terms"] == dict(backbone=dict(level=-2, weight=2))
@@ -52,9 +59,10 @@ def test_arguments_come_before_the_config(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("given", ["weight.share=0.3", "weight={'share':0.3}"])
-def test_a_share_comes_before_the_configs_number(given: str) -> None:
-    assert read_settings(DISTILL)["terms"] == dict(backbone=dict(level=-2, weight=3.0))
-    settings = read_settings(DISTILL, [f"terms.backbone.{given}"])
+def test_a_share_comes_before_the_configs_number(given: str, tmp_path: Path) -> None:
+    config = with_terms(tmp_path)
+    assert read_settings(config)["terms"] == dict(backbone=dict(level=-2, weight=3.0))
+    settings = read_settings(config, [f"terms.backbone.{given}"])
     assert settings["terms"] == dict(backbone=dict(level=-2, weight=dict(share=0.3)))
 
 

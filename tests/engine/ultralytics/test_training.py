@@ -560,7 +560,7 @@ def test_a_time_limit(toy: YOLOToy, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_training_twice_and_detaching(toy: YOLOToy) -> None:
-    callback = DistillCallback(teacher=str(toy.teacher), probe_size=64)
+    callback = DistillCallback(str(toy.teacher), dict(backbone=dict()), probe_size=64)
     model = YOLO(toy.student)
     before = copy.deepcopy(dict(model.callbacks))
     callback.attach(model)
