@@ -21,6 +21,7 @@ from ultralytics.utils.files import get_latest_run
 
 from helpers.toy import differences
 from helpers.yolo_toy import (
+    LAST,
     TERM,
     Callbacks,
     Stopped,
@@ -114,7 +115,7 @@ def test_it_ends_where_the_run_would_have_ended(
     toy: YOLOToy, whole: Callable[[str], Whole], name: str, epochs: int
 ) -> None:
     folder = whole(name).folders[epochs - 1]
-    model = attached(toy, folder / "weights" / "last.pt", SETTINGS[name].get("terms"))
+    model = attached(toy, folder / "weights" / "last.pt", SETTINGS[name].get("terms", LAST))
     resumed = comparable(train(toy, model, resume=True, save_dir=str(folder)))
     assert differences(whole(name).end, resumed) == []
     # What was compared holds the projectors, and what the optimizer keeps of them.
