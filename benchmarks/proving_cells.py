@@ -381,6 +381,7 @@ CELLS: dict[str, Cell] = {
             "v5/yolov5 teacher",
             epochs=30,
             teacher_epochs=40,
+            image_size=128,
         ),
         YOLOCell(
             "neu_det_yolo11",
@@ -390,6 +391,7 @@ CELLS: dict[str, Cell] = {
             "11/yolo11 teacher",
             epochs=30,
             teacher_epochs=40,
+            image_size=128,
         ),
         MMCell(
             "neu_det_gfl",
