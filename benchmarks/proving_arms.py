@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from proving_cells import DISTILL_MODEL, Cell, Terms
+from proving_cells import DISTILL_MODEL, PLAIN_ARM, Arm, Cell
 
-from mmkd.evaluation.comparison import BASELINE, TEACHER
+from mmkd.evaluation.comparison import BASELINE
 from mmkd.terms import DEFAULT as DEFAULT_TERM
 
-__all__ = ["DEFAULT", "TWICE", "terms_of"]
+__all__ = ["DEFAULT", "TWICE", "arm_of"]
 
 # mmkd's own, spelled out.
 DEFAULT = f"all-s{DEFAULT_TERM['weight']['share']:g}"
@@ -19,19 +19,22 @@ TWICE = "plain-twice"
 _LOSSES = dict(pkd="mmkd.PKDLoss", cwd="mmkd.CWDLoss", mse="mmkd.MSELoss")
 
 
-def terms_of(arm: str, cell: Cell) -> Terms:
-    """The terms of an arm: ``<what>-<weight>[-<part>...]``, such as ``all-s0.3`` or ``last-w1``.
+def arm_of(name: str, cell: Cell) -> Arm:
+    """What a name says: ``plain``, ``plain-twice``, ``distill_model``, or a setting of mmkd's.
 
-    What: ``all`` (every output of the backbone from stride 8 up), ``last``, ``neck`` (every output
-    of it), ``8`` (that of a stride). Weight: ``w`` fixed, ``s`` a gradient's share, ``c`` a share
-    without the part against the task, ``r`` a ratio of losses. Parts: another loss (``pkd``,
-    ``cwd``, ``mse``), ``end=0.8`` of the epochs.
+    A setting: ``<what>-<weight>[-<part>...]``, such as ``all-s0.3`` or ``last-w1``. What: ``all``
+    (every output of the backbone from stride 8 up), ``last``, ``neck`` (every output of it), ``8``
+    (that of a stride). Weight: ``w`` fixed, ``s`` a gradient's share, ``c`` a share without the
+    part against the task, ``r`` a ratio of losses. Parts: another loss (``pkd``, ``cwd``, ``mse``),
+    ``end=0.8`` of the epochs.
     """
-    if arm in (BASELINE, TEACHER, TWICE):
-        return None
-    if arm == DISTILL_MODEL:
-        return DISTILL_MODEL
-    what, weight, *parts = arm.split("-")
+    if name == BASELINE:
+        return PLAIN_ARM
+    if name == TWICE:
+        return Arm(name, longer=2.0)
+    if name == DISTILL_MODEL:
+        return Arm(name, "distill_model")
+    what, weight, *parts = name.split("-")
     term: dict[str, Any] = dict(weight=_weight(weight))
     if what != "last":
         term["stride"] = int(what) if what.isdigit() else "all"
@@ -43,7 +46,7 @@ def terms_of(arm: str, cell: Cell) -> Terms:
             term["schedule"] = dict(end=round(float(value) * cell.epochs))
         else:
             term["loss"] = dict(type=_LOSSES[kind])
-    return dict(backbone=term)
+    return Arm(name, dict(backbone=term))
 
 
 def _weight(text: str) -> float | dict[str, Any]:

@@ -22,35 +22,60 @@ from mmkd.data.to_yolo import coco_to_yolo
 from mmkd.evaluation.comparison import BASELINE, TEACHER
 from mmkd.output_files import write_text
 from mmkd.runs.mmengine.recipes import MMRecipe
-from mmkd.runs.recipe import Recipe
 from mmkd.runs.ultralytics.recipe import YOLORecipe
 
-__all__ = ["CELLS", "DISTILL_MODEL", "Cell", "Scale", "Terms"]
+__all__ = [
+    "CELLS",
+    "DISTILL_MODEL",
+    "PLAIN_ARM",
+    "TEACHER_ARM",
+    "Arm",
+    "Cell",
+    "Study",
+]
 
 # Ultralytics' own distillation, in the place of terms.
 DISTILL_MODEL = "distill_model"
-Terms = Mapping[str, Mapping[str, Any]] | Literal["distill_model"] | None
-# None of a distilled run: mmkd's defaults. Of Ultralytics' detectors, width of a definition.
+Terms = Mapping[str, Mapping[str, Any]]
+# Of Ultralytics' detectors, width of a definition.
 _WIDTHS = {"teacher": 0.25, "student": 0.125}
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How the study grows with the machine.
+class Arm:
+    """What is trained in a cell.
 
     Args:
+        name: In tables, and of its folder.
+        terms: What is distilled, or Ultralytics' own distillation; None: nothing is.
+        longer: Factor of the cell's schedule.
+    """
+
+    name: str
+    terms: Terms | Literal["distill_model"] | None = None
+    longer: float = 1.0
+
+
+PLAIN_ARM, TEACHER_ARM = Arm(BASELINE), Arm(TEACHER)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where the study lies, and how it grows with the machine.
+
+    Args:
+        source: Folder of the data sets.
+        runs: Folder of all runs.
         longer: Factor of every schedule's epochs.
         larger: Factor of the images' side.
         device: Of Ultralytics' trainings; MMEngine's take what there is.
     """
 
+    source: Path
+    runs: Path
     longer: float = 1.0
     larger: float = 1.0
     device: str = "cpu"
-
-    def epochs(self, count: int) -> int:
-        """Of a schedule."""
-        return max(1, round(count * self.longer))
 
 
 @dataclass(frozen=True)
@@ -136,13 +161,15 @@ class Cell(ABC):
     teacher_epochs: int
     start: str | None = None
 
-    def data_set(self, source: Path, runs: Path) -> DataSet:
+    def data_set(self, study: Study) -> DataSet:
         """Its data, made where it is not there yet."""
-        return _SETS[self.data](source, runs / "data" / self.data)
+        return _SETS[self.data](study.source, study.runs / "data" / self.data)
 
-    def work_dir(self, runs: Path, arm: str, seed: int) -> Path:
+    def work_dir(self, study: Study, arm: Arm, seed: int) -> Path:
         """Of a run."""
-        return runs / self.name / (arm if arm == TEACHER else f"{arm}_seed{seed}")
+        return (
+            study.runs / self.name / (TEACHER if arm == TEACHER_ARM else f"{arm.name}_seed{seed}")
+        )
 
     @property
     @abstractmethod
@@ -150,27 +177,19 @@ class Cell(ABC):
         """Whether Ultralytics trains it."""
 
     @abstractmethod
-    def recipe(
-        self,
-        source: Path,
-        runs: Path,
-        arm: str,
-        seed: int,
-        terms: Terms = None,
-        scale: Scale = Scale(),
-        longer: float = 1.0,
-    ) -> Recipe:
-        """Of a run.
+    def recipe(self, study: Study, arm: Arm, seed: int) -> MMRecipe | YOLORecipe:
+        """Of a run."""
 
-        Args:
-            source: Folder of the data sets.
-            runs: Folder of all runs.
-            arm: ``'plain'``, ``'teacher'``, or a distilled run's name.
-            seed: Of the run.
-            terms: Of a distilled run; None: the defaults.
-            scale: Of the study.
-            longer: A further factor of the epochs.
-        """
+    def _epochs(self, study: Study, arm: Arm) -> int:
+        own = self.teacher_epochs if arm == TEACHER_ARM else self.epochs
+        return max(1, round(own * arm.longer * study.longer))
+
+    def _start(self, study: Study, arm: Arm) -> str | None:
+        """The checkpoint that a run starts from."""
+        if self.start is None:
+            return None
+        donor = TEACHER_ARM if arm == TEACHER_ARM else PLAIN_ARM
+        return CELLS[self.start].recipe(study, donor, 0).checkpoint
 
 
 @dataclass(frozen=True)
@@ -179,44 +198,28 @@ class MMCell(Cell):
 
     is_yolo = False
 
-    def recipe(
-        self,
-        source: Path,
-        runs: Path,
-        arm: str,
-        seed: int,
-        terms: Terms = None,
-        scale: Scale = Scale(),
-        longer: float = 1.0,
-    ) -> MMRecipe:
-        is_teacher = arm == TEACHER
-        file = config_file(f"detection/{self.teacher if is_teacher else self.student}.py")
-        config = Config.fromfile(file)
-        config.work_dir = str(self.work_dir(runs, arm, seed))
+    def recipe(self, study: Study, arm: Arm, seed: int) -> MMRecipe:
+        """See :meth:`Cell.recipe`."""
+        model = self.teacher if arm == TEACHER_ARM else self.student
+        config = Config.fromfile(config_file(f"detection/{model}.py"))
+        config.work_dir = str(self.work_dir(study, arm, seed))
         config.randomness = dict(seed=seed)
-        self._set_data(config, source, runs, scale)
-        _set_epochs(
-            config,
-            scale.epochs(round((self.teacher_epochs if is_teacher else self.epochs) * longer)),
-        )
-        if self.start is not None:
-            donor, role = CELLS[self.start], TEACHER if is_teacher else BASELINE
-            config.load_from = donor.recipe(source, runs, role, 0, scale=scale).checkpoint  # type: ignore[attr-defined]
-        if arm not in (BASELINE, TEACHER) and longer == 1.0:
-            teacher = self.recipe(source, runs, TEACHER, 0, scale=scale)
-            hook: dict[str, Any] = dict(
-                type="mmkd.DistillHook",
-                teacher=dict(
-                    config=config_file(f"detection/{self.teacher}.py"),
-                    checkpoint=teacher.checkpoint,
-                ),
+        self._set_data(config, study)
+        _set_epochs(config, self._epochs(study, arm))
+        if start := self._start(study, arm):
+            config.load_from = start
+        if arm.terms is not None:
+            teacher = dict(
+                config=config_file(f"detection/{self.teacher}.py"),
+                checkpoint=self.recipe(study, TEACHER_ARM, 0).checkpoint,
             )
-            config.custom_hooks = [hook if terms is None else {**hook, "terms": _plain(terms)}]
-            config.custom_imports = dict(imports=["mmkd", *_imports(terms)])
+            hook = dict(type="mmkd.DistillHook", teacher=teacher, terms=_plain(arm.terms))
+            config.custom_hooks = [hook]
+            config.custom_imports = dict(imports=["mmkd", *_imports(arm.terms)])
         return MMRecipe(config)
 
-    def _set_data(self, config: Config, source: Path, runs: Path, scale: Scale) -> None:
-        data = self.data_set(source, runs)
+    def _set_data(self, config: Config, study: Study) -> None:
+        data = self.data_set(study)
         for split, (file, images) in (
             ("train", data.training),
             ("val", data.held_out),
@@ -227,7 +230,7 @@ class MMCell(Cell):
             dataset.ann_file, dataset.data_prefix = str(file), dict(img=f"{images}/")
             for step in dataset.pipeline:
                 if step["type"] == "Resize":
-                    step["scale"] = tuple(round(side * scale.larger) for side in step["scale"])
+                    step["scale"] = tuple(round(side * study.larger) for side in step["scale"])
         for evaluator in (config.val_evaluator, config.test_evaluator):
             evaluator.ann_file = str(data.held_out[0])
 
@@ -254,25 +257,15 @@ class YOLOCell(Cell):
 
     is_yolo = True
 
-    def recipe(
-        self,
-        source: Path,
-        runs: Path,
-        arm: str,
-        seed: int,
-        terms: Terms = None,
-        scale: Scale = Scale(),
-        longer: float = 1.0,
-    ) -> YOLORecipe:
-        data = self.data_set(source, runs)
-        is_teacher = arm == TEACHER
+    def recipe(self, study: Study, arm: Arm, seed: int) -> YOLORecipe:
+        """See :meth:`Cell.recipe`."""
+        data = self.data_set(study)
+        model = self.teacher if arm == TEACHER_ARM else self.student
         settings: dict[str, Any] = dict(
-            model=str(self._definition(runs, self.teacher if is_teacher else self.student)),
+            model=str(self._definition(study.runs, model)),
             data=str(data.yolo.resolve()),
-            imgsz=round(self.image_size * scale.larger / 32) * 32,
-            epochs=scale.epochs(
-                round((self.teacher_epochs if is_teacher else self.epochs) * longer)
-            ),
+            imgsz=round(self.image_size * study.larger / 32) * 32,
+            epochs=self._epochs(study, arm),
             batch=16,
             nbs=16,
             optimizer="AdamW",
@@ -280,8 +273,8 @@ class YOLOCell(Cell):
             cos_lr=True,
             warmup_epochs=1,
             close_mosaic=5,
-            pretrained=self._start(source, runs, is_teacher, scale),
-            device=scale.device,
+            pretrained=self._start(study, arm) or False,
+            device=study.device,
             workers=0,
             cache="ram",
             plots=False,
@@ -289,21 +282,16 @@ class YOLOCell(Cell):
             seed=seed,
             teacher=None,
         )
-        if arm not in (BASELINE, TEACHER) and longer == 1.0:
-            teacher = self.recipe(source, runs, TEACHER, 0, scale=scale).checkpoint
-            if terms == DISTILL_MODEL:
+        if arm.terms is not None:
+            teacher = self.recipe(study, TEACHER_ARM, 0).checkpoint
+            if arm.terms == DISTILL_MODEL:
                 settings["distill_model"] = teacher
             else:
-                settings |= dict(teacher=teacher, terms=None if terms is None else _plain(terms))
-            if imports := _imports(terms):
-                settings["custom_imports"] = dict(imports=imports)
-        return YOLORecipe(settings, self.work_dir(runs, arm, seed), *data.training, *data.held_out)
-
-    def _start(self, source: Path, runs: Path, is_teacher: bool, scale: Scale) -> str | bool:
-        if self.start is None:
-            return False
-        donor, role = CELLS[self.start], TEACHER if is_teacher else BASELINE
-        return donor.recipe(source, runs, role, 0, scale=scale).checkpoint  # type: ignore[attr-defined]
+                settings |= dict(teacher=teacher, terms=_plain(arm.terms))
+                if imports := _imports(arm.terms):
+                    settings["custom_imports"] = dict(imports=imports)
+        work_dir = self.work_dir(study, arm, seed)
+        return YOLORecipe(settings, work_dir, *data.training, *data.held_out)
 
     def _definition(self, runs: Path, name: str) -> Path:
         path, _, role = name.partition(" ")
@@ -321,9 +309,7 @@ class YOLOCell(Cell):
 
 def _imports(terms: Terms) -> list[str]:
     """Of this folder, what the terms name."""
-    if terms is None or terms == DISTILL_MODEL:
-        return []
-    weights = [term.get("weight") for term in terms.values()]  # type: ignore[union-attr]
+    weights = [term.get("weight") for term in terms.values()]
     is_ours = any(isinstance(weight, dict) and "type" in weight for weight in weights)
     return [str(Path(__file__).with_name("weight_rules.py"))] if is_ours else []
 

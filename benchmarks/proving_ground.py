@@ -18,50 +18,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from proving_arms import DEFAULT, TWICE, terms_of
-from proving_cells import CELLS, DISTILL_MODEL, Cell, Scale
+from proving_arms import DEFAULT, TWICE, arm_of
+from proving_cells import CELLS, DISTILL_MODEL, PLAIN_ARM, TEACHER_ARM, Arm, Cell, Study
 from proving_results import summary, write_summaries
 
-from mmkd.evaluation.comparison import BASELINE, TEACHER
+from mmkd.evaluation.comparison import BASELINE
 from mmkd.runs.paired import check_same_start
 from mmkd.runs.running import Job, run_all
 from mmkd.work_dirs.run_result import RunResult
 
 
 def run_cells(
-    cells: Sequence[Cell],
-    arms: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    source: Path,
-    runs: Path,
-    scale: Scale,
-    workers: int,
+    study: Study, cells: Sequence[Cell], arms: Sequence[str], seeds: Sequence[int], workers: int
 ) -> dict[str, list[RunResult]]:
     """Trains what was not trained before; results by cell, plain runs first, the teacher last."""
 
-    def job(cell: Cell, arm: str, seed: int) -> Job:
-        recipe = cell.recipe(
-            source, runs, arm, seed, terms_of(arm, cell), scale, 2.0 if arm == TWICE else 1.0
-        )
-        return Job(arm, recipe, f"{cell.name}, {arm}")
+    def job(cell: Cell, arm: Arm, seed: int) -> Job:
+        return Job(arm.name, cell.recipe(study, arm, seed), f"{cell.name}, {arm.name}")
 
     donors = [CELLS[cell.start] for cell in cells if cell.start is not None]
     scratch = [cell for cell in {c.name: c for c in (*cells, *donors)}.values() if not cell.start]
     started = [cell for cell in cells if cell.start]
     # What others start from or learn from comes before them.
-    run_all([job(cell, TEACHER, 0) for cell in scratch], workers)
-    run_all([job(cell, BASELINE, 0) for cell in donors], workers)
-    run_all([job(cell, TEACHER, 0) for cell in started], workers)
+    run_all([job(cell, TEACHER_ARM, 0) for cell in scratch], workers)
+    run_all([job(cell, PLAIN_ARM, 0) for cell in donors], workers)
+    run_all([job(cell, TEACHER_ARM, 0) for cell in started], workers)
     keys = [
-        (cell, arm, seed)
+        (cell, arm_of(arm, cell), seed)
         for seed in seeds
         for cell in cells
         for arm in arms
         if (cell.is_yolo or arm != DISTILL_MODEL) and (arm != TWICE or seed == seeds[0])
     ]
     results = run_all([job(*key) for key in keys], workers)
-    teachers = run_all([job(cell, TEACHER, 0) for cell in cells])
+    teachers = run_all([job(cell, TEACHER_ARM, 0) for cell in cells])
     found: dict[str, list[RunResult]] = {}
     for cell, teacher in zip(cells, teachers, strict=True):
         own = [r for (of, _, _), r in zip(keys, results, strict=True) if of is cell]
@@ -92,15 +82,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/proving_ground.json"))
     args = parser.parse_args()
     arms = list(dict.fromkeys([BASELINE, *args.arms]))
-    results = run_cells(
-        [CELLS[name] for name in args.cells],
-        arms,
-        args.seeds,
-        source=args.data.resolve(),
-        runs=args.runs.resolve(),
-        scale=Scale(args.longer, args.larger, args.device),
-        workers=args.workers,
-    )
+    study = Study(args.data.resolve(), args.runs.resolve(), args.longer, args.larger, args.device)
+    cells = [CELLS[name] for name in args.cells]
+    results = run_cells(study, cells, arms, args.seeds, args.workers)
     known: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
     for name, of_cell in results.items():
         arms_known = known.get(name, {}).get("arms", {})

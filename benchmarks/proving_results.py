@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,20 +18,21 @@ from proving_cells import DISTILL_MODEL, Cell
 from rich.console import Console
 from rich.markdown import Markdown
 
-from mmkd.evaluation.coco_files import read_annotations, read_detections
-from mmkd.evaluation.comparison import BASELINE, TEACHER, Run, compare_runs
+from mmkd.evaluation.comparison import BASELINE, TEACHER
 from mmkd.evaluation.intervals import Estimate
 from mmkd.output_files import write_text
+from mmkd.report.exports import as_json
 from mmkd.report.figures.canvas import write_picture
 from mmkd.report.figures.panels import Panel, Plot, tidy
-from mmkd.report.numbers import signed, spread
+from mmkd.report.numbers import signed, span, spread
+from mmkd.report.results import compare_results
+from mmkd.report.sentences import by_seed
 from mmkd.report.terminal import bullets
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_result import RunResult
 
 __all__ = ["summary", "write_summaries"]
 
-_RESAMPLES = 1000
 # Of the table and the plot; the other arms have a table of their own.
 _MAIN = (DEFAULT, DISTILL_MODEL)
 _COLORS = {DEFAULT: "#0b6e99", DISTILL_MODEL: "#b5651d"}
@@ -41,20 +43,15 @@ Summaries = Mapping[str, Mapping[str, Any]]
 
 def summary(cell: Cell, results: Sequence[RunResult]) -> dict[str, Any]:
     """Scores of a cell's arms, and their differences to plain, as plain values."""
-    annotations = read_annotations(Path(results[0].annotations or ""))
-    comparison = compare_runs(
-        annotations,
-        [Run(r.name, read_detections(r.detections, annotations), seed=r.seed) for r in results],
-        resamples=_RESAMPLES,
-    )
+    comparison = compare_results(results).comparison
+    assert comparison is not None
+    found = as_json(comparison)
     arms: dict[str, Any] = {}
-    for group in comparison.groups:
-        own = sorted((r for r in results if r.name == group.name), key=lambda r: r.seed)
-        gain = group.differences.get("mAP")
-        arms[group.name] = dict(
+    for name, run in found["runs"].items():
+        own = sorted((r for r in results if r.name == name), key=lambda r: r.seed)
+        arms[name] = dict(
             seeds=[r.seed for r in own],
-            mAP=[round(r.scores["mAP"], 3) for r in own],
-            gain=None if gain is None else _gain(gain),
+            mAP=run["metrics"]["mAP"],
             parameters=own[0].parameters,
             training_seconds=[round(r.training_seconds, 1) for r in own],
         )
@@ -62,18 +59,9 @@ def summary(cell: Cell, results: Sequence[RunResult]) -> dict[str, Any]:
         title=cell.title,
         epochs=cell.epochs,
         start=cell.start,
-        images=len(annotations.image_ids),
+        images=found["images"],
         environment=results[0].environment,
         arms=arms,
-    )
-
-
-def _gain(gain: Estimate) -> dict[str, Any]:
-    return dict(
-        value=round(gain.value, 3),
-        low=round(gain.low, 3),
-        high=round(gain.high, 3),
-        seeds=[round(each, 3) for each in gain.seeds],
     )
 
 
@@ -111,13 +99,17 @@ def _arms(cell: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: cell["arms"][name] for name in names if name in cell["arms"]}
 
 
+def _gain(arm: Mapping[str, Any]) -> Estimate:
+    """Over plain."""
+    stored = arm["mAP"]["difference"]
+    low, high = (math.nan if stored[end] is None else stored[end] for end in ("low", "high"))
+    return Estimate(stored["value"], low, high, tuple(stored["seeds"]))
+
+
 def _text(arm: Mapping[str, Any]) -> str:
-    gain = arm["gain"]
-    each = ", ".join(signed(value) for value in gain["seeds"])
-    return (
-        f"{spread(arm['mAP'])} ({signed(gain['value'])}, {signed(gain['low'])} to "
-        f"{signed(gain['high'])}; {each})"
-    )
+    gain = _gain(arm)
+    found = f"{signed(gain.value)}, {span(gain)}; {by_seed(gain) or 'one seed'}"
+    return f"{spread(arm['mAP']['values'])} ({found})"
 
 
 def _main_table(summaries: Summaries) -> list[str]:
@@ -131,7 +123,9 @@ def _main_table(summaries: Summaries) -> list[str]:
     for cell in summaries.values():
         found = _arms(cell, _MAIN)
         texts = [_text(found[name]) if name in found else "" for name in _MAIN]
-        plain, teacher = (spread(cell["arms"][name]["mAP"]) for name in (BASELINE, TEACHER))
+        plain, teacher = (
+            spread(cell["arms"][name]["mAP"]["values"]) for name in (BASELINE, TEACHER)
+        )
         lines.append(f"| {cell['title']} | {plain} | {texts[0]} | {texts[1]} | {teacher} |")
     return lines
 
@@ -139,30 +133,26 @@ def _main_table(summaries: Summaries) -> list[str]:
 def _conclusions(summaries: Summaries) -> list[str]:
     """What the figures say of the defaults, in the terms of their aims."""
     gains = {
-        name: arm["gain"] for name, c in summaries.items() for arm in _arms(c, [DEFAULT]).values()
+        name: _gain(c["arms"][DEFAULT]) for name, c in summaries.items() if DEFAULT in c["arms"]
     }
     if not gains:
         return []
-    clear = [
-        name
-        for name, gain in gains.items()
-        if gain["low"] > 0 and all(value > 0 for value in gain["seeds"])
-    ]
-    above = sum(gain["value"] > 0 for gain in gains.values())
+    above = sum(gain.value > 0 for gain in gains.values())
+    clear = sum(gain.is_clear and gain.value > 0 for gain in gains.values())
     lines = [
         f"The default's mean gain is above zero in {above} of {len(gains)} cells, and clear of it "
-        f"(the interval and every seed) in {len(clear)}; "
-        f"{fmean(g['value'] for g in gains.values()):+.1f} points in the mean of the cells.",
+        f"(the interval and every seed) in {clear}; "
+        f"{signed(fmean(gain.value for gain in gains.values()))} points in the mean of the cells.",
     ]
-    both = {
-        name: (gains[name]["value"], c["arms"][DISTILL_MODEL]["gain"]["value"])
+    theirs = {
+        name: _gain(c["arms"][DISTILL_MODEL])
         for name, c in summaries.items()
         if name in gains and DISTILL_MODEL in c["arms"]
     }
-    if both:
-        ahead = sum(ours >= theirs for ours, theirs in both.values())
+    if theirs:
+        ahead = sum(gains[name].value >= gain.value for name, gain in theirs.items())
         lines.append(
-            f"It is at or above `distill_model`'s in {ahead} of the {len(both)} YOLO cells."
+            f"It is at or above `distill_model`'s in {ahead} of the {len(theirs)} YOLO cells."
         )
     return bullets(lines)
 
@@ -190,9 +180,8 @@ def _arm_table(summaries: Summaries) -> list[str]:
 
 
 def _short(arm: Mapping[str, Any]) -> str:
-    gain = arm["gain"]
-    each = ", ".join(signed(value) for value in gain["seeds"])
-    return f"{signed(gain['value'])} ({each})" if each else f"{signed(gain['value'])} (one)"
+    gain = _gain(arm)
+    return f"{signed(gain.value)} ({by_seed(gain) or 'one seed'})"
 
 
 def _schedule_table(summaries: Summaries) -> list[str]:
@@ -209,7 +198,7 @@ def _schedule_table(summaries: Summaries) -> list[str]:
         "|---|---|---|---|",
     ]
     for cell in found.values():
-        once, twice = cell["arms"][BASELINE]["mAP"][0], cell["arms"][TWICE]["mAP"][0]
+        once, twice = (cell["arms"][name]["mAP"]["values"][0] for name in (BASELINE, TWICE))
         lines.append(f"| {cell['title']} | {cell['epochs']} | {once:.1f} | {twice:.1f} |")
     return lines
 
@@ -240,11 +229,11 @@ def _draw_forest(axis: Axes, *, rows: Mapping[str, Mapping[str, Any]]) -> None:
     axis.axvline(0, color="#999999", linewidth=1)
     for row, found in enumerate(rows.values()):
         for index, (name, arm) in enumerate(found.items()):
-            gain, color = arm["gain"], _COLORS[name]
+            gain, color = _gain(arm), _COLORS[name]
             y = (row + 0.5 + (index - (len(found) - 1) / 2) * 0.3) * _ROW
-            axis.plot([gain["low"], gain["high"]], [y, y], color=color, linewidth=2)
-            axis.plot(gain["seeds"], [y] * len(gain["seeds"]), "|", color=color, alpha=0.6)
-            axis.plot(gain["value"], y, "o", color=color)
+            axis.plot([gain.low, gain.high], [y, y], color=color, linewidth=2)
+            axis.plot(gain.seeds, [y] * len(gain.seeds), "|", color=color, alpha=0.6)
+            axis.plot(gain.value, y, "o", color=color)
     axis.set_yticks([(row + 0.5) * _ROW for row in range(len(rows))], list(rows))
     axis.set_ylim(len(rows) * _ROW, 0)
     axis.set_xlabel("mAP (IoU 0.50:0.95) over plain, points")

@@ -30,7 +30,8 @@ def proving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_the_default_arm_is_the_default(proving: Any) -> None:
     arms, cells = proving
-    assert arms.terms_of(arms.DEFAULT, cells.CELLS["bccd_yolov5"]) == dict(backbone=DEFAULT)
+    arm = arms.arm_of(arms.DEFAULT, cells.CELLS["bccd_yolov5"])
+    assert arm.terms == dict(backbone=DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_the_default_arm_is_the_default(proving: Any) -> None:
 )
 def test_settings_by_name(proving: Any, arm: str, term: dict) -> None:
     arms, cells = proving
-    assert arms.terms_of(arm, cells.CELLS["digits_faster_rcnn"]) == dict(backbone=term)
+    assert arms.arm_of(arm, cells.CELLS["digits_faster_rcnn"]).terms == dict(backbone=term)
 
 
 def test_a_cells_runs_differ_in_their_distillation_alone(proving: Any, tmp_path: Path) -> None:
@@ -57,13 +58,13 @@ def test_a_cells_runs_differ_in_their_distillation_alone(proving: Any, tmp_path:
         *((out / f"annotations/{split}.json", out / split) for split in ("train", "val")),
         out / "data.yaml",
     )
+    study = cells.Study(tmp_path, tmp_path)
     try:
         for name in ("digits_faster_rcnn", "digits_yolov5"):
             cell = cells.CELLS[name]
-            (cell.work_dir(tmp_path, "teacher", 0) / "weights").mkdir(parents=True)
             contents = []
             for arm in ("plain", arms.DEFAULT):
-                recipe = cell.recipe(tmp_path, tmp_path, arm, 1, arms.terms_of(arm, cell))
+                recipe = cell.recipe(study, arms.arm_of(arm, cell), 1)
                 assert recipe.seed == 1 and recipe.work_dir.name == f"{arm}_seed1"
                 contents.append(recipe.content())
             plain, distilled = (Fingerprint.of(each, {}) for each in contents)
