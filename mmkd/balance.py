@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from mmkd.backward import at_end_of_backward
 from mmkd.distributed import is_synchronized
 from mmkd.errors import InputError, check_keys, naming
 from mmkd.numerics import at_least_float32
@@ -210,12 +211,12 @@ class GradientMeter:
         self._branches: dict[str, list[tuple[int, Tensor]]] = {}
         self._terms: dict[str, _Term] = {}
         self._scales: dict[str, Tensor] = {}
-        self._pass = -1
+        self._ask = at_end_of_backward(self._end)
 
     def branch(self, term: str, feature: Tensor) -> Tensor:
         """The feature for a term: the same values, with a gradient of its own."""
         if id(feature) not in self._joints:
-            self._joints[id(feature)] = _Joint(feature, self._queue)
+            self._joints[id(feature)] = _Joint(feature, self._ask)
         branch = feature.view_as(feature)
         self._branches.setdefault(term, []).append((id(feature), branch))
         return branch
@@ -248,13 +249,6 @@ class GradientMeter:
             self._scales[term] = scale
 
         weighted.register_hook(note)
-
-    def _queue(self) -> None:
-        """Once a pass; by its number, since one that fails never comes to its end."""
-        current = torch._C._current_graph_task_id()
-        if current != self._pass:
-            self._pass = current
-            torch.autograd.Variable._execution_engine.queue_callback(self._end)
 
     @torch.no_grad()
     def _end(self) -> None:

@@ -18,6 +18,7 @@ from mmkd.features import (
     FeatureTaps,
     channels_of,
     check_layout,
+    entries,
     find_module,
     outputs_when_run,
     select,
@@ -474,9 +475,7 @@ def _elsewhere(outputs: Mapping[str, Any], term: Term) -> str:
     """Where else a term could compare, as far as its first tap tells."""
     tap = term.student[0]
     output = outputs[tap.path]
-    keys: list[Any] = []
-    if isinstance(output, dict | list | tuple):
-        keys = list(output if isinstance(output, dict) else range(len(output)))
+    keys = list(entries(output))
     is_counted = tap.level == -1 or not isinstance(output, dict)
     own = keys[tap.level] if keys and is_counted and isinstance(tap.level, int) else tap.level
     others = [repr(key) for key in keys if key != own]

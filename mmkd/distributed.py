@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from mmkd.backward import at_end_of_backward
+
 __all__ = [
     "all_reduce_sum",
     "average_after_backward",
@@ -77,27 +79,13 @@ def broadcast(module: nn.Module) -> None:
 def average_after_backward(parameters: Sequence[nn.Parameter]) -> None:
     """Averages these parameters' gradients over all processes at the end of each backward pass.
 
-    What DistributedDataParallel does for a model, for parameters that it does not know. By the end
-    of a backward pass its own reductions are all launched, so this one is in the same place on
-    every process, before clipping and before the optimizer's step. Averaging gradients that are
-    accumulated again changes nothing in what was averaged before.
+    What DistributedDataParallel does for a model, for parameters that it does not know. Averaging
+    gradients that are accumulated again changes nothing in what was averaged before.
 
     Args:
         parameters: The same on every process; all or none of them get a gradient in a pass. The
             averaging lasts as long as they do.
     """
-    averaged_in = -1
-
-    def queue(parameter: nn.Parameter) -> None:
-        nonlocal averaged_in
-        backward = torch._C._current_graph_task_id()
-        # Once a pass; by its number, since one that fails never comes to its end.
-        if backward != averaged_in:
-            averaged_in = backward
-            # As DistributedDataParallel itself learns of the end of a backward pass.
-            torch.autograd.Variable._execution_engine.queue_callback(
-                lambda: average_gradients(parameters)
-            )
-
+    ask = at_end_of_backward(lambda: average_gradients(parameters))
     for parameter in parameters:
-        parameter.register_post_accumulate_grad_hook(queue)
+        parameter.register_post_accumulate_grad_hook(lambda parameter: ask())

@@ -28,6 +28,7 @@ __all__ = [
     "as_samples",
     "channels_of",
     "check_layout",
+    "entries",
     "find_module",
     "levels_by_stride",
     "of_stride",
@@ -236,6 +237,15 @@ class Stride:
 Level = int | str | Stride
 
 
+def entries(output: Any) -> dict[int | str, Any]:
+    """What a module's output holds, by the level that names it; a tensor is its own last."""
+    if isinstance(output, Tensor):
+        return {-1: output}
+    if isinstance(output, Mapping):
+        return dict(output)
+    return dict(enumerate(output)) if isinstance(output, tuple | list) else {}
+
+
 def levels_by_stride(output: Any, size: tuple[int, int]) -> dict[int, int | str]:
     """Where the maps of a module's output lie in it, from fine to coarse; of one stride the last.
 
@@ -244,14 +254,8 @@ def levels_by_stride(output: Any, size: tuple[int, int]) -> dict[int, int | str]
             out.
         size: Height and width of the image in pixels.
     """
-    if isinstance(output, Tensor):
-        entries: dict[int | str, Any] = {-1: output}
-    elif isinstance(output, Mapping):
-        entries = dict(output)
-    else:
-        entries = dict(enumerate(output)) if isinstance(output, tuple | list) else {}
     found = {}
-    for level, feature in entries.items():
+    for level, feature in entries(output).items():
         if isinstance(feature, Tensor) and feature.ndim == 4:
             # The side of which a border takes more cells tells less.
             sides = zip(size, feature.shape[2:], strict=True)

@@ -101,24 +101,22 @@ class Term:
 DEFAULT: Mapping[str, Any] = dict(stride="all", weight=dict(share=0.5))
 _SIDES = ("student", "teacher")
 _Compared = tuple[str, tuple[Tap, ...], tuple[Tap, ...]]
+# The ways of saying which levels: a term each, or one term of them all.
+_EACH = ("level", "stride")
+_TOGETHER = ("levels", "strides")
+
+
+def _names_of(key: str) -> tuple[str, ...]:
+    """A key of levels, for both sides and for either."""
+    return (key, *(f"{side}_{key}" for side in _SIDES))
+
+
 _TERM_KEYS = (
     "type",
     "source",
     *_SIDES,
-    "level",
-    "student_level",
-    "teacher_level",
-    "levels",
-    "student_levels",
-    "teacher_levels",
-    "stride",
-    "student_stride",
-    "teacher_stride",
-    "strides",
-    "student_strides",
-    "teacher_strides",
-    "student_classifier",
-    "teacher_classifier",
+    *(name for key in (*_EACH, *_TOGETHER) for name in _names_of(key)),
+    *(f"{side}_classifier" for side in _SIDES),
     "schedule",
 )
 
@@ -224,7 +222,7 @@ def _taps(
             for side, levels in zip(_SIDES, several, strict=True)
         )
         return [("", ours, theirs)]
-    key = _key_of_levels(where, settings, "level", "stride")
+    key = _key_of_levels(where, settings, _EACH) or _EACH[0]
     level = settings.get(key, -1)
     levels = list(level) if isinstance(level, list | tuple) else [level]
     if not levels:
@@ -237,12 +235,12 @@ def _taps(
     ]
 
 
-def _key_of_levels(where: str, settings: Mapping[str, Any], *keys: str) -> str:
-    """Which of two ways of naming levels a term uses, on either side."""
-    used = [k for k in keys if any(name in settings for name in (k, *(f"{s}_{k}" for s in _SIDES)))]
+def _key_of_levels(where: str, settings: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    """Which of these ways of saying the levels a term uses, on either side; None of them."""
+    used = [key for key in keys if any(name in settings for name in _names_of(key))]
     if len(used) > 1:
         raise InputError.at(where, f"{used[0]} and {used[1]} exclude each other: give one of them")
-    return used[0] if used else keys[0]
+    return used[0] if used else None
 
 
 def _tap(where: str, settings: Mapping[str, Any], side: str, key: str, value: Any) -> Tap:
@@ -281,18 +279,10 @@ def _schedule(where: str, settings: Any) -> Schedule:
 
 def _several(where: str, settings: Mapping[str, Any]) -> list[list[Level]] | None:
     """The levels of either side of a term that takes several at once; None for one level."""
-    keys = [
-        f"{side}{each}" for each in ("levels", "strides") for side in ("", "student_", "teacher_")
-    ]
-    if not any(key in settings for key in keys):
+    key = _key_of_levels(where, settings, _TOGETHER)
+    if key is None:
         return None
-    key = _key_of_levels(where, settings, "levels", "strides")
-    single = [
-        name
-        for each in ("level", "stride")
-        for name in (each, f"student_{each}", f"teacher_{each}")
-        if name in settings
-    ]
+    single = [name for each in _EACH for name in _names_of(each) if name in settings]
     if single:
         raise InputError.at(
             where, f"{single[0]} (a term each) and {key} (one term of all) exclude each other"

@@ -37,9 +37,15 @@ class Levels:
         named: Named = lambda model, path: None,
     ) -> None:
         self._model, self._run, self._size, self._named = model, run, size, named
+        self._found: dict[str, dict[int, Tap]] = {}
 
     def by_stride(self, path: str) -> dict[int, Tap]:
         """Every map that a path leads to, by its stride, from fine to coarse."""
+        if path not in self._found:
+            self._found[path] = self._look(path)
+        return self._found[path]
+
+    def _look(self, path: str) -> dict[int, Tap]:
         paths = self._named(self._model, path) or [path]
         outputs = outputs_when_run(self._model, paths, self._run)
         found = {

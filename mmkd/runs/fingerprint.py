@@ -18,6 +18,7 @@ from mmkd.custom_imports import import_custom, source_files
 from mmkd.engine.mmengine.config_files import open_config
 from mmkd.errors import InputError
 from mmkd.input_files import sha256
+from mmkd.terms import DEFAULT
 from mmkd.work_dirs.dumped_config import flatten
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "named_modules",
     "scored_config",
     "with_networks_read",
+    "with_terms",
 ]
 
 _THREADS = 8
@@ -255,6 +257,11 @@ def with_networks_read(settings: Any) -> Any:
     if isinstance(settings, list | tuple):
         return [with_networks_read(each) for each in settings]
     return settings
+
+
+def with_terms(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a distillation, which is another one once mmkd's default terms are others."""
+    return {**settings, "terms": settings.get("terms") or dict(DEFAULT)}
 
 
 def scored_config(name: str | Path) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
@@ -15,7 +14,7 @@ from mmkd.engine.mmengine.distill_hook import DistillHook
 from mmkd.engine.teachers import TeacherSettings, parse_teachers
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.mmengine.recipes import MMRecipe
+from mmkd.runs.mmengine.recipes import MMRecipe, distils, type_of
 
 __all__ = ["MMPair"]
 
@@ -68,7 +67,7 @@ class MMPair:
         config.work_dir = str(work_dir)
         config.randomness = {**(config.get("randomness") or {}), "seed": seed}
         if not is_distilled:
-            config.custom_hooks = [hook for hook in config.custom_hooks if not _distils(hook)]
+            config.custom_hooks = [hook for hook in config.custom_hooks if not distils(hook)]
         return ClassificationRecipe(config) if self._is_classifier else MMRecipe(config)
 
     def trial(self, work_dir: Path) -> MMRecipe | ClassificationRecipe:
@@ -79,15 +78,15 @@ class MMPair:
 
     @property
     def _hook(self) -> ConfigDict:
-        [hook] = (hook for hook in self.config.custom_hooks if _distils(hook))
+        [hook] = (hook for hook in self.config.custom_hooks if distils(hook))
         return hook
 
     @property
     def _is_classifier(self) -> bool:
-        return _type_of(self.config.get("test_evaluator")) == "Accuracy"
+        return type_of(self.config.get("test_evaluator")) == "Accuracy"
 
     def _check_hook(self) -> None:
-        count = sum(_distils(hook) for hook in self.config.get("custom_hooks") or [])
+        count = sum(distils(hook) for hook in self.config.get("custom_hooks") or [])
         if count != 1:
             raise InputError(
                 f"{self.file}: expected one mmkd.DistillHook in custom_hooks, found {count}. The "
@@ -116,10 +115,10 @@ class MMPair:
 
     def _check_evaluation(self) -> None:
         evaluator = self.config.get("val_evaluator")
-        if _type_of(evaluator) != "CocoMetric":
+        if type_of(evaluator) != "CocoMetric":
             raise InputError(
                 f"{self.file}: expected one CocoMetric as val_evaluator (or an Accuracy as "
-                f"test_evaluator, for a classifier), found {_type_of(evaluator) or 'none'}"
+                f"test_evaluator, for a classifier), found {type_of(evaluator) or 'none'}"
             )
         for name, key in (
             ("val_evaluator", "ann_file"),
@@ -138,15 +137,3 @@ class MMPair:
         for file in files:
             if not file.is_file():
                 raise InputError(f"{self.file}: there is no annotation file {file}")
-
-
-def _distils(hook: Any) -> bool:
-    return isinstance(hook, Mapping) and _type_of(hook) == "DistillHook"
-
-
-def _type_of(settings: Any) -> str:
-    """The last part of a type's name; empty where there is not one."""
-    if not isinstance(settings, Mapping) or not settings.get("type"):
-        return ""
-    kind = settings["type"]
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]

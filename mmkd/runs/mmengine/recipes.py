@@ -23,14 +23,19 @@ from mmkd.engine.mmengine.resume_points import whole_checkpoints
 from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data, read_checkpoint
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.runs.fingerprint import ImageFiles, image_names, named_modules, with_networks_read
+from mmkd.runs.fingerprint import (
+    ImageFiles,
+    image_names,
+    named_modules,
+    with_networks_read,
+    with_terms,
+)
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
-from mmkd.terms import DEFAULT
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
-__all__ = ["ConfigRecipe", "MMRecipe"]
+__all__ = ["ConfigRecipe", "MMRecipe", "distils", "type_of"]
 
 # What differs between two runs of one config without changing what they compute.
 _IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level", "work_dir")
@@ -196,12 +201,24 @@ class MMRecipe(ConfigRecipe):
         return evaluate_detections(self.annotations, self.work_dir / DETECTIONS).as_dict()
 
 
+def distils(hook: Any) -> bool:
+    """Whether an entry of ``custom_hooks`` is a DistillHook."""
+    return isinstance(hook, Mapping) and type_of(hook) == "DistillHook"
+
+
+def type_of(settings: Any) -> str:
+    """The last part of a type's name; empty where there is not one."""
+    if not isinstance(settings, Mapping) or not settings.get("type"):
+        return ""
+    kind = settings["type"]
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+
+
 def _with_teacher_read(hook: Any) -> Any:
     if not isinstance(hook, Mapping) or "teacher" not in hook:
         return hook
     content = {**hook, "teacher": with_networks_read(hook["teacher"])}
-    is_default = str(hook.get("type")).endswith("DistillHook") and hook.get("terms") is None
-    return {**content, "terms": dict(DEFAULT)} if is_default else content
+    return with_terms(content) if distils(hook) else content
 
 
 def _image_folder(dataset: Mapping[str, Any]) -> Path:

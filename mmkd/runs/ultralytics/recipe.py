@@ -19,11 +19,16 @@ from mmkd.engine.ultralytics.resume import CHECKPOINT_KEY, ExactResume, read_che
 from mmkd.engine.ultralytics.train import prepare
 from mmkd.errors import InputError
 from mmkd.evaluation.coco import evaluate_detections
-from mmkd.runs.fingerprint import ImageFiles, image_names, named_modules, with_networks_read
+from mmkd.runs.fingerprint import (
+    ImageFiles,
+    image_names,
+    named_modules,
+    with_networks_read,
+    with_terms,
+)
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
 from mmkd.runs.ultralytics.detection import detect
-from mmkd.terms import DEFAULT
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
@@ -95,8 +100,8 @@ class YOLORecipe:
         """The settings, less what only names the run; the network as its definition states it."""
         content = {k: v for k, v in self.settings.items() if k not in _IRRELEVANT}
         content["teacher"] = with_networks_read(content.get("teacher"))
-        if content["teacher"] is not None and content.get("terms") is None:
-            content["terms"] = dict(DEFAULT)
+        if content["teacher"] is not None:
+            content = with_terms(content)
         return {**content, "network": _definition(str(self.settings["model"]))}
 
     def files(self) -> dict[str, Path | ImageFiles]:
