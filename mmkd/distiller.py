@@ -121,7 +121,7 @@ class FeatureDistiller(Distiller):
         student_extra_tokens, teacher_extra_tokens: Leading tokens of ``[N, L, C]`` that stand for
             no patch (class, distillation); left out.
         student_classifier, teacher_classifier: For a loss that looks through one.
-        seed: Of the projector's initial weights. The global random state is never used.
+        seed: Of initial weights. The global random state is never used.
 
     Shapes: features ``[N, C]``, ``[N, C, H, W]`` or ``[N, L, C]`` of N images (lists of them for a
     loss that takes several levels), and targets where the loss takes them, to a scalar. Tokens
@@ -162,16 +162,23 @@ class FeatureDistiller(Distiller):
         self.teacher_channels = teacher_channels
         self.student_extra_tokens = student_extra_tokens
         self.teacher_extra_tokens = teacher_extra_tokens
+        generator = torch.Generator().manual_seed(seed)
         self.loss = _built_loss(
             loss,
-            teacher_channels,
+            dict(
+                num_channels=teacher_channels,
+                student_channels=student_channels,
+                teacher_channels=teacher_channels,
+                seed=seed,
+                generator=generator,
+            ),
             student_classifier=student_classifier,
             teacher_classifier=teacher_classifier,
         )
         self.takes = _taken_by(self.loss)
         self.view = _checked_view(view, self.loss, self.takes)
         self._check_levels(student_channels, teacher_channels)
-        self.projector = self._built_projector(projector, seed)
+        self.projector = self._built_projector(projector, generator)
         default = _BATCH if self.takes.form == "samples" else _AS_IT_IS
         self.normalizer = build_part(
             normalizer if normalizer is not None else default, num_channels=teacher_channels
@@ -187,8 +194,7 @@ class FeatureDistiller(Distiller):
                 f"{channels[0]} and {channels[1]}: in a term, give {expected}"
             )
 
-    def _built_projector(self, projector: Part | None, seed: int) -> nn.Module:
-        generator = torch.Generator().manual_seed(seed)
+    def _built_projector(self, projector: Part | None, generator: torch.Generator) -> nn.Module:
         if not self.takes.several_levels:
             return self._one_projector(
                 projector, self.student_channels, self.teacher_channels, generator
@@ -203,6 +209,13 @@ class FeatureDistiller(Distiller):
     def _one_projector(
         self, projector: Part | None, ours: Channels, theirs: Channels, generator: torch.Generator
     ) -> nn.Module:
+        if self.takes.own_widths:
+            if projector is not None:
+                raise ValueError(
+                    f"{type(self.loss).__name__} takes either side in its own width: leave the "
+                    "projector out"
+                )
+            return build_part(_NONE, in_channels=ours, out_channels=ours)
         needs_none = self.takes.form == "logits" or (self.takes.form == "maps" and ours == theirs)
         return build_part(
             projector if projector is not None else (_NONE if needs_none else _LINEAR),
@@ -299,16 +312,14 @@ class FeatureDistiller(Distiller):
         return samples.reshape(n, height, width, -1).permute(0, 3, 1, 2)
 
 
-def _built_loss(loss: Part | None, num_channels: Channels, **classifiers: Any) -> nn.Module:
+def _built_loss(loss: Part | None, inferred: Mapping[str, Any], **classifiers: Any) -> nn.Module:
     given = [name for name, classifier in classifiers.items() if classifier is not None]
     if given and isinstance(loss, nn.Module):
         raise ValueError(
             f"{', '.join(given)} is given beside a loss that is built already: "
             "give it to the loss, or the loss as a config"
         )
-    built = build_part(
-        loss if loss is not None else _LOSS, num_channels=num_channels, **classifiers
-    )
+    built = build_part(loss if loss is not None else _LOSS, **inferred, **classifiers)
     taken = inspect.signature(type(built)).parameters
     for name in given:
         if name not in taken:

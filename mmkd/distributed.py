@@ -17,6 +17,7 @@ __all__ = [
     "average_gradients",
     "broadcast",
     "is_synchronized",
+    "rank",
 ]
 
 
@@ -30,6 +31,11 @@ def is_synchronized(sync: bool | None) -> bool:
     if sync and not available:
         raise RuntimeError("sync=True needs an initialised process group; use sync=None")
     return available and dist.get_world_size() > 1 and sync is not False
+
+
+def rank() -> int:
+    """This process's number; 0 where there is one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 class _AllReduceSum(torch.autograd.Function):

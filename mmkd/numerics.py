@@ -10,9 +10,11 @@ from torch import Tensor, nn
 __all__ = [
     "as_weights",
     "at_least_float32",
+    "check_grids",
     "check_logits",
     "check_maps",
     "check_pair",
+    "check_positive",
     "check_samples",
     "check_temperature",
     "unit_vectors",
@@ -56,6 +58,14 @@ def check_maps(student: Tensor, teacher: Tensor) -> None:
     _check_rank(student, teacher, 4, "maps [N, C, H, W]")
 
 
+def check_grids(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError unless both sides are maps on one grid; their widths may differ."""
+    for x in (student, teacher):
+        if x.ndim != 4:
+            raise ValueError(f"expected maps [N, C, H, W], got {tuple(x.shape)}")
+    check_pair(student[:, :1], teacher[:, :1])
+
+
 def _check_rank(student: Tensor, teacher: Tensor, rank: int, form: str) -> None:
     check_pair(student, teacher)
     if student.ndim != rank:
@@ -80,3 +90,10 @@ def unit_vectors(x: Tensor) -> Tensor:
     # The mask keeps the square root away from 0, where its gradient is infinite.
     squared = x.square().sum(dim=-1, keepdim=True).masked_fill(is_zero, 1)
     return x * squared.rsqrt()
+
+
+def check_positive(**sizes: int) -> None:
+    """Raises ValueError for a size that is no positive integer, naming it."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be a positive integer, got {size!r}")

@@ -145,6 +145,7 @@ def test_ensemble_members_differ() -> None:
     ("layout", "kernels", "widths"),
     [
         ("1x1", [1], [3, 8]),
+        ("3x3", [3], [3, 8]),
         ("1x1-1x1", [1, 1], [3, 4, 8]),
         ("1x1-3x3-1x1", [1, 3, 1], [3, 4, 4, 8]),
     ],
@@ -161,6 +162,14 @@ def test_connector(layout: str, kernels: list[int], widths: list[int]) -> None:
         mean = expected.mean(dim=(0, 2, 3), keepdim=True)
         var = expected.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
         expected = ((expected - mean) / (var + 1e-5).sqrt()).clamp(min=0)
+    torch.testing.assert_close(connector(x), expected)
+
+
+def test_a_connector_without_norm() -> None:
+    connector = ConvConnector(3, 8, layout="3x3", norm=False).double()
+    convolution, _ = connector.layers
+    x = _random(2, 3, 5, 4)
+    expected = conv2d(x, convolution.weight, convolution.bias, padding=1).clamp(min=0)
     torch.testing.assert_close(connector(x), expected)
 
 
@@ -251,8 +260,8 @@ def test_options_out_of_range() -> None:
         ProjectorEnsemble(3, 4, num_projectors=0)
     with pytest.raises(ValueError, match=r"activation must be one of \['relu', 'gelu', None\]"):
         ProjectorEnsemble(3, 4, activation="tanh")
-    with pytest.raises(ValueError, match=r"layout must be one of \('1x1', .* got '3x3'"):
-        ConvConnector(3, 4, layout="3x3")
+    with pytest.raises(ValueError, match=r"layout must be one of \('1x1', .* got '5x5'"):
+        ConvConnector(3, 4, layout="5x5")
     with pytest.raises(ValueError, match="factor 3 does not divide out_channels 4"):
         ConvConnector(3, 4, factor=3)
 

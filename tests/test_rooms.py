@@ -26,8 +26,9 @@ FLOORS = [
     ["distillation", "analysis", "custom_imports", "configs", "ops"],
     ["distiller", "terms", "term_watch", "checkpoint"],
     ["losses", "projectors", "normalizers", "balance", "linear_probe"],
+    ["attention_maps", "box_masks", "initial_weights", "seeded_draws"],
     ["registry", "numerics", "distributed", "features", "targets", "json_records", "term_warnings"],
-    ["output_files", "token_grids"],
+    ["output_files", "token_grids", "backward"],
     ["extras", "input_files"],
     ["errors"],
 ]
@@ -51,7 +52,8 @@ PUBLIC = {
     "mmkd.normalizers": "BatchNormalizer L2Normalizer GroupNormalizer LayerNormalizer "
     "IdentityNormalizer",
     "mmkd.losses": "LogSumLoss CorrelationLogSumLoss DirectionAlignmentLoss L2Loss MSELoss KDLoss "
-    "HardDistillationLoss SoftmaxRegressionLoss JointClassifierLoss PKDLoss CWDLoss",
+    "HardDistillationLoss SoftmaxRegressionLoss JointClassifierLoss PKDLoss CWDLoss "
+    "ATLoss FBKDLoss FGDLoss FGFILoss MGDLoss ReviewKDLoss",
     "mmkd.models": "CIFARResNet CIFARBottleneckResNet CIFARMobileNetV2 CIFARShuffleNetV1 "
     "CIFARShuffleNetV2 CIFARVGG WideResNet",
     "mmkd.models.heads": "ConnectorClsHead DeiTDistillHead",

@@ -19,11 +19,14 @@ class Takes:
             ``'logits'`` ``[N, K]``, compared as they are.
         several_levels: Whether each side is a list with one entry a level.
         targets: Whether it also takes ``targets=``, a :class:`mmkd.targets.Targets`.
+        own_widths: Whether either side comes in its own width, for a loss on maps that needs no
+            projector, or has its own parts for it.
     """
 
     form: Literal["samples", "maps", "logits"] = "samples"
     several_levels: bool = False
     targets: bool = False
+    own_widths: bool = False
 
 
 class Loss(nn.Module):

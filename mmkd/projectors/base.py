@@ -1,19 +1,14 @@
-"""What projectors share: their interface, initial weights, and where a feature's channels lie."""
+"""What projectors share: their interface, and where a feature's channels lie."""
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 __all__ = [
     "Projector",
     "channels_last",
-    "check_positive",
-    "initialize",
-    "linear_layer",
     "restore_channels",
 ]
 
@@ -30,28 +25,6 @@ class Projector(nn.Module):
     """
 
     takes_maps: ClassVar[bool] = False
-
-
-def initialize(layers: nn.Module, generator: torch.Generator | None) -> None:
-    """Draws weights and biases from U(-b, b), b = fan_in^(-1/2): torch's own default."""
-    generator = generator or torch.Generator().manual_seed(0)
-    for layer in layers.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            bound = 1 / math.sqrt(layer.weight[0].numel())
-            for parameter in layer.parameters(recurse=False):
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-
-
-def linear_layer(in_channels: int, out_channels: int, bias: bool = True) -> nn.Linear:
-    """A linear layer without initial weights, which draws nothing."""
-    return nn.utils.skip_init(nn.Linear, in_channels, out_channels, bias=bias)
-
-
-def check_positive(**sizes: int) -> None:
-    """Raises ValueError for a size that is no positive integer, naming it."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be a positive integer, got {size!r}")
 
 
 def channels_last(x: Tensor, in_channels: int) -> Tensor:

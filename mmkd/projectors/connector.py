@@ -1,11 +1,13 @@
-"""The convolutional connector of SimKD and IJCKD."""
+"""Convolutional connectors: those of SimKD and IJCKD, and others that detectors' methods use."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mmkd.projectors.base import Projector, check_positive, initialize
+from mmkd.initial_weights import initialize
+from mmkd.numerics import check_positive
+from mmkd.projectors.base import Projector
 from mmkd.registry import MODELS
 
 __all__ = ["ConvConnector"]
@@ -15,11 +17,14 @@ __all__ = ["ConvConnector"]
 class ConvConnector(Projector):
     """Convolutions, each followed by BatchNorm and ReLU: the connector of SimKD and IJCKD.
 
+    FGFI's adaptation is ``layout="3x3", norm=False``.
+
     Args:
         in_channels: C_in, the student's channels.
         out_channels: C_out, the teacher's.
-        layout: ``'1x1'``, ``'1x1-1x1'`` or ``'1x1-3x3-1x1'``.
+        layout: ``'1x1'``, ``'3x3'``, ``'1x1-1x1'`` or ``'1x1-3x3-1x1'``.
         factor: The inner width is C_out / factor.
+        norm: Whether there is BatchNorm; else the convolutions have biases.
         generator: Source of the initial weights.
 
     Shapes: ``[N, C_in, H, W] -> [N, C_out, H, W]``; maps only.
@@ -37,12 +42,13 @@ class ConvConnector(Projector):
         out_channels: int,
         layout: str = "1x1-3x3-1x1",
         factor: int = 2,
+        norm: bool = True,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, out_channels=out_channels, factor=factor)
-        layouts = ("1x1", "1x1-1x1", "1x1-3x3-1x1")
+        layouts = ("1x1", "3x3", "1x1-1x1", "1x1-3x3-1x1")
         if layout not in layouts:
             raise ValueError(f"layout must be one of {layouts}, got {layout!r}")
         if out_channels % factor:
@@ -53,9 +59,9 @@ class ConvConnector(Projector):
         layers: list[nn.Module] = []
         for kernel, a, b in zip(kernels, widths[:-1], widths[1:], strict=True):
             convolution = nn.utils.skip_init(
-                nn.Conv2d, a, b, kernel, padding=kernel // 2, bias=False
+                nn.Conv2d, a, b, kernel, padding=kernel // 2, bias=not norm
             )
-            layers += [convolution, nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+            layers += [convolution, *[nn.BatchNorm2d(b)] * norm, nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
         self.in_channels = in_channels
         initialize(self, generator)

@@ -8,14 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, linear, relu
 
-from mmkd.projectors.base import (
-    Projector,
-    channels_last,
-    check_positive,
-    initialize,
-    linear_layer,
-    restore_channels,
-)
+from mmkd.initial_weights import initialize, linear_layer
+from mmkd.numerics import check_positive
+from mmkd.projectors.base import Projector, channels_last, restore_channels
 from mmkd.registry import MODELS
 
 __all__ = ["ProjectorEnsemble"]

@@ -5,14 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmkd.projectors.base import (
-    Projector,
-    channels_last,
-    check_positive,
-    initialize,
-    linear_layer,
-    restore_channels,
-)
+from mmkd.initial_weights import initialize, linear_layer
+from mmkd.numerics import check_positive
+from mmkd.projectors.base import Projector, channels_last, restore_channels
 from mmkd.registry import MODELS
 
 __all__ = ["LinearProjector"]

@@ -16,16 +16,23 @@ from torch import Tensor, nn
 
 import mmkd.losses
 from mmkd.losses import (
+    ATLoss,
     CorrelationLogSumLoss,
     CWDLoss,
+    FBKDLoss,
+    FGDLoss,
+    FGFILoss,
     JointClassifierLoss,
     KDLoss,
     LogSumLoss,
     Loss,
+    MGDLoss,
+    ReviewKDLoss,
     SoftmaxRegressionLoss,
 )
+from mmkd.numerics import at_least_float32
 from mmkd.registry import MODELS
-from mmkd.targets import Targets
+from mmkd.targets import Boxes, Targets
 
 __all__ = ["EXAMPLES", "Example", "needs_example", "registered_losses", "without_example"]
 
@@ -40,11 +47,13 @@ class Example:
         loss: The loss.
         targets: Gives what the images show, in the order of the images that is given.
         mixes_channels: Whether the loss tells channels apart, as one with a classifier does.
+        holds_back: Whether a part of the formula passes no gradient on.
     """
 
     loss: Loss
     targets: Callable[[Tensor], Targets] | None = None
     mixes_channels: bool = False
+    holds_back: bool = False
 
     def __str__(self) -> str:
         settings = [f"{k}={v}" for k, v in vars(self.loss).items() if isinstance(v, float)]
@@ -68,6 +77,8 @@ class Example:
         Args:
             order: Of the images, where the features were reordered.
         """
+        if any(True for _ in self.loss.parameters()):
+            self.loss.to(at_least_float32(student).dtype)
         sides: tuple[Any, Any] = (student, teacher)
         if self.loss.takes.several_levels:
             sides = ([student, student / 2], [teacher, teacher / 2])
@@ -89,6 +100,29 @@ def _labels(images: Tensor) -> Targets:
     return Targets((8, 8), labels=images % 3)
 
 
+def _scenes(images: Tensor) -> Targets:
+    """The first image of each three holds two boxes, the second one outside, the third nothing."""
+    corners = {
+        0: [[1.0, 0.0, 5.0, 12.0], [3.0, 3.0, 8.0, 9.0]],
+        1: [[20.0, 2.0, 30.0, 9.0], [2.0, 7.0, 3.0, 8.0]],
+        2: [],
+    }
+    boxes = [torch.tensor(corners[int(i) % 3], dtype=torch.float64).reshape(-1, 4) for i in images]
+    return Targets((12, 8), boxes=[Boxes(each, torch.zeros(len(each)).long()) for each in boxes])
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def _trained(loss: Loss) -> Loss:
+    """With weights other than zero everywhere, as after some training."""
+    generator = _generator()
+    for parameter in loss.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    return loss
+
+
 def _classifier() -> nn.Linear:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -104,6 +138,12 @@ SPECIAL: dict[type[Loss], list[Example]] = {
     JointClassifierLoss: [
         Example(JointClassifierLoss(_classifier()), targets=_labels, mixes_channels=True)
     ],
+    ATLoss: [Example(ATLoss()), Example(ATLoss(power=3.0))],
+    FBKDLoss: [Example(_trained(FBKDLoss(4, 4)), mixes_channels=True, holds_back=True)],
+    FGDLoss: [Example(_trained(FGDLoss(4)), targets=_scenes, mixes_channels=True)],
+    FGFILoss: [Example(FGFILoss(scales=(1.0, 2.0)), targets=_scenes)],
+    MGDLoss: [Example(MGDLoss(4, masked=0.0), mixes_channels=True)],
+    ReviewKDLoss: [Example(ReviewKDLoss([4, 4], [4, 4], inner=3), mixes_channels=True)],
 }
 
 

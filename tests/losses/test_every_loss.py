@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_a_loss_that_needs_an_example_is_refused_without() -> None:
     assert without_example([Asking, Built, Plain]) == ["Asking", "Built"]
 
 
-@every_loss
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if not e.holds_back], ids=str)
 def test_gradient_is_the_derivative(example: Example) -> None:
     student, teacher = example.pair()
     inputs = (student.requires_grad_(), teacher.requires_grad_())
@@ -123,9 +124,10 @@ def test_equal_features_give_a_finite_value_and_gradient(
 
 @every_loss
 def test_other_shapes_are_refused(example: Example) -> None:
-    student = torch.zeros(example.shape)
+    student, other = torch.zeros(example.shape), list(example.shape)
+    other[-1 if example.loss.takes.own_widths else 1] += 1
     with pytest.raises(ValueError, match="same shape, got"):
-        example(student, torch.zeros(example.shape[0], example.shape[1] + 1, *example.shape[2:]))
+        example(student, torch.zeros(other))
     with pytest.raises(ValueError, match="features are empty"):
         example(student[:0], student[:0])
 
@@ -143,9 +145,25 @@ def test_other_ranks_are_refused_where_the_form_matters(example: Example) -> Non
 
 
 @every_loss
-def test_losses_have_neither_parameters_nor_state(example: Example) -> None:
-    assert not example.loss.state_dict()
-    assert not list(example.loss.parameters())
+def test_losses_with_parts_of_their_own_draw_them_from_a_generator(example: Example) -> None:
+    with_parts = {"FBKDLoss", "FGDLoss", "MGDLoss", "ReviewKDLoss"}
+    name = type(example.loss).__name__
+    assert bool(list(example.loss.parameters())) == (name in with_parts)
+    if name not in with_parts:
+        assert not example.loss.state_dict()
+        return
+    widths: Any = [4, 4] if example.loss.takes.several_levels else 4
+    inferred = dict(num_channels=widths, student_channels=widths, teacher_channels=widths)
+
+    def build(seed: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return build_part(dict(type=f"mmkd.{name}"), **inferred, generator=generator).state_dict()
+
+    random_state = torch.get_rng_state()
+    one, same, other = build(1), build(1), build(2)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, same[key]) for key, value in one.items())
+    assert any(not torch.equal(value, other[key]) for key, value in one.items())
 
 
 @every_loss
