@@ -338,6 +338,8 @@ class Distillation:
         for term in terms:
             with naming(f"{self.owner} {term.key}"):
                 shown = targets if self.distiller(term).takes.targets else size
+                if term.scores is not None:
+                    shown = (shown or size).with_scores(_scores(teacher[term.source], term.scores))
                 measured[term.name] = self._measured(
                     term, student, teacher[term.source], shown, meter, task
                 )
@@ -469,6 +471,12 @@ def _is_of_single_samples(distiller: Distiller, features: Sequence[Tensor]) -> b
 
 def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
     return [select(outputs[tap.path], tap.level) for tap in taps]
+
+
+def _scores(outputs: Mapping[str, Any], tap: Tap) -> Tensor:
+    """The largest class probability at each cell, of logits ``[N, A K, h, w]``."""
+    logits = at_least_float32(select(outputs[tap.path], tap.level))
+    return logits.amax(dim=1, keepdim=True).sigmoid()
 
 
 def _elsewhere(outputs: Mapping[str, Any], term: Term) -> str:

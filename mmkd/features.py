@@ -20,6 +20,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from mmkd.token_grids import token_grid
 
 __all__ = [
+    "EVERY_RUN",
     "VIEWS",
     "FeatureTaps",
     "Level",
@@ -40,14 +41,21 @@ __all__ = [
 ]
 
 VIEWS = ("dense", "global", "map")
+# At the end of a path: every run of the module in a forward pass, each an output of its own.
+EVERY_RUN = "*"
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module:
     """The module of ``model`` that is called ``path``, as ``named_modules`` spells it.
 
+    Args:
+        model: The model.
+        path: Of the module; a star at its end (see :class:`FeatureTaps`) does not count.
+
     Raises:
         ValueError: There is none; close matches are listed.
     """
+    path = path.removesuffix(EVERY_RUN)
     modules = dict(model.named_modules(remove_duplicate=False))
     if path in modules:
         return modules[path]
@@ -98,11 +106,14 @@ class FeatureTaps:
     Nothing is recorded outside :meth:`recording`, so that recomputed forwards (activation
     checkpointing) and evaluation leave no trace.
 
+    A module that serves every level of a detector's head runs once a level. Its path takes a star
+    (``'bbox_head.gfl_cls*'``), and its output is the list of what its runs returned.
+
     Args:
         model: The model to tap.
         paths: Module names, as ``named_modules`` spells them.
         stop_when_complete: Inside :meth:`recording`, end the forward pass as soon as every
-            tapped module has run.
+            tapped module has run; one with a star as often as it did before.
 
     Raises:
         ValueError: A path names no module.
@@ -114,6 +125,8 @@ class FeatureTaps:
         self.paths = tuple(dict.fromkeys(paths))
         self._stop_when_complete = stop_when_complete
         self._calls: dict[str, list[tuple[Any, int]]] = {}
+        # How often each runs; of those with a star the first forward pass tells.
+        self._runs = {path: 1 for path in self.paths if not path.endswith(EVERY_RUN)}
         self._armed = False
         modules = [find_module(model, path) for path in self.paths]
         self._handles = [
@@ -127,10 +140,15 @@ class FeatureTaps:
                 return
             version = output._version if isinstance(output, Tensor) else 0
             self._calls.setdefault(path, []).append((output, version))
-            if self._stop_when_complete and len(self._calls) == len(self.paths):
+            if self._stop_when_complete and self._is_complete():
                 raise _Complete
 
         return record
+
+    def _is_complete(self) -> bool:
+        return len(self._runs) == len(self.paths) and all(
+            len(self._calls.get(path, ())) >= runs for path, runs in self._runs.items()
+        )
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -161,27 +179,35 @@ class FeatureTaps:
         """The recorded output of every path; stops recording and forgets them.
 
         Raises:
-            RuntimeError: A tapped module did not run, ran more than once, or its output was
-                overwritten.
+            RuntimeError: A tapped module did not run, ran more often than it should, or its output
+                was overwritten.
         """
         self._armed = False
         calls, self._calls = self._calls, {}
-        for path in self.paths:
-            count = len(calls.get(path, ()))
-            if count == 0:
-                raise RuntimeError(f"the module {path!r} did not run in this forward pass")
-            if count > 1:
-                raise RuntimeError(
-                    f"the module {path!r} ran {count} times in one forward pass: "
-                    "tap a module that runs once, such as the one that calls it"
-                )
-            output, version = calls[path][0]
+        return {path: self._output(path, calls.get(path, [])) for path in self.paths}
+
+    def _output(self, path: str, calls: list[tuple[Any, int]]) -> Any:
+        name, count = path.removesuffix(EVERY_RUN), len(calls)
+        if not calls:
+            raise RuntimeError(f"the module {name!r} did not run in this forward pass")
+        runs = self._runs.setdefault(path, count)
+        if count > 1 and not path.endswith(EVERY_RUN):
+            raise RuntimeError(
+                f"the module {name!r} ran {count} times in one forward pass: tap a module that "
+                f"runs once, such as the one that calls it; or all of its runs, as {path + '*'!r}"
+            )
+        if count != runs:
+            raise RuntimeError(
+                f"the module {name!r} ran {count} times in one forward pass, and {runs} in others"
+            )
+        for output, version in calls:
             if isinstance(output, Tensor) and output._version != version:
                 raise RuntimeError(
-                    f"what the module {path!r} returned was overwritten in place by what follows "
+                    f"what the module {name!r} returned was overwritten in place by what follows "
                     "it (an activation, perhaps): tap the module that calls both"
                 )
-        return {path: recorded[0][0] for path, recorded in calls.items()}
+        outputs = [output for output, _ in calls]
+        return outputs if path.endswith(EVERY_RUN) else outputs[0]
 
     def detach(self) -> None:
         """Removes the hooks from the model."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+from torchvision.ops import box_iou
 
-__all__ = ["Boxes", "Targets"]
+from mmkd.numerics import at_least_float32
+
+__all__ = ["Boxes", "Targets", "on_grid"]
 
 T = TypeVar("T")
+_FOREGROUND = 0.5
 Value: TypeAlias = T | Callable[[], T] | None
 
 
@@ -38,6 +45,9 @@ class Targets:
         labels: Class indices ``[N]``, or probabilities ``[N, K]``.
         boxes: The objects of each image.
         indices: ``[N]``, the images' positions in the data set.
+        regions: ``[P, 5]``, those that the student's head on regions was trained on: the image's
+            position in the batch, then the corners in pixels of the padded batch.
+        scores: ``[N, 1, h, w]``, the teacher's largest class probability at a cell.
     """
 
     def __init__(
@@ -47,9 +57,19 @@ class Targets:
         labels: Value[Tensor] = None,
         boxes: Value[Sequence[Boxes]] = None,
         indices: Value[Tensor] = None,
+        regions: Value[Tensor] = None,
+        scores: Value[Tensor] = None,
     ) -> None:
         self.size = size
         self._labels, self._boxes, self._indices = labels, boxes, indices
+        self._regions, self._scores = regions, scores
+
+    def with_scores(self, scores: Value[Tensor]) -> Targets:
+        """The same, with the scores of one level."""
+        found = copy.copy(self)
+        found._scores = scores
+        found.__dict__.pop("scores", None)
+        return found
 
     @cached_property
     def labels(self) -> Tensor:
@@ -77,6 +97,40 @@ class Targets:
             ValueError: The training has none.
         """
         return _value("image indices", self._indices)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """``[N, 1, h, w]``, the teacher's largest class probability at each cell of the level that
+        is compared.
+
+        Raises:
+            ValueError: The training has none.
+        """
+        return _value("the teacher's scores", self._scores)
+
+    def region_labels(self, background: int) -> Tensor:
+        """``[P]``: of each region, the class of the box that it overlaps most, with an IoU of one
+        half or more; else ``background``. Ren et al., *Faster R-CNN* (NeurIPS 2015).
+
+        Raises:
+            ValueError: The training has no boxes, or no regions.
+        """
+        regions: Tensor = _value("regions", self._regions)
+        labels = torch.full((len(regions),), background, device=regions.device)
+        for index, boxes in enumerate(self.boxes):
+            if len(boxes.corners):
+                own = (regions[:, 0] == index).nonzero()[:, 0]
+                overlap, box = box_iou(regions[own, 1:], boxes.corners.to(regions)).max(dim=1)
+                is_object = overlap >= _FOREGROUND
+                labels[own[is_object]] = boxes.classes[box[is_object]]
+        return labels
+
+
+def on_grid(scores: Tensor, feature: Tensor) -> Tensor:
+    """Scores ``[N, 1, h, w]`` averaged to a map's grid ``[N, C, H, W]``, in float32 at least."""
+    grid = (feature.shape[2], feature.shape[3])
+    scores = scores.to(at_least_float32(feature))
+    return scores if scores.shape[2:] == grid else adaptive_avg_pool2d(scores, grid)
 
 
 def _value(name: str, given: Value[T]) -> T:

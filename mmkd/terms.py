@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mmkd.balance import parse_weight
 from mmkd.errors import InputError, InputTypeError, check_keys, naming
 from mmkd.features import Level, Stride
+from mmkd.losses.base import Takes
 from mmkd.registry import arguments_of, find_class
 
 __all__ = ["DEFAULT", "Schedule", "Tap", "Term", "parse_terms"]
@@ -68,6 +69,7 @@ class Term:
         name: In logs.
         source: The teacher's name.
         student, teacher: Where the features come from, one tap a level, in the same order.
+        scores: Of the teacher's class logits, for what weighs cells by them.
         takes_several: Whether the levels are compared all at once (``levels``).
         student_classifier, teacher_classifier: Paths, for a loss that looks through one.
         schedule: When it is on.
@@ -79,6 +81,7 @@ class Term:
     source: str
     student: tuple[Tap, ...] = (Tap("backbone"),)
     teacher: tuple[Tap, ...] = (Tap("backbone"),)
+    scores: Tap | None = None
     takes_several: bool = False
     student_classifier: str | None = None
     teacher_classifier: str | None = None
@@ -91,6 +94,20 @@ class Term:
         """The config key that errors name."""
         return f"terms.{self.name}"
 
+    @property
+    def teacher_taps(self) -> tuple[Tap, ...]:
+        """All that is read of the teacher."""
+        return self.teacher if self.scores is None else (*self.teacher, self.scores)
+
+    def with_teacher_taps(self, found: Callable[[Tap], Tap]) -> Term:
+        """This term with other places in the teacher.
+
+        Args:
+            found: Of each tap, the other.
+        """
+        scores = None if self.scores is None else found(self.scores)
+        return self.replace(teacher=tuple(map(found, self.teacher)), scores=scores)
+
     def replace(self, **changes: Any) -> Term:
         """This term with other values of some fields."""
         return dataclasses.replace(self, **changes)
@@ -100,6 +117,8 @@ class Term:
 # its gradient. Chosen in benchmarks/results/proving_ground.md.
 DEFAULT: Mapping[str, Any] = dict(stride="all", weight=dict(share=0.5))
 _SIDES = ("student", "teacher")
+# Where a detector's class logits are found.
+_SCORES = "head.classes"
 _Compared = tuple[str, tuple[Tap, ...], tuple[Tap, ...]]
 # The ways of saying which levels: a term each, or one term of them all.
 _EACH = ("level", "stride")
@@ -200,11 +219,13 @@ def _parse(
         parts={key: settings[key] for key in own if key in settings},
     )
     several = _several(where, settings)
+    takes_scores = _takes_scores(kind, settings)
     return [
         Term(
             name=name + suffix,
             student=ours,
             teacher=theirs,
+            scores=Tap(_SCORES, theirs[0].level) if takes_scores else None,
             takes_several=several is not None,
             **shared,
         )
@@ -266,6 +287,14 @@ def _arguments(kind: str) -> list[str]:
     """What a distiller type takes of a term; the rest is given by the training."""
     given = ("seed", "student_classifier", "teacher_classifier")
     return [name for name in arguments_of(find_class(kind)) if name not in given]
+
+
+def _takes_scores(kind: str, settings: Mapping[str, Any]) -> bool:
+    """Whether what compares also asks for the teacher's class scores."""
+    loss = settings.get("loss")
+    named = loss.get("type") if isinstance(loss, Mapping) else loss
+    takes = getattr(find_class(named if isinstance(named, str) else kind), "takes", None)
+    return bool(getattr(takes, "scores", False) or getattr(loss, "takes", Takes()).scores)
 
 
 def _schedule(where: str, settings: Any) -> Schedule:

@@ -26,8 +26,8 @@ FLOORS = [
     ["distillation", "analysis", "custom_imports", "configs", "ops"],
     ["distiller", "terms", "term_watch", "checkpoint"],
     ["losses", "projectors", "normalizers", "balance", "linear_probe"],
-    ["attention_maps", "box_masks", "initial_weights", "seeded_draws"],
-    ["registry", "numerics", "distributed", "features", "targets", "json_records", "term_warnings"],
+    ["attention_maps", "box_masks", "initial_weights", "seeded_draws", "targets"],
+    ["registry", "numerics", "distributed", "features", "json_records", "term_warnings"],
     ["output_files", "token_grids", "backward"],
     ["extras", "input_files"],
     ["errors"],
@@ -53,7 +53,8 @@ PUBLIC = {
     "IdentityNormalizer",
     "mmkd.losses": "LogSumLoss CorrelationLogSumLoss DirectionAlignmentLoss L2Loss MSELoss KDLoss "
     "HardDistillationLoss SoftmaxRegressionLoss JointClassifierLoss PKDLoss CWDLoss "
-    "ATLoss FBKDLoss FGDLoss FGFILoss MGDLoss ReviewKDLoss",
+    "ATLoss BinaryKDLoss DKDLoss FBKDLoss FGDLoss FGFILoss LDLoss MGDLoss ReviewKDLoss "
+    "ScoreWeightedL2Loss",
     "mmkd.models": "CIFARResNet CIFARBottleneckResNet CIFARMobileNetV2 CIFARShuffleNetV1 "
     "CIFARShuffleNetV2 CIFARVGG WideResNet",
     "mmkd.models.heads": "ConnectorClsHead DeiTDistillHead",

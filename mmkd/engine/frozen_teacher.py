@@ -54,7 +54,9 @@ def taps_of(where: str, terms: Sequence[Term]) -> list[tuple[str, str]]:
         where: The teacher's own setting, whose owner the terms share.
     """
     owner = where.partition(" ")[0]
-    return [(f"{owner} {term.key}.teacher", tap.path) for term in terms for tap in term.teacher]
+    return [
+        (f"{owner} {term.key}.teacher", tap.path) for term in terms for tap in term.teacher_taps
+    ]
 
 
 class FrozenTeacher:
@@ -120,8 +122,9 @@ class FrozenTeacher:
         owner, found = self._where.partition(" ")[0], []
         for term in terms:
             with naming(f"{owner} {term.key}.teacher"):
-                taps = tuple(located(tap, self.probed, self._probed_on) for tap in term.teacher)
-            found.append(term.replace(teacher=taps))
+                found.append(
+                    term.with_teacher_taps(lambda tap: located(tap, self.probed, self._probed_on))
+                )
         return found
 
     def module(self, path: str) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mmkd.errors import InputError
-from mmkd.features import Stride, levels_by_stride, of_stride, outputs_when_run
+from mmkd.features import EVERY_RUN, Stride, levels_by_stride, of_stride, outputs_when_run
 from mmkd.terms import Tap, Term
 
 __all__ = ["Levels", "Named", "expanded", "located"]
@@ -67,6 +67,8 @@ class Levels:
         if paths is None:
             return tap
         level = tap.level
+        if len(paths) == 1 and paths[0].endswith(EVERY_RUN):
+            return Tap(paths[0], level)
         if not isinstance(level, int) or not -len(paths) <= level < len(paths):
             raise ValueError(
                 f"level {level!r} was asked of a {tap.path} with {len(paths)} outputs: "
@@ -99,6 +101,7 @@ def expanded(term: Term, levels: Levels) -> list[Term]:
             name=term.name if len(chosen) == 1 else f"{term.name}_s{stride}",
             student=(each,),
             teacher=(Tap(theirs.path, Stride(stride, is_nearest=True)) if is_every else theirs,),
+            scores=term.scores and Tap(term.scores.path, Stride(stride, is_nearest=True)),
         )
         for stride, each in chosen.items()
     ]

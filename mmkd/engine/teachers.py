@@ -207,8 +207,7 @@ def _whole_module(term: Term, module: nn.Module) -> Term:
     """A backbone on its own has no module of that name: it is the module."""
     if hasattr(module, "backbone"):
         return term
-    taps = (Tap("", tap.level) if tap.path == "backbone" else tap for tap in term.teacher)
-    return term.replace(teacher=tuple(taps))
+    return term.with_teacher_taps(lambda tap: Tap("", tap.level) if tap.path == "backbone" else tap)
 
 
 def parse_teachers(owner: str, teacher: Any) -> dict[str, TeacherSettings]:

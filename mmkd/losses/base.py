@@ -19,6 +19,7 @@ class Takes:
             ``'logits'`` ``[N, K]``, compared as they are.
         several_levels: Whether each side is a list with one entry a level.
         targets: Whether it also takes ``targets=``, a :class:`mmkd.targets.Targets`.
+        scores: Whether the targets also hold the teacher's class scores at the level's cells.
         own_widths: Whether either side comes in its own width, for a loss on maps that needs no
             projector, or has its own parts for it.
     """
@@ -26,6 +27,7 @@ class Takes:
     form: Literal["samples", "maps", "logits"] = "samples"
     several_levels: bool = False
     targets: bool = False
+    scores: bool = False
     own_widths: bool = False
 
 

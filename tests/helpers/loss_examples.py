@@ -17,17 +17,21 @@ from torch import Tensor, nn
 import mmkd.losses
 from mmkd.losses import (
     ATLoss,
+    BinaryKDLoss,
     CorrelationLogSumLoss,
     CWDLoss,
+    DKDLoss,
     FBKDLoss,
     FGDLoss,
     FGFILoss,
     JointClassifierLoss,
     KDLoss,
+    LDLoss,
     LogSumLoss,
     Loss,
     MGDLoss,
     ReviewKDLoss,
+    ScoreWeightedL2Loss,
     SoftmaxRegressionLoss,
 )
 from mmkd.numerics import at_least_float32
@@ -37,6 +41,8 @@ from mmkd.targets import Boxes, Targets
 __all__ = ["EXAMPLES", "Example", "needs_example", "registered_losses", "without_example"]
 
 SHAPES = {"samples": (6, 5), "logits": (6, 5), "maps": (3, 4, 3, 2)}
+# Four sides of two bins.
+_BINS = (3, 8, 3, 2)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Example:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one side, at one level."""
-        return SHAPES[self.loss.takes.form]
+        return _BINS if isinstance(self.loss, LDLoss) else SHAPES[self.loss.takes.form]
 
     def pair(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         """A student's and a teacher's feature, drawn from a normal distribution."""
@@ -111,6 +117,12 @@ def _scenes(images: Tensor) -> Targets:
     return Targets((12, 8), boxes=[Boxes(each, torch.zeros(len(each)).long()) for each in boxes])
 
 
+def _scored(images: Tensor) -> Targets:
+    generator = torch.Generator().manual_seed(9)
+    scores = torch.rand(6, 1, 3, 2, generator=generator, dtype=torch.float64)
+    return Targets((12, 8), scores=scores[images])
+
+
 def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
@@ -141,6 +153,14 @@ SPECIAL: dict[type[Loss], list[Example]] = {
     ATLoss: [Example(ATLoss()), Example(ATLoss(power=3.0))],
     FBKDLoss: [Example(_trained(FBKDLoss(4, 4)), mixes_channels=True, holds_back=True)],
     FGDLoss: [Example(_trained(FGDLoss(4)), targets=_scenes, mixes_channels=True)],
+    DKDLoss: [
+        Example(DKDLoss(beta=beta), targets=_labels, mixes_channels=True) for beta in (8.0, 0.5)
+    ],
+    LDLoss: [
+        Example(LDLoss(temperature=t), targets=_scored, mixes_channels=True) for t in (10.0, 1.0)
+    ],
+    ScoreWeightedL2Loss: [Example(ScoreWeightedL2Loss(), targets=_scored)],
+    BinaryKDLoss: [Example(BinaryKDLoss(temperature=t)) for t in (1.0, 4.0)],
     FGFILoss: [Example(FGFILoss(scales=(1.0, 2.0)), targets=_scenes)],
     MGDLoss: [Example(MGDLoss(4, masked=0.0), mixes_channels=True)],
     ReviewKDLoss: [Example(ReviewKDLoss([4, 4], [4, 4], inner=3), mixes_channels=True)],

@@ -20,6 +20,12 @@ from mmkd.distillation import Distillation
 from mmkd.engine.inherit import matching_modules, parse_inherit
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.last_batch import check_last_batch
+from mmkd.engine.mmengine.detector_heads import (
+    BatchSamples,
+    named_outputs,
+    proposals_module,
+    run_model,
+)
 from mmkd.engine.mmengine.exact_resume import TrainingState
 from mmkd.engine.mmengine.image_size import image_size, reads_files
 from mmkd.engine.mmengine.optimizer import (
@@ -33,6 +39,7 @@ from mmkd.engine.same_teachers import check_same_teachers, digests_of
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.errors import InputError
+from mmkd.features import OwnHook
 from mmkd.registry import HOOKS
 from mmkd.term_warnings import write_warnings
 from mmkd.terms import Term
@@ -108,6 +115,7 @@ class DistillHook(Hook):
         self._is_resumed = False
         self._inherited: dict[str, tuple[nn.Module, nn.Module]] = {}
         self._handles: list[Any] = []
+        self._proposals: Tensor | None = None
 
     @property
     def terms(self) -> list[Term]:
@@ -151,11 +159,12 @@ class DistillHook(Hook):
                 ImageFormat.of(self._student.data_preprocessor),
                 order_is_known=reads_files(runner.train_dataloader),
             ),
-            lambda blank: self._student(blank, None, mode="tensor"),
+            lambda blank: run_model(self._student, blank),
             lambda: image_size(
                 "DistillHook", runner.train_dataloader, self._student.data_preprocessor
             ),
             seed=runner.seed or 0,
+            named=named_outputs,
         )
         for teacher in self.teachers.values():
             runner.logger.info(teacher.introduction)
@@ -192,6 +201,9 @@ class DistillHook(Hook):
             self._student.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             self._student.register_forward_hook(self._after_forward, with_kwargs=True),
         ]
+        if (extractor := proposals_module(self._student)) is not None:
+            note = OwnHook(extractor, self._note_proposals)
+            self._handles.append(extractor.register_forward_pre_hook(note))
         self._epoch_length = _iterations_per_epoch(runner)
         for term in self.terms:
             distiller = distillation.distiller(term)
@@ -232,6 +244,10 @@ class DistillHook(Hook):
         if module.training and kwargs.get("mode") == "loss":
             self._built.arm()
 
+    def _note_proposals(self, module: nn.Module, args: tuple) -> None:
+        if module.training:
+            self._proposals = args[1]
+
     def _after_forward(
         self, module: nn.Module, args: tuple, kwargs: dict, output: Any
     ) -> dict[str, Tensor] | None:
@@ -241,8 +257,10 @@ class DistillHook(Hook):
         samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
         losses: dict[str, Tensor] = dict(output)
         task = _total(losses)
-        targets = targets_of(inputs, samples)
-        measured = self._built.measure(inputs, samples, targets, self._clock.teacher, task)
+        context = BatchSamples(samples or ())
+        context.proposals, self._proposals = self._proposals, None
+        targets = targets_of(inputs, context)
+        measured = self._built.measure(inputs, context, targets, self._clock.teacher, task)
         for name, each in measured.items():
             losses[f"distill_{name}"] = each.distance.detach()
             losses[f"loss_distill_{name}"] = each.weighted

@@ -19,13 +19,15 @@ def targets_of(inputs: Tensor, samples: Sequence[Any] | None) -> Targets:
     Args:
         inputs: ``[N, 3, H, W]``, padded.
         samples: Data samples of MMDetection or MMPretrain. Boxes are those of ``gt_instances``,
-            labels those of the image, indices the ``sample_idx`` of the pipeline's ``meta_keys``.
+            labels those of the image, indices the ``sample_idx`` of the pipeline's ``meta_keys``,
+            regions those of :class:`mmkd.engine.mmengine.detector_heads.BatchSamples`.
     """
     return Targets(
         (inputs.shape[2], inputs.shape[3]),
         labels=lambda: _labels(samples),
         boxes=lambda: _boxes(samples),
         indices=lambda: _indices(samples, inputs.device),
+        regions=getattr(samples, "proposals", None),
     )
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmkd.checkpoint import load_weights
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.engine.levels import Levels
 from mmkd.engine.mmengine.addresses import check_address, local_file, read_weights_of
 from mmkd.engine.mmengine.config_files import open_config
+from mmkd.engine.mmengine.detector_heads import named_outputs, run_model
 from mmkd.engine.own_formats import format_of
 from mmkd.errors import InputError, check_keys, naming
-from mmkd.terms import Term
+from mmkd.terms import Tap, Term
 
 __all__ = ["MMTeacher"]
 
@@ -90,13 +92,16 @@ class MMTeacher:
         model = self._build_model()
         report = load_weights(model, weights)
         images = format_of(model)
+        terms = self._resolved(terms, model, blank)
+        taps = taps_of(self.where, terms)
+        with_rpn = any(path.startswith("rpn_head") for _, path in taps)
         teacher = FrozenTeacher(
             self.where,
             model,
-            taps_of(self.where, terms),
+            taps,
             conversion_between(self.where, student_format, images.format),
             blank,
-            forward=_forward,
+            forward=partial(run_model, with_rpn=with_rpn),
             dtype=dtype,
         )
         with naming(f"{self.where}.checkpoint"):
@@ -104,6 +109,21 @@ class MMTeacher:
         teacher.loaded = report
         teacher.introduce(f"{type(model).__name__} from {report}", images)
         return teacher, teacher.located(terms)
+
+    def _resolved(self, terms: Sequence[Term], model: nn.Module, blank: Tensor) -> list[Term]:
+        """Terms whose taps name modules, where they named outputs of a head."""
+        size = (blank.shape[2], blank.shape[3])
+        on_cpu = torch.zeros(1, 3, *size)
+        levels = Levels(model, lambda: run_model(model, on_cpu), size, named_outputs)
+
+        def place(tap: Tap) -> Tap:
+            return levels.find(tap) if named_outputs(model, tap.path) else tap
+
+        found = []
+        for term in terms:
+            with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
+                found.append(term.with_teacher_taps(place))
+        return found
 
     def _build_model(self) -> nn.Module:
         if self.config is None:
@@ -129,9 +149,3 @@ def _built(model: Any) -> nn.Module:
     # MMEngine's for a type that is not registered.
     except KeyError as error:
         raise ValueError(error.args[0]) from error
-
-
-def _forward(model: nn.Module, inputs: Tensor, data_samples: Any) -> Any:
-    if isinstance(model, BaseModel):
-        return model(inputs, data_samples, mode="tensor")
-    return model(inputs)

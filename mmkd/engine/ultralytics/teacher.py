@@ -29,7 +29,15 @@ from mmkd.features import find_module
 from mmkd.input_files import sha256
 from mmkd.terms import Term
 
-__all__ = ["YOLO_FORMAT", "YOLOTeacher", "backbone_outputs", "named_outputs", "neck_outputs"]
+__all__ = [
+    "YOLO_FORMAT",
+    "YOLOTeacher",
+    "backbone_outputs",
+    "box_outputs",
+    "class_outputs",
+    "named_outputs",
+    "neck_outputs",
+]
 
 # RGB images between 0 and 1.
 YOLO_FORMAT = ImageFormat(std=(255.0, 255.0, 255.0), swapped=True)
@@ -72,15 +80,56 @@ def neck_outputs(model: Any) -> list[str]:
     return [f"model.{index}" for index in read]
 
 
-_OUTPUTS = {"backbone": backbone_outputs, "neck": neck_outputs}
+def class_outputs(model: Any) -> list[str]:
+    """The modules of the head that return class logits, a level each, from fine to coarse.
+
+    Raises:
+        ValueError: The model's last layer is no such head.
+    """
+    return _head_outputs(model, "cv3", "class logits")
+
+
+def box_outputs(model: Any) -> list[str]:
+    """The modules of the head that return the distributions of boxes' sides, a level each.
+
+    Raises:
+        ValueError: The model's last layer is no such head, or predicts the sides themselves.
+    """
+    outputs = _head_outputs(model, "cv2", "distributions of boxes' sides")
+    if model.model[-1].reg_max == 1:
+        raise ValueError(
+            f"the head of {Path(str(model.yaml.get('yaml_file', 'this model'))).stem} predicts no "
+            "distributions of boxes' sides (YOLO26, reg_max 1): YOLOv5, YOLOv8 and YOLO11 of "
+            "Ultralytics do"
+        )
+    return outputs
+
+
+def _head_outputs(model: Any, name: str, what: str) -> list[str]:
+    layers: Any = getattr(model, "model", None)
+    branch = getattr(layers[-1], name, None) if isinstance(layers, nn.Sequential) else None
+    if not isinstance(branch, nn.ModuleList):
+        raise ValueError(
+            f"{type(model).__name__} has no detection head of Ultralytics' that returns {what}"
+        )
+    return [f"model.{len(layers) - 1}.{name}.{index}" for index in range(len(branch))]
+
+
+_OUTPUTS = {
+    "backbone": backbone_outputs,
+    "neck": neck_outputs,
+    "head.classes": class_outputs,
+    "head.boxes": box_outputs,
+}
 
 
 def named_outputs(model: nn.Module, path: str) -> list[str] | None:
-    """The modules that ``'backbone'`` and ``'neck'`` stand for, by the model's own definition; None
-    for any other path, and where the model has a module of that name.
+    """The modules that ``'backbone'``, ``'neck'``, ``'head.classes'`` and ``'head.boxes'`` stand
+    for, by the model's own definition; None for any other path, and where the model has a module of
+    that name.
 
     Raises:
-        ValueError: No such backbone or neck.
+        ValueError: No such backbone, neck or head.
     """
     return None if path not in _OUTPUTS or hasattr(model, path) else _OUTPUTS[path](model)
 
@@ -168,10 +217,10 @@ class YOLOTeacher:
 
     def _resolved(self, term: Term, model: nn.Module, levels: Levels) -> Term:
         with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
-            taps = tuple(levels.find(tap) for tap in term.teacher)
-            for tap in taps:
+            found = term.with_teacher_taps(levels.find)
+            for tap in found.teacher_taps:
                 find_module(model, tap.path)
-        return term.replace(teacher=taps)
+        return found
 
     def _load(self) -> tuple[nn.Module, LoadReport | None, str]:
         """The model; what was loaded, where it was built from a file; where it comes from."""

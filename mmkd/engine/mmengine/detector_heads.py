@@ -1,0 +1,111 @@
+"""MMDetection's heads: where their outputs are, and a forward pass that reaches them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmkd.features import EVERY_RUN
+
+__all__ = ["BatchSamples", "named_outputs", "proposals_module", "run_model"]
+
+# Names for outputs, by the modules that return them; the first that a head has.
+_DENSE_CLASSES = (
+    "gfl_cls",
+    "atss_cls",
+    "retina_cls",
+    "rtm_cls",
+    "multi_level_conv_cls",
+    "conv_cls",
+)
+_OUTPUTS = {
+    "head.classes": [f"bbox_head.{name}" for name in _DENSE_CLASSES],
+    # Of the box distributions, which a learned scale completes.
+    "head.boxes": ["bbox_head.scales"],
+    "rpn.objectness": ["rpn_head.rpn_cls"],
+    "roi.classes": ["roi_head.bbox_head.fc_cls"],
+}
+_EXTRACTOR = "roi_head.bbox_roi_extractor"
+
+
+class BatchSamples(list[Any]):
+    """Data samples of a batch, with the regions that the student's head was trained on.
+
+    Attributes:
+        proposals: ``[P, 5]``: the image's position in the batch, then the corners in pixels; None
+            of a detector without such a head.
+    """
+
+    proposals: Tensor | None = None
+
+
+def named_outputs(model: nn.Module, path: str) -> list[str] | None:
+    """The modules that ``'head.classes'``, ``'head.boxes'``, ``'rpn.objectness'`` and
+    ``'roi.classes'`` stand for; None for any other path.
+
+    Raises:
+        ValueError: The detector has no such output.
+    """
+    if path not in _OUTPUTS:
+        return None
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found = next((name for name in _OUTPUTS[path] if name in modules), None)
+    if found is None or (path == "head.boxes" and not _predicts_bins(modules)):
+        raise ValueError(f"{type(model).__name__} has no {path!r}: {_ADVICE[path]}")
+    module = modules[found]
+    if isinstance(module, nn.ModuleList):
+        return [f"{found}.{index}" for index in range(len(module))]
+    return [found] if path == "roi.classes" else [f"{found}{EVERY_RUN}"]
+
+
+_ADVICE = {
+    "head.classes": "it is the class logits of one-stage detectors (RetinaNet, GFL, FCOS, ATSS, "
+    "RTMDet, YOLOX); of two-stage ones take 'rpn.objectness' or 'roi.classes'",
+    "head.boxes": "it is the box distributions of GFL and the heads that derive from it",
+    "rpn.objectness": "it is the logits of a region proposal network, as Faster R-CNN has one",
+    "roi.classes": "it is the class logits of a head on regions, as Faster R-CNN has one",
+}
+
+
+def _predicts_bins(modules: dict[str, nn.Module]) -> bool:
+    return hasattr(modules["bbox_head"], "integral") if "bbox_head" in modules else False
+
+
+def proposals_module(model: nn.Module) -> nn.Module | None:
+    """The module that is given the regions of a two-stage detector; None of another."""
+    return dict(model.named_modules()).get(_EXTRACTOR)
+
+
+def run_model(model: nn.Module, images: Tensor, samples: Any = None, with_rpn: bool = True) -> Any:
+    """A forward pass that meets every module whose output is compared.
+
+    MMDetection's own of a two-stage detector makes proposals of its own, which need the images'
+    data samples; here the regions are given, or one that covers each image.
+
+    Args:
+        model: Any module.
+        images: ``[N, 3, H, W]``, as the model takes them.
+        samples: Data samples of the batch; :class:`BatchSamples` where regions are known.
+        with_rpn: Whether the region proposal network runs; its outputs lie on the way to nothing
+            else.
+    """
+    if not isinstance(model, BaseModel):
+        return model(images)
+    if proposals_module(model) is None:
+        return model(images, samples, mode="tensor")
+    features = model.extract_feat(images)
+    if with_rpn:
+        model.rpn_head(features)
+    proposals = getattr(samples, "proposals", None)
+    if proposals is None:
+        proposals = _whole_images(images)
+    return model.roi_head._bbox_forward(features, proposals)
+
+
+def _whole_images(images: Tensor) -> Tensor:
+    count, _, height, width = images.shape
+    corners = images.new_tensor([0, 0, 0, width, height]).repeat(count, 1)
+    corners[:, 0] = images.new_tensor(range(count))
+    return corners

@@ -1,0 +1,87 @@
+"""Localization distillation: Zheng et al., *Localization Distillation for Dense Object Detection*
+(CVPR 2022)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from mmkd.losses.base import Loss, Takes
+from mmkd.numerics import at_least_float32, check_maps, check_temperature
+from mmkd.registry import MODELS
+from mmkd.targets import Targets, on_grid
+
+__all__ = ["LDLoss", "localization_distillation"]
+
+_SIDES = 4
+
+
+def localization_distillation(
+    student: Tensor, teacher: Tensor, scores: Tensor, temperature: float = 10.0
+) -> Tensor:
+    """``T^2 sum_ij q_ij KL_ij / (4 B sum_ij q_ij)`` of the distributions of the boxes' four sides.
+
+    ``KL_ij`` sums over the sides at cell (i, j) of each image, of B bins each, between the
+    teacher's ``softmax(t / T)`` and the student's (the paper's Eq. (3) to (5)); the mean over bins
+    and T^2 are those of the authors' program.
+
+    Args:
+        student, teacher: Logits ``[N, 4 B, H, W]``, side by side, of a side its bins.
+        scores: q ``[N, 1, H, W]``, 0 or more.
+        temperature: T, above 0.
+
+    Returns:
+        A scalar, float32 at least; 0 where no cell counts.
+
+    Raises:
+        ValueError: Shapes differ, are empty or not of rank 4; widths that are no four sides of two
+            bins or more; a temperature out of range.
+    """
+    check_temperature(temperature)
+    check_maps(student, teacher)
+    width = student.shape[1]
+    if width % _SIDES or width < 2 * _SIDES:
+        raise ValueError(
+            f"expected maps of 4 sides of 2 bins or more, got {width} channels: does the head "
+            "predict distributions?"
+        )
+    log_p, log_q = (
+        log_softmax(at_least_float32(x).unflatten(1, (_SIDES, -1)) / temperature, dim=2)
+        for x in (student, teacher)
+    )
+    divergence = (log_q.exp() * (log_q - log_p)).sum(dim=(1, 2))
+    weights = scores[:, 0]
+    tiny = weights.new_tensor(1e-12)
+    total = (weights * divergence).sum() / weights.sum().maximum(tiny)
+    return total * temperature**2 / width
+
+
+@MODELS.register_module()
+class LDLoss(Loss):
+    """:func:`localization_distillation` as a module, for ``'head.boxes'`` of GFL and of YOLO.
+
+    q is the teacher's largest class probability at a cell. The authors take the cells that the
+    student's assigner calls positive, by their own largest probability, and a second term of the
+    same size on those close to them; here both are where the teacher sees objects, whatever the
+    assigner. Their weights are 0.25 each.
+
+    Args:
+        temperature: T, above 0.
+
+    Shapes: ``[N, 4 B, H, W]`` and ``[N, 4 B, H, W]`` to a scalar.
+
+    Raises:
+        ValueError: A temperature out of range; shapes that differ, are empty or not of rank 4.
+    """
+
+    takes = Takes(form="maps", targets=True, scores=True)
+
+    def __init__(self, temperature: float = 10.0) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature = temperature
+
+    def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
+        check_maps(student, teacher)
+        scores = on_grid(targets.scores, student)
+        return localization_distillation(student, teacher, scores, self.temperature)

@@ -1,0 +1,242 @@
+"""Every method in real trainings of MMDetection's detectors, held to values taken beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.runner import Runner
+from torch import Tensor
+
+from helpers.mm_detectors import training_config, write_teacher
+from helpers.toy import LossRecorder, Probe, distill, distill_hook_of, train
+from mmkd.losses import BinaryKDLoss, DKDLoss, LDLoss
+from mmkd.losses.ld import localization_distillation
+from mmkd.targets import Targets
+
+ONE_STAGE = ("retinanet", "gfl", "fcos", "atss", "rtmdet", "yolox")
+
+
+def on_neck(loss: str, **settings: Any) -> dict[str, Any]:
+    return dict(student="neck", teacher="neck", stride="all", loss=dict(type=loss), **settings)
+
+
+def of_head(name: str, loss: str, **settings: Any) -> dict[str, Any]:
+    level = {} if name == "roi.classes" else dict(stride="all")
+    return dict(student=name, teacher=name, loss=dict(type=loss, **settings), **level)
+
+
+MAPS = dict(
+    pkd=on_neck("mmkd.PKDLoss"),
+    cwd=on_neck("mmkd.CWDLoss"),
+    at=on_neck("mmkd.ATLoss"),
+    mgd=on_neck("mmkd.MGDLoss"),
+    fgd=on_neck("mmkd.FGDLoss"),
+    fgfi=on_neck(
+        "mmkd.FGFILoss", projector=dict(type="mmkd.ConvConnector", layout="3x3", norm=False)
+    ),
+    fbkd=on_neck("mmkd.FBKDLoss"),
+    review=dict(student="neck", teacher="neck", levels=[0, 1, 2],
+                loss=dict(type="mmkd.ReviewKDLoss", inner=8)),
+)  # fmt: skip
+
+
+class Watch:
+    """What both networks' modules return in training, by path, a list an iteration."""
+
+    def __init__(self, *paths: str) -> None:
+        self.paths = paths
+        self.ours: list[dict[str, list[Any]]] = []
+        self.theirs: list[dict[str, list[Any]]] = []
+        self.rois: list[tuple[Tensor, Tensor]] = []
+
+    def start(self, runner: Runner) -> None:
+        teacher = distill_hook_of(runner).teachers["teacher"].model
+        for path in self.paths:
+            runner.model.get_submodule(path).register_forward_hook(self._keeping(path, self.ours))
+            teacher.get_submodule(path).register_forward_hook(
+                self._keeping(path, self.theirs), prepend=True
+            )
+
+    def before(self, runner: Runner) -> None:
+        self.ours.append({path: [] for path in self.paths})
+        self.theirs.append({path: [] for path in self.paths})
+
+    def _keeping(self, path: str, found: list) -> Any:
+        def keep(module: Any, args: Any, output: Tensor) -> None:
+            if found:
+                found[-1][path].append(output.detach().clone())
+
+        return keep
+
+
+def trained(
+    kind: str, tmp_path: Path, digits: Path, terms: dict, watch: Watch | None = None
+) -> tuple[Runner, list[dict]]:
+    config = training_config(kind, digits, tmp_path)
+    config.merge_from_dict(distill(write_teacher(kind, tmp_path), terms))
+    recorder = LossRecorder()
+    probes = [] if watch is None else [
+        Probe(before_train=watch.start, before_train_iter=watch.before)
+    ]  # fmt: skip
+    runner = train(config, *probes, recorder)
+    assert len(recorder.logged) == 3
+    return runner, recorder.logged
+
+
+@pytest.mark.parametrize("kind", ["faster_rcnn", *ONE_STAGE])
+def test_methods_on_maps(tmp_path: Path, digits: Path, kind: str) -> None:
+    runner, logged = trained(kind, tmp_path, digits, MAPS)
+    names = list(distill_hook_of(runner).distillers)
+    assert names == [
+        *(f"{name}_s{stride}" for name in list(MAPS)[:-1] for stride in (8, 16, 32)),
+        "review",
+    ]
+    for each in logged:
+        for name in names:
+            assert 0 < each[f"distill_{name}"] < 1e6
+    assert not any("distill" in key for key in runner.model.state_dict())
+
+
+CLASS_PATHS = dict(
+    retinanet="retina_cls", gfl="gfl_cls", fcos="conv_cls", atss="atss_cls",
+    rtmdet="rtm_cls.{}", yolox="multi_level_conv_cls.{}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ONE_STAGE)
+def test_class_logits(tmp_path: Path, digits: Path, kind: str) -> None:
+    path = f"bbox_head.{CLASS_PATHS[kind]}"
+    is_shared = "{}" not in path
+    watch = Watch(*([path] if is_shared else [path.format(i) for i in range(3)]))
+    term = of_head("head.classes", "mmkd.BinaryKDLoss", temperature=2.0)
+    _, logged = trained(kind, tmp_path, digits, dict(kd=dict(term, weight=3.0)), watch)
+    for each, ours, theirs in zip(logged, watch.ours, watch.theirs, strict=True):
+        for level, stride in enumerate((8, 16, 32)):
+            own = path if is_shared else path.format(level)
+            pair = [side[own][level if is_shared else 0] for side in (ours, theirs)]
+            rows = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in pair)
+            expected = BinaryKDLoss(2.0)(*rows).item()
+            assert each[f"distill_kd_s{stride}"] == pytest.approx(expected, rel=1e-5)
+            assert each[f"loss_distill_kd_s{stride}"] == pytest.approx(3 * expected, rel=1e-5)
+
+
+def test_box_distributions_of_gfl(tmp_path: Path, digits: Path) -> None:
+    paths = [f"bbox_head.scales.{level}" for level in range(3)]
+    watch = Watch("bbox_head.gfl_cls", *paths)
+    _, logged = trained(
+        "gfl", tmp_path, digits, dict(ld=of_head("head.boxes", "mmkd.LDLoss")), watch
+    )
+    for each, ours, theirs in zip(logged, watch.ours, watch.theirs, strict=True):
+        for level, stride in enumerate((8, 16, 32)):
+            scores = theirs["bbox_head.gfl_cls"][level].sigmoid().amax(1, True)
+            [own], [other] = (side[paths[level]] for side in (ours, theirs))
+            expected = localization_distillation(own, other, scores).item()
+            assert each[f"distill_ld_s{stride}"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_scores_weigh_cells_of_the_neck(tmp_path: Path, digits: Path) -> None:
+    term = on_neck(
+        "mmkd.ScoreWeightedL2Loss", projector=dict(type="mmkd.MLPProjector", num_layers=2)
+    )
+    _, logged = trained("retinanet", tmp_path, digits, dict(scored=term))
+    assert all(each[f"distill_scored_s{stride}"] > 0 for each in logged for stride in (8, 16, 32))
+
+
+def test_objectness_and_regions_of_faster_rcnn(tmp_path: Path, digits: Path) -> None:
+    """The teacher's head is shown the regions that the student's was trained on."""
+    watch = Watch("rpn_head.rpn_cls", "roi_head.bbox_head.fc_cls")
+    seen: list[tuple[Tensor, Tensor]] = []
+    assigned: list[Tensor] = []
+
+    def look(runner: Runner) -> None:
+        teacher = distill_hook_of(runner).teachers["teacher"].model
+        rois: list[Tensor] = []
+        for model in (runner.model, teacher):
+            model.roi_head.bbox_roi_extractor.register_forward_pre_hook(
+                lambda module, args: rois.append(args[1].clone())
+            )
+        seen.append(rois)  # type: ignore[arg-type]
+        head = runner.model.roi_head.bbox_head
+        inner = head.get_targets
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            targets = inner(*args, **kwargs)
+            assigned.append(targets[0])
+            return targets
+
+        head.get_targets = noted
+        watch.start(runner)
+
+    terms = dict(
+        rpn=of_head("rpn.objectness", "mmkd.BinaryKDLoss"),
+        dkd=of_head("roi.classes", "mmkd.DKDLoss", of="regions", beta=0.25, temperature=1.0),
+        kd=of_head("roi.classes", "mmkd.KDLoss", temperature=1.0),
+    )
+    config = training_config("faster_rcnn", digits, tmp_path)
+    config.merge_from_dict(distill(write_teacher("faster_rcnn", tmp_path), terms))
+    recorder = LossRecorder()
+    train(config, Probe(before_train=look, before_train_iter=watch.before), recorder)
+    [rois] = seen
+    assert len(rois) == 6 and all(torch.equal(rois[i], rois[i + 1]) for i in (0, 2, 4))
+    for index, each in enumerate(recorder.logged):
+        ours, theirs = watch.ours[index], watch.theirs[index]
+        for level, stride in enumerate((8, 16, 32)):
+            rows = (side["rpn_head.rpn_cls"][level].permute(0, 2, 3, 1).flatten(0, 2)
+                    for side in (ours, theirs))  # fmt: skip
+            assert each[f"distill_rpn_s{stride}"] == pytest.approx(
+                BinaryKDLoss()(*rows).item(), rel=1e-5
+            )
+        [own], [other] = (side["roi_head.bbox_head.fc_cls"] for side in (ours, theirs))
+        found = DKDLoss(beta=0.25, temperature=1.0)
+        expected = found(own, other, targets=Targets((64, 64), labels=assigned[index]))
+        assert each["distill_dkd"] == pytest.approx(expected.item(), rel=1e-5)
+        kept = own.log_softmax(1), other.log_softmax(1)
+        kl = (kept[1].exp() * (kept[1] - kept[0])).sum(1).mean().item()
+        assert each["distill_kd"] == pytest.approx(kl, rel=1e-4)
+
+
+def test_the_teacher_runs_no_further_than_a_term_needs(tmp_path: Path, digits: Path) -> None:
+    for terms, left in (
+        (dict(neck=on_neck("mmkd.PKDLoss")), ("rpn_head", "roi_head")),
+        (dict(rpn=of_head("rpn.objectness", "mmkd.BinaryKDLoss")), ("roi_head",)),
+        (dict(roi=of_head("roi.classes", "mmkd.KDLoss")), ("rpn_head",)),
+    ):
+        entered: list[str] = []
+
+        def look(runner: Runner, entered: list[str] = entered) -> None:
+            teacher = distill_hook_of(runner).teachers["teacher"].model
+            for name, module in teacher.named_modules():
+                module.register_forward_pre_hook(lambda m, a, n=name: entered.append(n))
+
+        config = training_config("faster_rcnn", digits, tmp_path)
+        config.merge_from_dict(distill(write_teacher("faster_rcnn", tmp_path), terms))
+        train(config, Probe(before_train=look))
+        assert entered and not any(name.startswith(left) for name in entered)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("faster_rcnn", "head.classes", "FasterRCNN has no .* 'rpn.objectness' or 'roi.classes'"),
+        ("retinanet", "head.boxes", "RetinaNet has no 'head.boxes': .* of GFL"),
+        ("fcos", "rpn.objectness", "FCOS has no 'rpn.objectness': .* as Faster R-CNN"),
+        ("yolox", "roi.classes", "YOLOX has no 'roi.classes': .* as Faster R-CNN"),
+    ],
+)
+def test_a_detector_that_a_method_cannot_serve(
+    tmp_path: Path, digits: Path, kind: str, name: str, said: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"DistillHook terms\.x\.student: {said}"):
+        trained(kind, tmp_path, digits, dict(x=of_head(name, "mmkd.BinaryKDLoss")))
+
+
+def test_ld_without_distributions(tmp_path: Path, digits: Path) -> None:
+    with pytest.raises(ValueError, match="4 sides of 2 bins or more, got 4 channels"):
+        LDLoss()(
+            torch.zeros(1, 4, 2, 2),
+            torch.zeros(1, 4, 2, 2),
+            targets=Targets((8, 8), scores=torch.ones(1, 1, 2, 2)),
+        )

@@ -1,0 +1,142 @@
+"""Every method in real trainings of Ultralytics' detectors, held to values taken beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ultralytics
+import yaml
+from torch import Tensor
+from ultralytics import YOLO
+
+from helpers.yolo_toy import YOLOToy, attached, network, train, write_teacher
+from mmkd.losses import BinaryKDLoss
+from mmkd.losses.ld import localization_distillation
+
+MODELS = Path(ultralytics.__file__).parent / "cfg/models"
+DEFINITIONS = {"yolov5": "v5/yolov5", "yolov8": "v8/yolov8", "yolo11": "11/yolo11"}
+STRIDES = (8, 16, 32)
+BATCHES = 2
+
+
+def definition(toy: YOLOToy, family: str, width: float, role: str) -> Path:
+    """Ultralytics' own, as narrow as it comes, for the digits."""
+    path = DEFINITIONS.get(family, "26/yolo26")
+    content = yaml.safe_load((MODELS / f"{path}.yaml").read_text(encoding="utf-8"))
+    content |= dict(nc=10, scales={"n": [0.33, width, 1024]})
+    file = toy.folder / role / f"{family}n.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return file
+
+
+def on_neck(loss: str, **settings: Any) -> dict[str, Any]:
+    return dict(student="neck", teacher="neck", stride="all", loss=dict(type=loss), **settings)
+
+
+def of_head(name: str, loss: str, **settings: Any) -> dict[str, Any]:
+    return dict(student=name, teacher=name, stride="all", loss=dict(type=loss, **settings))
+
+
+TERMS = dict(
+    pkd=on_neck("mmkd.PKDLoss"),
+    cwd=on_neck("mmkd.CWDLoss"),
+    at=on_neck("mmkd.ATLoss"),
+    mgd=on_neck("mmkd.MGDLoss"),
+    fgd=on_neck("mmkd.FGDLoss"),
+    fgfi=on_neck("mmkd.FGFILoss"),
+    fbkd=on_neck("mmkd.FBKDLoss"),
+    review=dict(student="neck", teacher="neck", levels=[0, 1, 2],
+                loss=dict(type="mmkd.ReviewKDLoss", inner=8)),
+    scored=on_neck("mmkd.ScoreWeightedL2Loss"),
+    kd=of_head("head.classes", "mmkd.BinaryKDLoss", temperature=2.0),
+)  # fmt: skip
+LD = dict(ld=of_head("head.boxes", "mmkd.LDLoss"))
+
+
+@pytest.mark.parametrize("family", [*DEFINITIONS, "yolo26"])
+def test_methods(toy: YOLOToy, family: str) -> None:
+    teacher = write_teacher(definition(toy, family, 0.25, "teacher"))
+    student = definition(toy, family, 0.125, "student")
+    # YOLO26 predicts no distributions.
+    has_bins = family != "yolo26"
+    terms = {**TERMS, **(LD if has_bins else {})}
+    measured: list[dict[str, float]] = []
+    heads: dict[str, list[dict[str, Tensor]]] = dict(student=[], teacher=[])
+
+    def start(trainer: Any) -> None:
+        sides = dict(
+            student=network(trainer), teacher=trainer.distillation.teachers["teacher"].model
+        )
+        for side, model in sides.items():
+            last = model.model[-1]
+            for name in ("cv2", "cv3"):
+                for level, module in enumerate(getattr(last, name)):
+                    module.register_forward_hook(
+                        keeping(heads[side], f"{name}.{level}"), prepend=True
+                    )
+        measure = trainer.distillation.measure
+
+        def noted(*args: Any, **settings: Any) -> Any:
+            found = measure(*args, **settings)
+            measured.append({name: float(each.distance) for name, each in found.items()})
+            return found
+
+        trainer.distillation.measure = noted
+
+    def keeping(found: list[dict[str, Tensor]], name: str) -> Any:
+        def keep(module: Any, args: Any, output: Tensor) -> None:
+            if name == "cv2.0":
+                found.append({})
+            if found:
+                found[-1][name] = output.detach().clone()
+
+        return keep
+
+    model = attached(toy, YOLO(student), terms=terms, teacher=str(teacher))
+    train(toy, model, on=dict(on_train_start=start), epochs=1, batch=8, nbs=8, val=False)
+    assert len(measured) == BATCHES
+    for index, each in enumerate(measured):
+        assert all(0 < value < 1e7 for value in each.values())
+        ours, theirs = heads["student"][index], heads["teacher"][index]
+        for level, stride in enumerate(STRIDES):
+            rows = (
+                side[f"cv3.{level}"].permute(0, 2, 3, 1).flatten(0, 2) for side in (ours, theirs)
+            )
+            expected = BinaryKDLoss(2.0)(*rows).item()
+            assert each[f"kd_s{stride}"] == pytest.approx(expected, rel=1e-4)
+            if has_bins:
+                scores = theirs[f"cv3.{level}"].sigmoid().amax(1, True)
+                boxes = (side[f"cv2.{level}"] for side in (ours, theirs))
+                expected = localization_distillation(*boxes, scores).item()
+                assert each[f"ld_s{stride}"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_yolo26_has_no_distributions(toy: YOLOToy) -> None:
+    teacher = write_teacher(definition(toy, "yolo26", 0.25, "teacher"))
+    student = YOLO(definition(toy, "yolo26", 0.125, "student"))
+    model = attached(toy, student, terms=LD, teacher=str(teacher))
+    with pytest.raises(ValueError, match=r"terms\.ld\.student: .*YOLOv5, YOLOv8 and YOLO11"):
+        train(toy, model)
+
+
+def test_other_classes(toy: YOLOToy) -> None:
+    """The toy's teacher knows three classes, its student ten."""
+    terms = dict(kd=of_head("head.classes", "mmkd.BinaryKDLoss"))
+    with pytest.raises(ValueError, match=r"terms\.kd_s8: .*compares channels one to one, got 10"):
+        train(toy, attached(toy, terms=terms))
+
+
+def test_the_score_of_a_level_is_that_of_its_stride(toy: YOLOToy) -> None:
+    model = attached(toy, terms=dict(scored=on_neck("mmkd.ScoreWeightedL2Loss")))
+    seen: list[Any] = []
+    train(
+        toy,
+        model,
+        on=dict(on_train_start=lambda trainer: seen.extend(trainer.distillation.terms)),
+        epochs=1,
+        val=False,
+    )
+    assert [str(term.scores) for term in seen] == ["model.8.cv3.0[-1]", "model.8.cv3.1[-1]"]
