@@ -210,10 +210,16 @@ class Distillation:
                 found["student_classifier"] = find_module(self._student, term.student_classifier)
         if term.teacher_classifier is not None:
             with naming(f"{self.owner} {term.key}.teacher_classifier"):
-                found["teacher_classifier"] = self.teachers[term.source].module(
-                    term.teacher_classifier
-                )
+                found["teacher_classifier"] = self._teacher_module(term, term.teacher_classifier)
         return found
+
+    def _teacher_module(self, term: Term, path: str | Sequence[str]) -> nn.Module:
+        paths = [path] if isinstance(path, str) else path
+        level = term.teacher[0].level
+        modules = [
+            self.teachers[term.source].module(each.replace("{level}", str(level))) for each in paths
+        ]
+        return modules[0] if isinstance(path, str) else nn.Sequential(*modules)
 
     def distiller(self, term: Term) -> Distiller:
         """The distiller of a term."""

@@ -71,7 +71,9 @@ class Term:
         student, teacher: Where the features come from, one tap a level, in the same order.
         scores: Of the teacher's class logits, for what weighs cells by them.
         takes_several: Whether the levels are compared all at once (``levels``).
-        student_classifier, teacher_classifier: Paths, for a loss that looks through one.
+        student_classifier, teacher_classifier: Paths, for a loss that looks through one; of the
+            teacher's also several in a list, which follow one another, with ``{level}`` for the
+            number of the level that is compared.
         schedule: When it is on.
         type: Of its distiller.
         parts: The distiller's own arguments.
@@ -84,7 +86,7 @@ class Term:
     scores: Tap | None = None
     takes_several: bool = False
     student_classifier: str | None = None
-    teacher_classifier: str | None = None
+    teacher_classifier: str | Sequence[str] | None = None
     schedule: Schedule = field(default_factory=Schedule)
     type: str = "mmkd.FeatureDistiller"
     parts: Mapping[str, Any] = field(default_factory=dict)

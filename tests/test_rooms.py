@@ -53,8 +53,8 @@ PUBLIC = {
     "IdentityNormalizer",
     "mmkd.losses": "LogSumLoss CorrelationLogSumLoss DirectionAlignmentLoss L2Loss MSELoss KDLoss "
     "HardDistillationLoss SoftmaxRegressionLoss JointClassifierLoss PKDLoss CWDLoss "
-    "ATLoss BinaryKDLoss DKDLoss FBKDLoss FGDLoss FGFILoss LDLoss MGDLoss ReviewKDLoss "
-    "ScoreWeightedL2Loss",
+    "ATLoss BinaryKDLoss CrossKDLoss DKDLoss FBKDLoss FGDLoss FGFILoss LDLoss MGDLoss "
+    "ReviewKDLoss ScoreWeightedL2Loss",
     "mmkd.models": "CIFARResNet CIFARBottleneckResNet CIFARMobileNetV2 CIFARShuffleNetV1 "
     "CIFARShuffleNetV2 CIFARVGG WideResNet",
     "mmkd.models.heads": "ConnectorClsHead DeiTDistillHead",

@@ -4,6 +4,7 @@ from mmkd.losses.at import ATLoss as ATLoss
 from mmkd.losses.base import Loss as Loss
 from mmkd.losses.base import Takes as Takes
 from mmkd.losses.binary_kd import BinaryKDLoss as BinaryKDLoss
+from mmkd.losses.cross_kd import CrossKDLoss as CrossKDLoss
 from mmkd.losses.cwd import CWDLoss as CWDLoss
 from mmkd.losses.direction_alignment import DirectionAlignmentLoss as DirectionAlignmentLoss
 from mmkd.losses.dkd import DKDLoss as DKDLoss

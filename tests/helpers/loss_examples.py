@@ -19,6 +19,7 @@ from mmkd.losses import (
     ATLoss,
     BinaryKDLoss,
     CorrelationLogSumLoss,
+    CrossKDLoss,
     CWDLoss,
     DKDLoss,
     FBKDLoss,
@@ -62,13 +63,15 @@ class Example:
     holds_back: bool = False
 
     def __str__(self) -> str:
-        settings = [f"{k}={v}" for k, v in vars(self.loss).items() if isinstance(v, float)]
+        told = (float, str)
+        settings = [f"{k}={v}" for k, v in vars(self.loss).items() if isinstance(v, told)]
         return "-".join([type(self.loss).__name__, *settings])
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one side, at one level."""
-        return _BINS if isinstance(self.loss, LDLoss) else SHAPES[self.loss.takes.form]
+        has_bins = isinstance(self.loss, LDLoss) or getattr(self.loss, "compare", "") == "bins"
+        return _BINS if has_bins else SHAPES[self.loss.takes.form]
 
     def pair(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         """A student's and a teacher's feature, drawn from a normal distribution."""
@@ -153,6 +156,10 @@ SPECIAL: dict[type[Loss], list[Example]] = {
     ATLoss: [Example(ATLoss()), Example(ATLoss(power=3.0))],
     FBKDLoss: [Example(_trained(FBKDLoss(4, 4)), mixes_channels=True, holds_back=True)],
     FGDLoss: [Example(_trained(FGDLoss(4)), targets=_scenes, mixes_channels=True)],
+    CrossKDLoss: [
+        Example(CrossKDLoss(nn.Softplus(), compare), targets=_scored, mixes_channels=True)
+        for compare in ("classes", "bins", "deltas", "distances")
+    ],
     DKDLoss: [
         Example(DKDLoss(beta=beta), targets=_labels, mixes_channels=True) for beta in (8.0, 0.5)
     ],

@@ -217,6 +217,75 @@ def test_the_teacher_runs_no_further_than_a_term_needs(tmp_path: Path, digits: P
         assert entered and not any(name.startswith(left) for name in entered)
 
 
+def cross(branch: str, after: int, rest: list[str], **settings: Any) -> dict[str, Any]:
+    tap = f"bbox_head.{branch}.{after - 1}*"
+    return dict(
+        student=tap, teacher=tap, stride="all", teacher_classifier=rest,
+        loss=dict(type="mmkd.CrossKDLoss", **settings),
+    )  # fmt: skip
+
+
+CROSS = {
+    kind: dict(
+        classes=cross("cls_convs", 3, ["bbox_head.cls_convs.3", f"bbox_head.{classes}"]),
+        boxes=cross(
+            "reg_convs",
+            3,
+            ["bbox_head.reg_convs.3", *(f"bbox_head.{each}" for each in boxes)],
+            **settings,
+        ),
+    )
+    for kind, classes, boxes, settings in (
+        ("gfl", "gfl_cls", ["gfl_reg", "scales.{level}"], dict(compare="bins")),
+        ("retinanet", "retina_cls", ["retina_reg"], dict(compare="deltas")),
+        ("fcos", "conv_cls", ["conv_reg", "scales.{level}"], dict(compare="distances")),
+        (
+            "atss",
+            "atss_cls",
+            ["atss_reg", "scales.{level}"],
+            dict(compare="deltas", stds=[0.1, 0.1, 0.2, 0.2]),
+        ),
+    )
+}
+
+
+@pytest.mark.parametrize("kind", CROSS)
+def test_cross_kd(tmp_path: Path, digits: Path, kind: str) -> None:
+    """What remains of the teacher's head gives, of its own feature, the teacher's prediction."""
+    watch = Watch(f"bbox_head.{CLASS_PATHS[kind]}")
+    found: dict[str, list[Tensor]] = {}
+
+    def start(runner: Runner) -> None:
+        watch.start(runner)
+        distillers = distill_hook_of(runner).distillers
+        for level, stride in enumerate((8, 16, 32)):
+            loss = distillers[f"classes_s{stride}"].loss
+            inner = loss.forward
+
+            def noted(s: Tensor, t: Tensor, *, targets: Targets, loss=loss, inner=inner,
+                      name=f"p{level}") -> Tensor:  # fmt: skip
+                found.setdefault(name, []).append(loss._rest[0](t).detach())
+                return inner(s, t, targets=targets)
+
+            loss.forward = noted
+
+    config = training_config(kind, digits, tmp_path)
+    config.merge_from_dict(distill(write_teacher(kind, tmp_path), CROSS[kind]))
+    recorder = LossRecorder()
+    train(config, Probe(before_train=start, before_train_iter=watch.before), recorder)
+    path = f"bbox_head.{CLASS_PATHS[kind]}"
+    for index, each in enumerate(recorder.logged):
+        assert all(
+            each[f"distill_{name}_s{stride}"] > 0
+            for name in ("classes", "boxes")
+            for stride in (8, 16, 32)
+        )
+        for level in range(3):
+            # Its own forward pass was the first to call the layer in an iteration.
+            own = watch.theirs[index][path][level]
+            torch.testing.assert_close(found[f"p{level}"][index], own, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "said"),
     [

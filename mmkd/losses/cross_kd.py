@@ -1,0 +1,119 @@
+"""CrossKD: Wang et al., *CrossKD: Cross-Head Knowledge Distillation for Dense Object Detection*
+(CVPR 2024), from the paper alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
+from torchvision.ops import generalized_box_iou_loss
+
+from mmkd.losses.base import Loss, Takes
+from mmkd.numerics import as_weights, at_least_float32, check_maps
+from mmkd.registry import MODELS
+from mmkd.targets import Targets, on_grid
+
+__all__ = ["CrossKDLoss", "standardized_like"]
+
+_COMPARED = ("classes", "bins", "deltas", "distances")
+# Of a box's sides in the logarithm, so that no exponential overflows.
+_LARGEST_SIZE = 4.0
+
+
+def standardized_like(student: Tensor, teacher: Tensor, eps: float = 1e-6) -> Tensor:
+    """The student's map with the teacher's mean and deviation, channel by channel over N, H, W.
+
+    Args:
+        student, teacher: ``[N, C, H, W]``.
+        eps: Added to the student's deviation.
+    """
+    axes = (0, 2, 3)
+    mean, theirs = (x.mean(dim=axes, keepdim=True) for x in (student, teacher))
+    centred = student - mean
+    # Away from 0, where the square root's gradient is infinite.
+    deviation = (centred.square().mean(dim=axes, keepdim=True) + eps**2).sqrt()
+    scale = (teacher - theirs).square().mean(dim=axes, keepdim=True).sqrt()
+    return centred / deviation * scale + theirs
+
+
+@MODELS.register_module()
+class CrossKDLoss(Loss):
+    """The teacher's prediction from its own head feature, and from the student's.
+
+    ``teacher_classifier`` is what remains of the teacher's head, R: with the student's feature
+    standardised like the teacher's, ``R(s)`` is compared with ``R(t)``, which is the teacher's own
+    prediction. Equation (4) of the paper. Classes by the quality focal distance
+    ``|sigmoid(p) - sigmoid(t)| BCE(p, sigmoid(t))``; bins of boxes' sides by the KL divergence at
+    T = 1; other boxes by ``1 - GIoU``. Each is a sum over cells, of classes all of them, of boxes
+    weighted by the teacher's largest class probability q; divided by ``sum q``, or by 1 where that
+    is less. The paper's weights are 1 for classes, 4 for bins and 1 for GIoU, its features those
+    after the third of four convolutions.
+
+    Args:
+        teacher_classifier: R; in a term, its paths (see :class:`mmkd.terms.Term`).
+        compare: What R predicts: ``'classes'`` (a logit each), ``'bins'`` (of four sides),
+            ``'deltas'`` (of anchors, as Faster R-CNN's) or ``'distances'`` (the logarithms of four
+            distances from a cell, as FCOS's).
+        stds: Of deltas: by what the detector's coder multiplies them.
+
+    Shapes: ``[N, C, H, W]`` and ``[N, C, H, W]`` with the scores of N images to a scalar.
+
+    Raises:
+        ValueError: A setting out of range; shapes that differ, are empty or not of rank 4.
+    """
+
+    takes = Takes(form="maps", targets=True, scores=True)
+
+    def __init__(
+        self,
+        teacher_classifier: nn.Module,
+        compare: Literal["classes", "bins", "deltas", "distances"] = "classes",
+        stds: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        if compare not in _COMPARED:
+            raise ValueError(f"compare must be one of {_COMPARED}, got {compare!r}")
+        if len(stds) != 4 or not all(each > 0 for each in stds):
+            raise ValueError(f"stds must hold 4 numbers above 0, got {stds}")
+        # Neither trained nor kept with this loss.
+        self._rest = (teacher_classifier,)
+        self.compare, self.stds = compare, tuple(stds)
+
+    def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
+        check_maps(student, teacher)
+        [rest] = self._rest
+        s, t = at_least_float32(student), at_least_float32(teacher)
+        crossed = at_least_float32(rest(as_weights(rest, standardized_like(s, t))))
+        own = at_least_float32(rest(as_weights(rest, t)))
+        scores = on_grid(targets.scores, student)
+        total = scores.sum().clamp_min(1)
+        if self.compare == "classes":
+            return _quality_focal(crossed, own).sum() / total
+        return (scores[:, 0] * self._of_boxes(crossed, own)).sum() / total
+
+    def _of_boxes(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        """``[N, H, W]``, the mean over anchors."""
+        if self.compare == "bins":
+            log_p, log_q = (log_softmax(x.unflatten(1, (4, -1)), dim=2) for x in (ours, theirs))
+            return kl_div(log_p, log_q, log_target=True, reduction="none").sum(dim=2).mean(dim=1)
+        boxes = (self._corners(x.unflatten(1, (-1, 4)).movedim(2, -1)) for x in (ours, theirs))
+        return generalized_box_iou_loss(*boxes).mean(dim=1)
+
+    def _corners(self, values: Tensor) -> Tensor:
+        """Boxes ``[..., 4]``, in units in which an overlap is what it is in pixels: those of the
+        cell, or of the anchor's own sides."""
+        if self.compare == "distances":
+            before, after = values.clamp(-_LARGEST_SIZE, _LARGEST_SIZE).exp().chunk(2, dim=-1)
+            return torch.cat([-before, after], dim=-1)
+        scaled = values * values.new_tensor(self.stds)
+        centre, half = scaled[..., :2], scaled[..., 2:].clamp(max=_LARGEST_SIZE).exp() / 2
+        return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def _quality_focal(ours: Tensor, theirs: Tensor) -> Tensor:
+    quality = theirs.sigmoid()
+    distance = (ours.sigmoid() - quality).abs()
+    return distance * binary_cross_entropy_with_logits(ours, quality, reduction="none")
