@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -25,28 +26,35 @@ class Schedule:
         end: Where it ends (distil, then fine-tune alone); None for never. From there on the
             teacher does not run.
         ramp: Length of the linear rise from 0 at ``begin`` to 1.
-        by_epoch: Whether the three count epochs (fractions allowed) or iterations.
+        decay: Length of the fall to 0 at ``end``, along half a cosine.
+        by_epoch: Whether the four count epochs (fractions allowed) or iterations.
 
     Raises:
-        ValueError: begin or ramp negative, end not after begin.
+        ValueError: begin, ramp or decay negative, end not after begin; a decay without an end, or
+            one that begins before the rise is over.
     """
 
     begin: float = 0
     end: float | None = None
     ramp: float = 0
+    decay: float = 0
     by_epoch: bool = True
 
     def __post_init__(self) -> None:
-        if self.begin < 0 or self.ramp < 0:
-            raise ValueError(f"begin and ramp must be 0 or more, got {self}")
+        if min(self.begin, self.ramp, self.decay) < 0:
+            raise ValueError(f"begin, ramp and decay must be 0 or more, got {self}")
         if self.end is not None and self.end <= self.begin:
             raise ValueError(f"end must come after begin, got {self}")
+        if self.decay and (self.end is None or self.end - self.decay < self.begin + self.ramp):
+            raise ValueError(f"decay must lie between the rise and an end, got {self}")
 
     def factor(self, iteration: int, iterations_per_epoch: int) -> float:
         """The factor, 0 to 1, of the iteration that is about to run (counted from 0)."""
         now = iteration / iterations_per_epoch if self.by_epoch else iteration
         if now < self.begin or (self.end is not None and now >= self.end):
             return 0.0
+        if self.end is not None and now > self.end - self.decay:
+            return (1 + math.cos(math.pi * (now - self.end + self.decay) / self.decay)) / 2
         return min(1.0, (now - self.begin) / self.ramp) if self.ramp else 1.0
 
 

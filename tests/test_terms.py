@@ -33,10 +33,17 @@ def levels_of(term: Term) -> tuple[list, list]:
         (Schedule(begin=3, by_epoch=False), [0, 0, 0, 1, 1, 1, 1, 1]),
         (Schedule(begin=1, end=6, ramp=4, by_epoch=False), [0, 0, 0.25, 0.5, 0.75, 1, 0, 0]),
         (Schedule(ramp=4, end=2, by_epoch=False), [0, 0.25, 0, 0, 0, 0, 0, 0]),
+        # The halves of a cosine: (1 + cos(pi / 4)) / 2 and so on.
+        (Schedule(end=3, decay=2), [1, 1, 1, 0.853553390593, 0.5, 0.146446609407, 0, 0]),
+        (
+            Schedule(end=4, decay=4, by_epoch=False),
+            [1, 0.853553390593, 0.5, 0.146446609407] + 4 * [0],
+        ),
     ],
 )
 def test_factor_by_hand(schedule: Schedule, factors: list[float]) -> None:
-    assert [schedule.factor(i, iterations_per_epoch=2) for i in range(8)] == factors
+    found = [schedule.factor(i, iterations_per_epoch=2) for i in range(8)]
+    assert found == pytest.approx(factors, abs=1e-9)
 
 
 @given(
@@ -59,13 +66,19 @@ def test_factor_properties(begin: int, length: int, ramp: int, per: int) -> None
 
 @pytest.mark.parametrize("settings", [dict(begin=-1), dict(ramp=-0.5)])
 def test_schedule_refuses_negative_times(settings: dict) -> None:
-    with pytest.raises(ValueError, match="begin and ramp must be 0 or more, got Schedule"):
+    with pytest.raises(ValueError, match="begin, ramp and decay must be 0 or more, got Schedule"):
         Schedule(**settings)
 
 
 @pytest.mark.parametrize("settings", [dict(end=0), dict(begin=2, end=2), dict(begin=3, end=1)])
 def test_schedule_refuses_an_end_that_is_not_after_the_begin(settings: dict) -> None:
     with pytest.raises(ValueError, match="end must come after begin, got Schedule"):
+        Schedule(**settings)
+
+
+@pytest.mark.parametrize("settings", [dict(decay=1), dict(begin=1, ramp=2, end=5, decay=3)])
+def test_decay_lies_between_the_rise_and_an_end(settings: dict) -> None:
+    with pytest.raises(ValueError, match="decay must lie between the rise and an end, got Sch"):
         Schedule(**settings)
 
 
@@ -207,7 +220,11 @@ def test_terms_of_several_teachers() -> None:
             ValueError,
             r"terms.x.schedule has no key 'begn' \(did you mean 'begin'\?\)",
         ),
-        (dict(x=dict(schedule=dict(begin=-1))), ValueError, "begin and ramp must be 0 or more"),
+        (
+            dict(x=dict(schedule=dict(begin=-1))),
+            ValueError,
+            "begin, ramp and decay must be 0 or more",
+        ),
         (dict(x=dict(level=[])), ValueError, "terms.x.level is empty"),
         (dict(x=dict(levels=[])), ValueError, r"terms.x.levels must be a list of levels, got \[\]"),
         (dict(x=dict(levels=2)), ValueError, "terms.x.levels must be a list of levels, got 2"),
