@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 __all__ = ["background_scales", "box_cells", "cells_near_anchors", "object_scales"]
 
@@ -130,6 +129,9 @@ def _anchors(
 
 
 def _near(corners: Tensor, anchors: Tensor, threshold: float) -> Tensor:
+    # Slow to import, and needed by few.
+    from torchvision.ops import box_iou
+
     near = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
     # A box at a time: an image of a hundred boxes has tens of millions of pairs on a fine grid.
     for corner in corners:

@@ -10,7 +10,6 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.ops import box_iou
 
 from mmkd.numerics import at_least_float32
 
@@ -115,6 +114,9 @@ class Targets:
         Raises:
             ValueError: The training has no boxes, or no regions.
         """
+        # Slow to import, and needed by few.
+        from torchvision.ops import box_iou
+
         regions: Tensor = _value("regions", self._regions)
         labels = torch.full((len(regions),), background, device=regions.device)
         for index, boxes in enumerate(self.boxes):

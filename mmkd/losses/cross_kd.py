@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
-from torchvision.ops import generalized_box_iou_loss
 
 from mmkd.losses.base import Loss, Takes
 from mmkd.numerics import as_weights, at_least_float32, check_maps
@@ -99,6 +98,9 @@ class CrossKDLoss(Loss):
         if self.compare == "bins":
             log_p, log_q = (log_softmax(x.unflatten(1, (4, -1)), dim=2) for x in (ours, theirs))
             return kl_div(log_p, log_q, log_target=True, reduction="none").sum(dim=2).mean(dim=1)
+        # Slow to import, and needed by few.
+        from torchvision.ops import generalized_box_iou_loss
+
         boxes = (self._corners(x.unflatten(1, (-1, 4)).movedim(2, -1)) for x in (ours, theirs))
         return generalized_box_iou_loss(*boxes).mean(dim=1)
 

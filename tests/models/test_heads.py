@@ -175,7 +175,7 @@ def test_a_vector_does_not_fit_a_layout(layout: str) -> None:
     [
         (dict(teacher_channels=5), "factor 2 does not divide out_channels 5"),
         (dict(connector=dict(layout="1x1")), "needs the key 'type'"),
-        (dict(connector=dict(type="mmkd.ConvConnector", layout="3x3")), "layout must be one of"),
+        (dict(connector=dict(type="mmkd.ConvConnector", layout="5x5")), "layout must be one of"),
         (dict(connector=dict(type="mmkd.IdentityProjector")), "got 4 of the student and 6 of the"),
         (dict(in_channels=0), "in_channels must be a positive integer, got 0"),
     ],

@@ -17,7 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmkd.distillation import Distillation
-from mmkd.engine.inherit import matching_modules, parse_inherit
+from mmkd.engine.inherit import Inheritance, inheritances, parse_inherit
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.last_batch import check_last_batch
 from mmkd.engine.mmengine.detector_heads import (
@@ -76,7 +76,9 @@ class DistillHook(Hook):
             names a :class:`mmkd.distiller.Distiller` of one's own, whose settings take the place of
             projector, normalizer, loss and view. None: one default term a teacher.
         inherit: Student module to teacher module whose weights it starts from, such as
-            ``{'head.fc': 'head.fc'}``. They are copied when a training begins, not on resume.
+            ``{'head.fc': 'head.fc'}``, or ``{'neck': 'neck', 'bbox_head': 'bbox_head'}``, of which
+            layers of another shape are left as they are. They are copied when a training begins,
+            not on resume.
         probe_size: Height and width in pixels, or one number for both, of the blank image on
             which taps, channels and weights are checked before training. None: those of the first
             training image.
@@ -113,7 +115,7 @@ class DistillHook(Hook):
         self._state = TrainingState()
         self._added_groups = 0
         self._is_resumed = False
-        self._inherited: dict[str, tuple[nn.Module, nn.Module]] = {}
+        self._inherited: dict[str, Inheritance] = {}
         self._handles: list[Any] = []
         self._proposals: Tensor | None = None
 
@@ -178,7 +180,7 @@ class DistillHook(Hook):
     def _match_weights(self, runner: Runner) -> None:
         if self._inherit:
             [teacher] = self.teachers.values()
-            self._inherited = matching_modules("DistillHook", self._student, teacher, self._inherit)
+            self._inherited = inheritances("DistillHook", self._student, teacher, self._inherit)
         for name, module in self._student.named_modules():
             path = f"{name}.fc"
             if getattr(module, "freeze_classifier", False) and path not in self._inherit:
@@ -192,10 +194,10 @@ class DistillHook(Hook):
         """Attaches to the student: by now it has been copied and wrapped by whoever does."""
         distillation = self._built
         # Not earlier: the Runner initialises the student's weights, or loads them, in between.
-        for path, (ours, theirs) in self._inherited.items():
+        for path, inherited in self._inherited.items():
             if not self._is_resumed:
-                ours.load_state_dict(theirs.state_dict())
-                runner.logger.info(f"DistillHook: {path} takes over the teacher's weights")
+                inherited.take_over()
+                runner.logger.info(f"DistillHook: {path} {inherited}")
         distillation.attach()
         self._handles = [
             self._student.register_forward_pre_hook(self._before_forward, with_kwargs=True),

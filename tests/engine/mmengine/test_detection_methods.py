@@ -100,6 +100,35 @@ def test_methods_on_maps(tmp_path: Path, digits: Path, kind: str) -> None:
     assert not any("distill" in key for key in runner.model.state_dict())
 
 
+def test_a_student_inherits_neck_and_head(tmp_path: Path, digits: Path) -> None:
+    """Layers of the neck that read the backbone are of another width, and stay its own."""
+    config = training_config("gfl", digits, tmp_path)
+    term = dict(pkd=on_neck("mmkd.PKDLoss"))
+    inherit = dict(neck="neck", bbox_head="bbox_head")
+    config.merge_from_dict(distill(write_teacher("gfl", tmp_path), term, inherit=inherit))
+    config.log_level = "INFO"
+    found: dict[str, bool] = {}
+
+    def look(runner: Runner) -> None:
+        teacher = distill_hook_of(runner).teachers["teacher"].model.state_dict()
+        for key, value in runner.model.state_dict().items():
+            if key.startswith(("neck", "bbox_head")):
+                found[key] = torch.equal(value, teacher[key]) if (
+                    value.shape == teacher[key].shape
+                ) else False  # fmt: skip
+
+    train(config, Probe(before_train=look))
+    left = {key for key, is_equal in found.items() if not is_equal}
+    # Their biases are all zero at first.
+    assert left == {f"neck.lateral_convs.{i}.conv.weight" for i in range(3)}
+    assert len(found) > len(left)
+    text = Path(config.work_dir).rglob("*.log")
+    assert any(
+        "neck takes over the teacher's weights, but for lateral_convs.0.conv" in each.read_text()
+        for each in text
+    )
+
+
 CLASS_PATHS = dict(
     retinanet="retina_cls", gfl="gfl_cls", fcos="conv_cls", atss="atss_cls",
     rtmdet="rtm_cls.{}", yolox="multi_level_conv_cls.{}",
