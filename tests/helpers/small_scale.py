@@ -21,7 +21,9 @@ import mmkd  # noqa: F401  (puts in the stand-in that mmdet needs)
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/detection"
-SHIPPED = sorted(p for p in CONFIGS.glob("*/*.py") if p.parent.name != "_base_")
+_FOUND = sorted(p for p in CONFIGS.glob("*/*.py") if p.parent.name != "_base_")
+METHODS = [path for path in _FOUND if path.parent.name == "methods"]
+SHIPPED = [path for path in _FOUND if path not in METHODS]
 HEIGHT, WIDTH = 96, 128
 
 
@@ -61,18 +63,27 @@ def distill_settings(config: Config) -> ConfigDict:
 
 
 def shrink(model: ConfigDict) -> None:
-    """Narrows a full-size Faster R-CNN; the others are small as they are."""
+    """Narrows a full-size detector; the others are small as they are."""
     if not model.backbone.get("init_cfg"):
         return
     model.backbone.init_cfg = None
-    if model.backbone.type == "ResNet":
-        model.backbone.update(depth=18, base_channels=8, stem_channels=8)
+    if model.backbone.type in ("ResNet", "ResNeXt"):
+        for key in ("groups", "base_width"):
+            model.backbone.pop(key, None)
+        model.backbone.update(type="ResNet", depth=18, base_channels=8, stem_channels=8)
+    elif model.backbone.type == "CSPNeXt":
+        model.backbone.update(deepen_factor=0.167, widen_factor=0.125)
     else:
         model.backbone.widen_factor = 0.25
-    model.neck.update(in_channels=backbone_outputs(model.backbone)[0], out_channels=8)
-    model.rpn_head.update(in_channels=8, feat_channels=8)
-    model.roi_head.bbox_roi_extractor.out_channels = 8
-    model.roi_head.bbox_head.update(in_channels=8, fc_out_channels=16)
+    # Group norm divides by 32, and a group needs two values on the coarsest level.
+    width = 64 if "bbox_head" in model else 8
+    model.neck.update(in_channels=backbone_outputs(model.backbone)[0], out_channels=width)
+    for head in ("rpn_head", "bbox_head"):
+        if head in model:
+            model[head].update(in_channels=width, feat_channels=width)
+    if "roi_head" in model:
+        model.roi_head.bbox_roi_extractor.out_channels = width
+        model.roi_head.bbox_head.update(in_channels=width, fc_out_channels=16)
 
 
 def write_tiny_set(folder: Path, classes: tuple[str, ...]) -> Path:
@@ -108,6 +119,13 @@ def one_step(config: Config, folder: Path, name: str) -> None:
     classes = dataset.get("metainfo", CocoDataset.METAINFO)["classes"]
     annotations = write_tiny_set(folder, tuple(classes))
     dataset.update(data_root=None, ann_file=str(annotations), data_prefix=dict(img=str(folder)))
+    if any("Cached" in step.type for step in dataset.pipeline):
+        # Mosaic and mixup of hundreds of images.
+        kept = ("LoadImageFromFile", "LoadAnnotations", "PackDetInputs")
+        dataset.pipeline = [step for step in dataset.pipeline if step.type in kept]
+        dataset.pipeline.insert(
+            2, ConfigDict(type="Resize", scale=(WIDTH, HEIGHT), keep_ratio=True)
+        )
     for step in dataset.pipeline:
         if "scale" in step:
             step.scale = (WIDTH, HEIGHT)

@@ -1,0 +1,38 @@
+# CrossKD (Wang et al., CVPR 2024): R50-FPN through the rest of the head of R101-FPN.
+_base_ = "mmdet::atss/atss_r50_fpn_1x_coco.py"
+custom_imports = dict(imports=["mmkd"])
+
+# MMDetection's weights of the teacher's config, wherever you keep them:
+# --cfg-options custom_hooks.0.teacher.checkpoint=...
+teacher_checkpoint = "checkpoints/atss_r101_fpn_1x_coco.pth"
+custom_hooks = [
+    dict(
+        type="mmkd.DistillHook",
+        teacher=dict(
+            config="mmdet::atss/atss_r101_fpn_1x_coco.py",
+            checkpoint=teacher_checkpoint,
+        ),
+        terms=dict(
+            classes=dict(
+                student="bbox_head.cls_convs.2*",
+                teacher="bbox_head.cls_convs.2*",
+                stride="all",
+                teacher_classifier=["bbox_head.cls_convs.3", "bbox_head.atss_cls"],
+                loss=dict(type="mmkd.CrossKDLoss", compare="classes"),
+                weight=1.0,
+            ),
+            boxes=dict(
+                student="bbox_head.reg_convs.2*",
+                teacher="bbox_head.reg_convs.2*",
+                stride="all",
+                teacher_classifier=[
+                    "bbox_head.reg_convs.3",
+                    "bbox_head.atss_reg",
+                    "bbox_head.scales.{level}",
+                ],
+                loss=dict(type="mmkd.CrossKDLoss", compare="deltas", stds=[0.1, 0.1, 0.2, 0.2]),
+                weight=1.0,
+            ),
+        ),
+    )
+]

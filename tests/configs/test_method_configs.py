@@ -1,0 +1,84 @@
+"""Every method's published pair builds at full size and takes a real step when it is narrowed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.hub import get_config
+from mmengine.runner import Runner
+
+from helpers.small_scale import (
+    METHODS,
+    build,
+    distill_settings,
+    one_step,
+    read,
+    write_shrunk_teacher,
+)
+from helpers.toy import distill_hook_of
+from mmkd import DistillHook
+from mmkd.engine.mmengine.detector_heads import named_outputs
+
+every_method = pytest.mark.parametrize("path", METHODS, ids=[p.stem for p in METHODS])
+# What a config's name begins with.
+EXPECTED = {
+    "cwd", "crosskd", "dkd", "dkd-reviewkd", "fbkd", "fgd", "fgfi", "ld", "mgd", "pkd", "reviewkd"
+}  # fmt: skip
+
+
+class Recorder(Hook):
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self.losses.append({key: float(value) for key, value in outputs.items()})
+
+
+def test_there_is_one_of_each_method() -> None:
+    assert {path.stem.partition("_")[0] for path in METHODS} == EXPECTED
+
+
+@every_method
+def test_builds_at_full_size(path: Path) -> None:
+    """And what is compared is there, in both networks."""
+    config = read(path)
+    settings = distill_settings(config)
+    theirs = get_config(settings.teacher.config).model
+    arguments = {k: v for k, v in settings.items() if k != "type"}
+    terms = DistillHook(**arguments).terms
+    with torch.device("meta"):
+        networks = [build({**model, "init_cfg": None}) for model in (config.model, theirs)]
+    for term in terms:
+        for network, taps in zip(networks, (term.student, term.teacher), strict=True):
+            for tap in taps:
+                for module in named_outputs(network, tap.path) or [tap.path]:
+                    assert network.get_submodule(module.removesuffix("*"))
+    for key in settings.get("inherit") or {}:
+        assert all(network.get_submodule(key) for network in networks)
+
+
+@every_method
+def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
+    config = read(path)
+    one_step(config, tmp_path, name=f"method-{path.stem}")
+    write_shrunk_teacher(config, tmp_path)
+    runner = Runner.from_cfg(config)
+    recorder = Recorder()
+    runner.register_hook(recorder)
+    runner.train()
+    (losses,) = recorder.losses
+    assert all(math.isfinite(value) for value in losses.values()), losses
+    names = [term.name for term in distill_hook_of(runner).terms]
+    # The coarsest level of these small images is a single cell, which leaves some nothing to say.
+    assert names and all(losses[f"distill_{name}"] >= 0 for name in names)
+    assert sum(losses[f"distill_{name}"] > 0 for name in names) >= len(names) - 2
+    assert losses["loss"] == pytest.approx(
+        sum(v for k, v in losses.items() if k.startswith("loss_")), rel=1e-5
+    )
