@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from method_arms import METHODS, method_arm
 from proving_cells import DISTILL_MODEL, PLAIN_ARM, Arm, Cell
 
 from mmkd.evaluation.comparison import BASELINE
@@ -20,7 +21,8 @@ _LOSSES = dict(pkd="mmkd.PKDLoss", cwd="mmkd.CWDLoss", mse="mmkd.MSELoss")
 
 
 def arm_of(name: str, cell: Cell) -> Arm:
-    """What a name says: ``plain``, ``plain-twice``, ``distill_model``, or a setting of mmkd's.
+    """What a name says: ``plain``, ``plain-twice``, ``distill_model``, a method of
+    :mod:`method_arms`, or a setting of mmkd's.
 
     A setting: ``<what>-<weight>[-<part>...]``, such as ``all-s0.3`` or ``last-w1``. What: ``all``
     (every output of the backbone from stride 8 up), ``last``, ``neck`` (every output of it), ``8``
@@ -34,6 +36,8 @@ def arm_of(name: str, cell: Cell) -> Arm:
         return Arm(name, longer=2.0)
     if name == DISTILL_MODEL:
         return Arm(name, "distill_model")
+    if name.partition("-s0.")[0] in METHODS:
+        return method_arm(name, cell)
     what, weight, *parts = name.split("-")
     term: dict[str, Any] = dict(weight=_weight(weight))
     if what != "last":

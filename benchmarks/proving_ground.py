@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from method_arms import METHODS, applies
 from proving_arms import DEFAULT, TWICE, arm_of
 from proving_cells import CELLS, DISTILL_MODEL, PLAIN_ARM, TEACHER_ARM, Arm, Cell, Study
 from proving_results import summary, write_summaries
@@ -48,7 +49,7 @@ def run_cells(
         for seed in seeds
         for cell in cells
         for arm in arms
-        if (cell.is_yolo or arm != DISTILL_MODEL) and (arm != TWICE or seed == seeds[0])
+        if _is_run(cell, arm) and (arm != TWICE or seed == seeds[0])
     ]
     results = run_all([job(*key) for key in keys], workers)
     teachers = run_all([job(cell, TEACHER_ARM, 0) for cell in cells])
@@ -58,6 +59,14 @@ def run_cells(
         check_same_start(own)
         found[cell.name] = [*sorted(own, key=lambda r: (r.name != BASELINE, r.seed)), teacher]
     return found
+
+
+def _is_run(cell: Cell, arm: str) -> bool:
+    """Whether the cell's detector can be trained so."""
+    method = arm.partition("-s0.")[0]
+    if method in METHODS:
+        return applies(method, cell)
+    return cell.is_yolo or arm != DISTILL_MODEL
 
 
 def main() -> None:
@@ -70,8 +79,9 @@ def main() -> None:
         "--arms",
         nargs="+",
         default=[DEFAULT, DISTILL_MODEL],
-        help="distill_model, plain-twice (its schedule doubled), or settings such as all-s0.3 (see "
-        f"proving_arms.py), of which {DEFAULT} is mmkd's default; beside plain, which always is",
+        help="distill_model, plain-twice (its schedule doubled), methods such as fgd or fgd-s0.5 "
+        "(see method_arms.py), or settings such as all-s0.3 (see proving_arms.py), of which "
+        f"{DEFAULT} is mmkd's default; beside plain, which always is",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time")

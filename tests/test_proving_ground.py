@@ -12,7 +12,7 @@ import pytest
 from mmkd.data.digits import make_digits
 from mmkd.registry import MODELS
 from mmkd.runs.fingerprint import Fingerprint
-from mmkd.terms import DEFAULT
+from mmkd.terms import DEFAULT, parse_terms
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -24,7 +24,7 @@ def proving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import proving_cells
 
     yield proving_arms, proving_cells
-    for name in ("proving_arms", "proving_cells"):
+    for name in ("proving_arms", "proving_cells", "method_arms"):
         sys.modules.pop(name, None)
 
 
@@ -48,6 +48,29 @@ def test_the_default_arm_is_the_default(proving: Any) -> None:
 def test_settings_by_name(proving: Any, arm: str, term: dict) -> None:
     arms, cells = proving
     assert arms.arm_of(arm, cells.CELLS["digits_faster_rcnn"]).terms == dict(backbone=term)
+
+
+def test_methods_by_name(proving: Any) -> None:
+    """Every one that serves a detector is understood, at its own weight and at a share."""
+    import method_arms
+
+    arms, cells = proving
+    for cell in cells.CELLS.values():
+        for name in method_arms.METHODS:
+            if not method_arms.applies(name, cell):
+                continue
+            published = arms.arm_of(name, cell).terms
+            shared = arms.arm_of(f"{name}-s0.25", cell).terms
+            parsed = parse_terms(published, ["teacher"])
+            assert parsed and all(term.parts["weight"] > 0 for term in parsed)
+            assert published.keys() == shared.keys()
+            assert all(term["weight"] == dict(share=0.25) for term in shared.values())
+    serving = {
+        name
+        for name in method_arms.METHODS
+        if method_arms.applies(name, cells.CELLS["neu_det_gfl"])
+    }
+    assert {"crosskd", "ld", "scored"} <= serving and not {"kd-rpn", "dkd-regions"} & serving
 
 
 def test_a_cells_runs_differ_in_their_distillation_alone(proving: Any, tmp_path: Path) -> None:
