@@ -154,23 +154,38 @@ def runner_of(config: Config, name: str, args: argparse.Namespace, folder: str) 
     return runner
 
 
-def step_of(variant: str, args: argparse.Namespace, folder: str) -> Callable[[], None]:
-    """A function that does once what the variant stands for."""
+def distilled_runner(
+    terms: dict[str, Any] | None, args: argparse.Namespace, folder: str, name: str
+) -> Runner:
+    """A Runner that has begun to train the pair's student with these terms; None: the default."""
     config = read(args.pair)
     settings = distill_settings(config)
+    settings["terms"] = terms
     teacher = settings["teacher"]
-    if variant == "plain":
-        config.custom_hooks = []
-        return runner_of(config, variant, args, folder).train_loop.step
     model = with_random_weights(read(teacher["config"]).model, args.size)
+    teacher["checkpoint"] = f"{folder}/teacher.pth"
+    torch.save(model.state_dict(), teacher["checkpoint"])
+    return runner_of(config, name, args, folder)
+
+
+def plain_runner(args: argparse.Namespace, folder: str) -> Runner:
+    """A Runner that has begun to train the pair's student alone."""
+    config = read(args.pair)
+    config.custom_hooks = []
+    return runner_of(config, "plain", args, folder)
+
+
+def step_of(variant: str, args: argparse.Namespace, folder: str) -> Callable[[], None]:
+    """A function that does once what the variant stands for."""
+    settings = distill_settings(read(args.pair))
+    if variant == "plain":
+        return plain_runner(args, folder).train_loop.step
     if variant != "teacher":
         terms = settings.get("terms") or dict(backbone=dict())
         if variant == "balanced":
             terms = {name: dict(each, weight=dict(share=SHARE)) for name, each in terms.items()}
-        settings["terms"] = terms
-        teacher["checkpoint"] = f"{folder}/teacher.pth"
-        torch.save(model.state_dict(), teacher["checkpoint"])
-        return runner_of(config, variant, args, folder).train_loop.step
+        return distilled_runner(terms, args, folder, variant).train_loop.step
+    model = with_random_weights(read(settings["teacher"]["config"]).model, args.size)
     model.to(args.device).eval()
     images = torch.randn(args.batch_size, 3, args.size, args.size, device=args.device)
 
