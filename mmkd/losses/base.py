@@ -7,7 +7,9 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-__all__ = ["Loss", "Takes"]
+from mmkd.numerics import check_temperature
+
+__all__ = ["Loss", "Takes", "TemperatureLoss"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,19 @@ class Loss(nn.Module):
     """
 
     takes: ClassVar[Takes] = Takes()
+
+
+class TemperatureLoss(Loss):
+    """A loss of distributions that a temperature softens.
+
+    Args:
+        temperature: T, above 0.
+
+    Raises:
+        ValueError: A temperature out of range.
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        self.temperature = temperature

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mmkd.losses.base import Loss, Takes
+from mmkd.losses.base import Takes, TemperatureLoss
 from mmkd.numerics import at_least_float32, check_logits, check_temperature
 from mmkd.registry import MODELS
 
@@ -37,7 +37,7 @@ def binary_kd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Ten
 
 
 @MODELS.register_module()
-class BinaryKDLoss(Loss):
+class BinaryKDLoss(TemperatureLoss):
     """:func:`binary_kd` as a module, for ``'head.classes'`` and ``'rpn.objectness'``.
 
     Args:
@@ -50,11 +50,6 @@ class BinaryKDLoss(Loss):
     """
 
     takes = Takes(form="logits")
-
-    def __init__(self, temperature: float = 1.0) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return binary_kd(student, teacher, self.temperature)

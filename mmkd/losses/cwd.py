@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from mmkd.losses.base import Loss, Takes
+from mmkd.losses.base import Takes, TemperatureLoss
 from mmkd.numerics import at_least_float32, check_maps, check_temperature
 from mmkd.registry import MODELS
 
@@ -38,7 +38,7 @@ def cwd(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 @MODELS.register_module()
-class CWDLoss(Loss):
+class CWDLoss(TemperatureLoss):
     """:func:`cwd` as a module. The paper's weight on pyramid maps is 10 at T = 1.
 
     Args:
@@ -51,11 +51,6 @@ class CWDLoss(Loss):
     """
 
     takes = Takes(form="maps")
-
-    def __init__(self, temperature: float = 1.0) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return cwd(student, teacher, self.temperature)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from mmkd.losses.base import Loss, Takes
+from mmkd.losses.base import Takes, TemperatureLoss
 from mmkd.numerics import at_least_float32, check_logits, check_temperature
 from mmkd.registry import MODELS
 
@@ -35,7 +35,7 @@ def kd(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
 
 
 @MODELS.register_module()
-class KDLoss(Loss):
+class KDLoss(TemperatureLoss):
     """:func:`kd` as a module. DeiT's soft distillation is the same with temperature 3.
 
     Args:
@@ -50,9 +50,7 @@ class KDLoss(Loss):
     takes = Takes(form="logits")
 
     def __init__(self, temperature: float = 4.0) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
+        super().__init__(temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return kd(student, teacher, self.temperature)

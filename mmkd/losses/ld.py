@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from mmkd.losses.base import Loss, Takes
+from mmkd.losses.base import Takes, TemperatureLoss
 from mmkd.numerics import at_least_float32, check_maps, check_temperature
 from mmkd.registry import MODELS
 from mmkd.targets import Targets, on_grid
@@ -57,7 +57,7 @@ def localization_distillation(
 
 
 @MODELS.register_module()
-class LDLoss(Loss):
+class LDLoss(TemperatureLoss):
     """:func:`localization_distillation` as a module, for ``'head.boxes'`` of GFL and of YOLO.
 
     q is the teacher's largest class probability at a cell. The authors take the cells that the
@@ -77,9 +77,7 @@ class LDLoss(Loss):
     takes = Takes(form="maps", targets=True, scores=True)
 
     def __init__(self, temperature: float = 10.0) -> None:
-        super().__init__()
-        check_temperature(temperature)
-        self.temperature = temperature
+        super().__init__(temperature)
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
         check_maps(student, teacher)

@@ -10,6 +10,7 @@ import torch
 from mmengine.runner import Runner
 from torch import Tensor
 
+from helpers.detection_methods import MAPS, of_head, on_neck
 from helpers.mm_detectors import training_config, write_teacher
 from helpers.toy import LossRecorder, Probe, distill, distill_hook_of, train
 from mmkd.losses import BinaryKDLoss, DKDLoss, LDLoss
@@ -17,30 +18,6 @@ from mmkd.losses.ld import localization_distillation
 from mmkd.targets import Targets
 
 ONE_STAGE = ("retinanet", "gfl", "fcos", "atss", "rtmdet", "yolox")
-
-
-def on_neck(loss: str, **settings: Any) -> dict[str, Any]:
-    return dict(student="neck", teacher="neck", stride="all", loss=dict(type=loss), **settings)
-
-
-def of_head(name: str, loss: str, **settings: Any) -> dict[str, Any]:
-    level = {} if name == "roi.classes" else dict(stride="all")
-    return dict(student=name, teacher=name, loss=dict(type=loss, **settings), **level)
-
-
-MAPS = dict(
-    pkd=on_neck("mmkd.PKDLoss"),
-    cwd=on_neck("mmkd.CWDLoss"),
-    at=on_neck("mmkd.ATLoss"),
-    mgd=on_neck("mmkd.MGDLoss"),
-    fgd=on_neck("mmkd.FGDLoss"),
-    fgfi=on_neck(
-        "mmkd.FGFILoss", projector=dict(type="mmkd.ConvConnector", layout="3x3", norm=False)
-    ),
-    fbkd=on_neck("mmkd.FBKDLoss"),
-    review=dict(student="neck", teacher="neck", levels=[0, 1, 2],
-                loss=dict(type="mmkd.ReviewKDLoss", inner=8)),
-)  # fmt: skip
 
 
 class Watch:

@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor
 from ultralytics import YOLO
 
+from helpers.detection_methods import MAPS, of_head, on_neck
 from helpers.yolo_toy import YOLOToy, attached, network, train, write_teacher
 from mmkd.losses import BinaryKDLoss
 from mmkd.losses.ld import localization_distillation
@@ -32,27 +33,11 @@ def definition(toy: YOLOToy, family: str, width: float, role: str) -> Path:
     return file
 
 
-def on_neck(loss: str, **settings: Any) -> dict[str, Any]:
-    return dict(student="neck", teacher="neck", stride="all", loss=dict(type=loss), **settings)
-
-
-def of_head(name: str, loss: str, **settings: Any) -> dict[str, Any]:
-    return dict(student=name, teacher=name, stride="all", loss=dict(type=loss, **settings))
-
-
-TERMS = dict(
-    pkd=on_neck("mmkd.PKDLoss"),
-    cwd=on_neck("mmkd.CWDLoss"),
-    at=on_neck("mmkd.ATLoss"),
-    mgd=on_neck("mmkd.MGDLoss"),
-    fgd=on_neck("mmkd.FGDLoss"),
-    fgfi=on_neck("mmkd.FGFILoss"),
-    fbkd=on_neck("mmkd.FBKDLoss"),
-    review=dict(student="neck", teacher="neck", levels=[0, 1, 2],
-                loss=dict(type="mmkd.ReviewKDLoss", inner=8)),
-    scored=on_neck("mmkd.ScoreWeightedL2Loss"),
-    kd=of_head("head.classes", "mmkd.BinaryKDLoss", temperature=2.0),
-)  # fmt: skip
+TERMS = {
+    **MAPS,
+    "scored": on_neck("mmkd.ScoreWeightedL2Loss"),
+    "kd": of_head("head.classes", "mmkd.BinaryKDLoss", temperature=2.0),
+}
 LD = dict(ld=of_head("head.boxes", "mmkd.LDLoss"))
 
 
