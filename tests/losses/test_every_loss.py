@@ -122,6 +122,23 @@ def test_equal_features_give_a_finite_value_and_gradient(
     assert torch.isfinite(student.grad).all()
 
 
+# Whose least value is another, or which have parts of their own on one side.
+NOT_ZERO = {
+    "CorrelationLogSumLoss", "FBKDLoss", "HardDistillationLoss", "JointClassifierLoss",
+    "LogSumLoss", "MGDLoss", "ReviewKDLoss",
+}  # fmt: skip
+
+
+@every_loss
+def test_equal_sides_give_zero_where_the_definition_does(example: Example) -> None:
+    _, teacher = example.pair()
+    value = example(teacher.clone(), teacher)
+    if type(example.loss).__name__ in NOT_ZERO or example.loss.state_dict():
+        assert value != 0
+    else:
+        assert value.abs() < 1e-6
+
+
 @every_loss
 def test_other_shapes_are_refused(example: Example) -> None:
     student, other = torch.zeros(example.shape), list(example.shape)

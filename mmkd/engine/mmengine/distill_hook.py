@@ -66,8 +66,8 @@ class DistillHook(Hook):
             module. For several teachers, a dict of such dicts by name.
         terms: Name to settings, each of which may be left out: ``student`` and ``teacher``
             (module paths, ``'backbone'``; of heads ``'head.classes'``, ``'head.boxes'``,
-            ``'rpn.objectness'``, ``'roi.classes'``), ``level`` (which of several outputs, the last; a
-            list makes one term each) or ``student_level`` and ``teacher_level``, ``levels`` (or
+            ``'rpn.objectness'``, ``'roi.classes'``), ``level`` (which of several outputs, the last;
+            a list makes one term each) or ``student_level`` and ``teacher_level``, ``levels`` (or
             ``student_levels`` and ``teacher_levels``: one term of several, for what takes them all
             at once), ``source`` (which of several teachers), ``projector``, ``normalizer``,
             ``loss``, ``view``, ``weight``, ``student_channels``, ``teacher_channels``,
