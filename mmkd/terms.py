@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mmkd.balance import parse_weight
 from mmkd.errors import InputError, InputTypeError, check_keys, naming
 from mmkd.features import Level, Stride
-from mmkd.losses.base import Takes
 from mmkd.registry import arguments_of, find_class
 
 __all__ = ["DEFAULT", "Schedule", "Tap", "Term", "parse_terms"]
@@ -303,8 +303,11 @@ def _takes_scores(kind: str, settings: Mapping[str, Any]) -> bool:
     """Whether what compares also asks for the teacher's class scores."""
     loss = settings.get("loss")
     named = loss.get("type") if isinstance(loss, Mapping) else loss
-    takes = getattr(find_class(named if isinstance(named, str) else kind), "takes", None)
-    return bool(getattr(takes, "scores", False) or getattr(loss, "takes", Takes()).scores)
+    takes = [getattr(loss, "takes", None)]
+    # One that is not known is refused where it is built.
+    with suppress(ValueError):
+        takes.append(getattr(find_class(named if isinstance(named, str) else kind), "takes", None))
+    return any(getattr(each, "scores", False) for each in takes)
 
 
 def _schedule(where: str, settings: Any) -> Schedule:

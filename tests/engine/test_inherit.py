@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from mmkd import DistillHook
-from mmkd.engine.inherit import matching_modules, parse_inherit
+from mmkd.engine.inherit import inheritances, parse_inherit
 from mmkd.features import find_module
 
 TEACHER = dict(config="teacher.py", checkpoint="teacher.pth")
@@ -60,14 +61,35 @@ def test_several_teachers() -> None:
         DistillHook(teacher=dict(a=TEACHER, b=TEACHER), terms=terms, inherit={"fc": "fc"})
 
 
-def test_modules_are_paired() -> None:
+def test_weights_are_taken_over() -> None:
     student = network(fc=nn.Linear(3, 2), norm=nn.BatchNorm2d(4))
     teacher = network(classifier=nn.Linear(3, 2), bn=nn.BatchNorm2d(4))
-    pairs = matching_modules("Owner", student, Given(teacher), {"fc": "classifier", "norm": "bn"})
-    assert pairs == {
-        "fc": (student["fc"], teacher["classifier"]),
-        "norm": (student["norm"], teacher["bn"]),
-    }
+    nn.init.uniform_(teacher["bn"].running_mean)
+    found = inheritances("Owner", student, Given(teacher), {"fc": "classifier", "norm": "bn"})
+    assert {path: str(each) for path, each in found.items()} == dict.fromkeys(
+        ("fc", "norm"), "takes over the teacher's weights"
+    )
+    for each in found.values():
+        each.take_over()
+    for ours, theirs in ((student["fc"], teacher["classifier"]), (student["norm"], teacher["bn"])):
+        state = ours.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in theirs.state_dict().items())
+
+
+def test_layers_of_another_shape_keep_their_own() -> None:
+    """As a whole: a bias that fits is worth nothing without its weight."""
+
+    def neck(width: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(width, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+
+    student, teacher = network(neck=neck(2)), network(neck=neck(6))
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    [found] = inheritances("Owner", student, Given(teacher), {"neck": "neck"}).values()
+    assert str(found) == "takes over the teacher's weights, but for 0, whose shapes differ"
+    found.take_over()
+    for key, value in student.state_dict().items():
+        source = before if key.startswith("neck.0.") else teacher.state_dict()
+        assert torch.equal(value, source[key])
 
 
 @pytest.mark.parametrize(
@@ -94,6 +116,6 @@ def test_modules_that_do_not_match(inherit: dict[str, str], parts: tuple[str, ..
         relu=nn.ReLU(),
     )
     with pytest.raises(ValueError) as error:
-        matching_modules("Owner", student, Given(teacher), inherit)
+        inheritances("Owner", student, Given(teacher), inherit)
     missing = [part for part in parts if part not in str(error.value)]
     assert not missing, f"{missing} not in: {error.value}"
