@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from proving_cells import Arm, Cell
+from proving_cells import Cell
 
-__all__ = ["METHODS", "applies", "method_arm"]
+__all__ = ["METHODS", "applies", "method_terms"]
 
 _NECK = dict(student="neck", teacher="neck")
 # Of a head's classification branch after one of two convolutions, as small heads have.
@@ -103,14 +103,12 @@ def applies(name: str, cell: Cell) -> bool:
     return name not in _ONE_STAGE or not _is_two_stage(cell)
 
 
-def method_arm(name: str, cell: Cell) -> Arm:
-    """The arm of a method (``fgd``) at its published weight, or at a share (``fgd-s0.5``).
-
-    A share is of each of its terms.
-    """
+def method_terms(name: str, cell: Cell) -> dict[str, Any]:
+    """The terms of a method (``fgd``) at its published weight, or at a share (``fgd-s0.5``), which
+    is of each of them."""
     method, _, share = name.partition("-s0.")
     terms = METHODS[method](cell)
     if share:
         weight = dict(share=float(f"0.{share}"))
         terms = {key: {**term, "weight": weight} for key, term in terms.items()}
-    return Arm(name, terms)
+    return terms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from method_arms import METHODS, method_arm
+from method_arms import METHODS, method_terms
 from proving_cells import DISTILL_MODEL, PLAIN_ARM, Arm, Cell
 
 from mmkd.evaluation.comparison import BASELINE
@@ -28,7 +28,7 @@ def arm_of(name: str, cell: Cell) -> Arm:
     (every output of the backbone from stride 8 up), ``last``, ``neck`` (every output of it), ``8``
     (that of a stride). Weight: ``w`` fixed, ``s`` a gradient's share, ``c`` a share without the
     part against the task, ``r`` a ratio of losses. Parts: another loss (``pkd``, ``cwd``, ``mse``),
-    ``end=0.8`` of the epochs.
+    ``end=0.8`` of the epochs. Several by a plus, ``all-s0.3+ld``: the terms of all.
     """
     if name == BASELINE:
         return PLAIN_ARM
@@ -36,8 +36,14 @@ def arm_of(name: str, cell: Cell) -> Arm:
         return Arm(name, longer=2.0)
     if name == DISTILL_MODEL:
         return Arm(name, "distill_model")
-    if name.partition("-s0.")[0] in METHODS:
-        return method_arm(name, cell)
+    terms: dict[str, Any] = {}
+    for part in name.split("+"):
+        is_method = part.partition("-s0.")[0] in METHODS
+        terms |= method_terms(part, cell) if is_method else _setting(part, cell)
+    return Arm(name, terms)
+
+
+def _setting(name: str, cell: Cell) -> dict[str, Any]:
     what, weight, *parts = name.split("-")
     term: dict[str, Any] = dict(weight=_weight(weight))
     if what != "last":
@@ -50,7 +56,7 @@ def arm_of(name: str, cell: Cell) -> Arm:
             term["schedule"] = dict(end=round(float(value) * cell.epochs))
         else:
             term["loss"] = dict(type=_LOSSES[kind])
-    return Arm(name, dict(backbone=term))
+    return dict(backbone=term)
 
 
 def _weight(text: str) -> float | dict[str, Any]:

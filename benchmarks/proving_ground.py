@@ -63,10 +63,9 @@ def run_cells(
 
 def _is_run(cell: Cell, arm: str) -> bool:
     """Whether the cell's detector can be trained so."""
-    method = arm.partition("-s0.")[0]
-    if method in METHODS:
-        return applies(method, cell)
-    return cell.is_yolo or arm != DISTILL_MODEL
+    methods = [part.partition("-s0.")[0] for part in arm.split("+")]
+    does_apply = all(applies(method, cell) for method in methods if method in METHODS)
+    return does_apply and (cell.is_yolo or arm != DISTILL_MODEL)
 
 
 def main() -> None:

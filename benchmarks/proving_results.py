@@ -60,7 +60,7 @@ def summary(cell: Cell, results: Sequence[RunResult]) -> dict[str, Any]:
         epochs=cell.epochs,
         start=cell.start,
         images=found["images"],
-        environment=results[0].environment,
+        environment={k: v for k, v in results[0].environment.items() if k != "command"},
         arms=arms,
     )
 

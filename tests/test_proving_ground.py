@@ -65,6 +65,9 @@ def test_methods_by_name(proving: Any) -> None:
             assert parsed and all(term.parts["weight"] > 0 for term in parsed)
             assert published.keys() == shared.keys()
             assert all(term["weight"] == dict(share=0.25) for term in shared.values())
+        both = arms.arm_of("all-s0.3+cwd", cell).terms
+        assert both == {**arms.arm_of("all-s0.3", cell).terms, **arms.arm_of("cwd", cell).terms}
+        assert len(both) == 2
     serving = {
         name
         for name in method_arms.METHODS

@@ -214,12 +214,17 @@ def named_modules(names: Sequence[str]) -> dict[str, Path]:
     """The files of a user's own modules, which are imported, and of those beside them that they
     import; for :meth:`Fingerprint.of`."""
     files = {name: source_files([name]) for name in names if name.partition(".")[0] != "mmkd"}
+    # A file goes by its name: where it lies does not matter.
     return {
         f"module {found}": place
         for name, own in files.items()
         for file in own
-        for found, place in {name: file, **_imported_beside(name, file)}.items()
+        for found, place in {_called(name): file, **_imported_beside(name, file)}.items()
     }
+
+
+def _called(name: str) -> str:
+    return Path(name).name if name.endswith(".py") else name
 
 
 def _imported_beside(name: str, file: Path) -> dict[str, Path]:
