@@ -7,7 +7,7 @@ from typing import Any
 
 from proving_cells import Cell
 
-__all__ = ["METHODS", "applies", "method_terms"]
+__all__ = ["METHODS", "applies", "method_of", "method_terms"]
 
 _NECK = dict(student="neck", teacher="neck")
 # Of a head's classification branch after one of two convolutions, as small heads have.
@@ -92,6 +92,12 @@ METHODS: Mapping[str, Any] = {
 }
 _ONE_STAGE = ("scored", "kd-classes", "ld")
 _TWO_STAGE = ("kd-rpn", "kd-regions", "dkd-regions")
+
+
+def method_of(name: str) -> str | None:
+    """The method that an arm's name names, with a share or without; None if it is no method's."""
+    method = name.partition("-s0.")[0]
+    return method if method in METHODS else None
 
 
 def applies(name: str, cell: Cell) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from method_arms import METHODS, method_terms
+from method_arms import method_of, method_terms
 from proving_cells import DISTILL_MODEL, PLAIN_ARM, Arm, Cell
 
 from mmkd.evaluation.comparison import BASELINE
@@ -38,8 +38,7 @@ def arm_of(name: str, cell: Cell) -> Arm:
         return Arm(name, "distill_model")
     terms: dict[str, Any] = {}
     for part in name.split("+"):
-        is_method = part.partition("-s0.")[0] in METHODS
-        terms |= method_terms(part, cell) if is_method else _setting(part, cell)
+        terms |= method_terms(part, cell) if method_of(part) else _setting(part, cell)
     return Arm(name, terms)
 
 

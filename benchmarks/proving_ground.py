@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from method_arms import METHODS, applies
+from method_arms import applies, method_of
 from proving_arms import DEFAULT, TWICE, arm_of
 from proving_cells import CELLS, DISTILL_MODEL, PLAIN_ARM, TEACHER_ARM, Arm, Cell, Study
 from proving_results import summary, write_summaries
@@ -63,8 +63,8 @@ def run_cells(
 
 def _is_run(cell: Cell, arm: str) -> bool:
     """Whether the cell's detector can be trained so."""
-    methods = [part.partition("-s0.")[0] for part in arm.split("+")]
-    does_apply = all(applies(method, cell) for method in methods if method in METHODS)
+    methods = map(method_of, arm.split("+"))
+    does_apply = all(applies(method, cell) for method in methods if method is not None)
     return does_apply and (cell.is_yolo or arm != DISTILL_MODEL)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 __all__ = [
     "as_weights",
     "at_least_float32",
+    "check_factors",
     "check_grids",
     "check_logits",
     "check_maps",
@@ -70,6 +71,13 @@ def _check_rank(student: Tensor, teacher: Tensor, rank: int, form: str) -> None:
     check_pair(student, teacher)
     if student.ndim != rank:
         raise ValueError(f"expected {form}, got {tuple(student.shape)}")
+
+
+def check_factors(**factors: float) -> None:
+    """Raises ValueError for a factor below 0, naming it."""
+    for name, factor in factors.items():
+        if not factor >= 0:
+            raise ValueError(f"{name} must be 0 or more, got {factor}")
 
 
 def check_temperature(temperature: float) -> None:

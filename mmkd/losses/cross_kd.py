@@ -8,9 +8,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mmkd.losses.base import Loss, Takes
+from mmkd.losses.ld import divergence_of_sides
 from mmkd.numerics import as_weights, at_least_float32, check_maps
 from mmkd.registry import MODELS
 from mmkd.targets import Targets, on_grid
@@ -96,8 +97,7 @@ class CrossKDLoss(Loss):
     def _of_boxes(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """``[N, H, W]``, the mean over anchors."""
         if self.compare == "bins":
-            log_p, log_q = (log_softmax(x.unflatten(1, (4, -1)), dim=2) for x in (ours, theirs))
-            return kl_div(log_p, log_q, log_target=True, reduction="none").sum(dim=2).mean(dim=1)
+            return divergence_of_sides(ours, theirs).mean(dim=1)
         # Slow to import, and needed by few.
         from torchvision.ops import generalized_box_iou_loss
 

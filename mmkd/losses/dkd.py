@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from mmkd.losses.base import Loss, Takes
-from mmkd.numerics import at_least_float32, check_logits, check_temperature
+from mmkd.numerics import at_least_float32, check_factors, check_logits, check_temperature
 from mmkd.registry import MODELS
 from mmkd.targets import Targets
 
@@ -69,9 +69,7 @@ def _decoupled(logits: Tensor, is_target: Tensor, temperature: float) -> tuple[T
 
 
 def _check(alpha: float, beta: float, temperature: float) -> None:
-    for name, factor in (("alpha", alpha), ("beta", beta)):
-        if not factor >= 0:
-            raise ValueError(f"{name} must be 0 or more, got {factor}")
+    check_factors(alpha=alpha, beta=beta)
     check_temperature(temperature)
 
 

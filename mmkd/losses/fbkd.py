@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_max_pool2d
 from mmkd.attention_maps import spatial_attention
 from mmkd.initial_weights import initialize
 from mmkd.losses.base import Loss, Takes
-from mmkd.numerics import as_weights, at_least_float32, check_grids
+from mmkd.numerics import as_weights, at_least_float32, check_factors, check_grids
 from mmkd.registry import MODELS
 
 __all__ = ["FBKDLoss"]
@@ -59,9 +59,7 @@ class FBKDLoss(Loss):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        for name, factor in (("feature", feature), ("attention", attention)):
-            if not factor >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {factor}")
+        check_factors(feature=feature, attention=attention)
         if context_cells < 1:
             raise ValueError(f"context_cells must be 1 or more, got {context_cells}")
         self.feature, self.attention = feature, attention

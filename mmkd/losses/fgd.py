@@ -10,7 +10,7 @@ from mmkd.attention_maps import channel_attention, spatial_attention
 from mmkd.box_masks import background_scales, object_scales
 from mmkd.initial_weights import initialize
 from mmkd.losses.base import Loss, Takes
-from mmkd.numerics import as_weights, at_least_float32, check_maps, check_temperature
+from mmkd.numerics import as_weights, at_least_float32, check_factors, check_maps, check_temperature
 from mmkd.registry import MODELS
 from mmkd.targets import Targets
 
@@ -60,12 +60,9 @@ class FGDLoss(Loss):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        factors = dict(
+        check_factors(
             foreground=foreground, background=background, attention=attention, context=context
         )
-        for name, factor in factors.items():
-            if not factor >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {factor}")
         check_temperature(temperature)
         self.foreground, self.background = foreground, background
         self.attention, self.context = attention, context

@@ -11,7 +11,7 @@ from mmkd.numerics import at_least_float32, check_maps, check_temperature
 from mmkd.registry import MODELS
 from mmkd.targets import Targets, on_grid
 
-__all__ = ["LDLoss", "localization_distillation"]
+__all__ = ["LDLoss", "divergence_of_sides", "localization_distillation"]
 
 _SIDES = 4
 
@@ -45,15 +45,28 @@ def localization_distillation(
             f"expected maps of 4 sides of 2 bins or more, got {width} channels: does the head "
             "predict distributions?"
         )
-    log_p, log_q = (
-        log_softmax(at_least_float32(x).unflatten(1, (_SIDES, -1)) / temperature, dim=2)
-        for x in (student, teacher)
-    )
-    divergence = (log_q.exp() * (log_q - log_p)).sum(dim=(1, 2))
+    divergence = divergence_of_sides(student, teacher, temperature).sum(dim=1)
     weights = scores[:, 0]
     tiny = weights.new_tensor(1e-12)
     total = (weights * divergence).sum() / weights.sum().maximum(tiny)
     return total * temperature**2 / width
+
+
+def divergence_of_sides(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """``KL(softmax(t / T) || softmax(s / T))`` over the bins of each of a box's sides.
+
+    Args:
+        student, teacher: Logits ``[N, 4 B, H, W]``, side by side, of a side its bins.
+        temperature: T, above 0.
+
+    Returns:
+        ``[N, 4, H, W]``, float32 at least.
+    """
+    log_p, log_q = (
+        log_softmax(at_least_float32(x).unflatten(1, (_SIDES, -1)) / temperature, dim=2)
+        for x in (student, teacher)
+    )
+    return (log_q.exp() * (log_q - log_p)).sum(dim=2)
 
 
 @MODELS.register_module()

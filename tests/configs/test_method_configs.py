@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.runner import Runner
 
@@ -20,7 +18,7 @@ from helpers.small_scale import (
     read,
     write_shrunk_teacher,
 )
-from helpers.toy import distill_hook_of
+from helpers.toy import LossRecorder, distill_hook_of
 from mmkd import DistillHook
 from mmkd.engine.mmengine.detector_heads import named_outputs
 
@@ -29,16 +27,6 @@ every_method = pytest.mark.parametrize("path", METHODS, ids=[p.stem for p in MET
 EXPECTED = {
     "cwd", "crosskd", "dkd", "dkd-reviewkd", "fbkd", "fgd", "fgfi", "ld", "mgd", "pkd", "reviewkd"
 }  # fmt: skip
-
-
-class Recorder(Hook):
-    def __init__(self) -> None:
-        self.losses: list[dict[str, float]] = []
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        self.losses.append({key: float(value) for key, value in outputs.items()})
 
 
 def test_there_is_one_of_each_method() -> None:
@@ -70,10 +58,10 @@ def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
     one_step(config, tmp_path, name=f"method-{path.stem}")
     write_shrunk_teacher(config, tmp_path)
     runner = Runner.from_cfg(config)
-    recorder = Recorder()
+    recorder = LossRecorder()
     runner.register_hook(recorder)
     runner.train()
-    (losses,) = recorder.losses
+    (losses,) = recorder.logged
     assert all(math.isfinite(value) for value in losses.values()), losses
     names = [term.name for term in distill_hook_of(runner).terms]
     # The coarsest level of these small images is a single cell, which leaves some nothing to say.
