@@ -57,7 +57,8 @@ def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
     config = read(path)
     one_step(config, tmp_path, name=f"method-{path.stem}")
     write_shrunk_teacher(config, tmp_path)
-    config.randomness = dict(seed=0)
+    # The shrunk teacher's weights are drawn with seed 0: another, or the two would agree.
+    config.randomness = dict(seed=1)
     runner = Runner.from_cfg(config)
     recorder = LossRecorder()
     runner.register_hook(recorder)
