@@ -308,7 +308,11 @@ def of_stride(stride: Stride, levels: Mapping[int, Any], where: str, last: Any) 
     if stride.is_nearest:
         nearest = min(levels, key=lambda each: (abs(math.log(each / pixels)), -each), default=None)
         return last if nearest is None else levels[nearest]
-    has = f"strides {', '.join(map(str, levels))}" if levels else "no maps, whose stride is known"
+    has = (
+        f"strides {', '.join(map(str, levels))}"
+        if levels
+        else "no maps, whose stride is known: give student_level or teacher_level instead"
+    )
     raise ValueError(f"stride {pixels} was asked of {where!r}, which has {has}")
 
 

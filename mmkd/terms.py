@@ -253,12 +253,27 @@ def _taps(
             for side, levels in zip(_SIDES, several, strict=True)
         )
         return [("", ours, theirs)]
-    key = _key_of_levels(where, settings, _EACH) or _EACH[0]
+    key = _only(where, [key for key in _EACH if key in settings]) or _EACH[0]
     level = settings.get(key, -1)
     levels = list(level) if isinstance(level, list | tuple) else [level]
     if not levels:
         raise InputError(f"{where}.{key} is empty", setting=f"{where}.{key}")
-    pairs = [[_tap(where, settings, side, key, each) for side in _SIDES] for each in levels]
+    own = [
+        _only(where, [f"{side}_{each}" for each in _EACH if f"{side}_{each}" in settings])
+        for side in _SIDES
+    ]
+    for mine, other in zip(own, _SIDES[::-1], strict=True):
+        if key not in settings and "stride" in (mine or "") and None in own:
+            raise InputError.at(
+                where, f"{mine} says nothing of the {other}: give {other}_stride or {other}_level"
+            )
+    pairs = [
+        [
+            _tap(where, settings, side, name or key, each)
+            for side, name in zip(_SIDES, own, strict=True)
+        ]
+        for each in levels
+    ]
     letter = "s" if key == "stride" else ""
     return [
         ("" if len(levels) == 1 else f"_{letter}{each}", (ours,), (theirs,))
@@ -266,19 +281,18 @@ def _taps(
     ]
 
 
-def _key_of_levels(where: str, settings: Mapping[str, Any], keys: Sequence[str]) -> str | None:
-    """Which of these ways of saying the levels a term uses, on either side; None of them."""
-    used = [key for key in keys if any(name in settings for name in _names_of(key))]
-    if len(used) > 1:
-        raise InputError.at(where, f"{used[0]} and {used[1]} exclude each other: give one of them")
-    return used[0] if used else None
+def _only(where: str, given: Sequence[str]) -> str | None:
+    """The one of several settings that say the same which is given; None of them."""
+    if len(given) > 1:
+        raise InputError.at(where, f"{given[0]} and {given[1]} exclude each other: give one")
+    return given[0] if given else None
 
 
-def _tap(where: str, settings: Mapping[str, Any], side: str, key: str, value: Any) -> Tap:
-    own = f"{side}_{key}"
-    level = settings.get(own, value)
-    if key == "stride":
-        level = _stride(f"{where}.{own if own in settings else key}", level)
+def _tap(where: str, settings: Mapping[str, Any], side: str, name: str, value: Any) -> Tap:
+    """Of one side: ``name`` is its own setting of the level or that of both, whose ``value`` is."""
+    level = settings[name] if name.startswith(side) else value
+    if name.endswith("stride"):
+        level = _stride(f"{where}.{name}", level)
     return Tap(settings.get(side, "backbone"), level)
 
 
@@ -321,7 +335,8 @@ def _schedule(where: str, settings: Any) -> Schedule:
 
 def _several(where: str, settings: Mapping[str, Any]) -> list[list[Level]] | None:
     """The levels of either side of a term that takes several at once; None for one level."""
-    key = _key_of_levels(where, settings, _TOGETHER)
+    used = [key for key in _TOGETHER if any(name in settings for name in _names_of(key))]
+    key = _only(where, used)
     if key is None:
         return None
     single = [name for each in _EACH for name in _names_of(each) if name in settings]

@@ -16,6 +16,7 @@ from helpers.small_scale import (
     distill_settings,
     one_step,
     read,
+    scope_of,
     write_shrunk_teacher,
 )
 from helpers.toy import LossRecorder, distill_hook_of
@@ -25,7 +26,8 @@ from mmkd.engine.mmengine.detector_heads import named_outputs
 every_method = pytest.mark.parametrize("path", METHODS, ids=[p.stem for p in METHODS])
 # What a config's name begins with.
 EXPECTED = {
-    "cwd", "crosskd", "dkd", "dkd-reviewkd", "fbkd", "fgd", "fgfi", "ld", "mgd", "pkd", "reviewkd"
+    "cwd", "crosskd", "dkd", "dkd-reviewkd", "fbkd", "fgd", "fgfi", "ld", "mgd", "pkd", "reviewkd",
+    "tokens",
 }  # fmt: skip
 
 
@@ -41,8 +43,12 @@ def test_builds_at_full_size(path: Path) -> None:
     theirs = get_config(settings.teacher.config).model
     arguments = {k: v for k, v in settings.items() if k != "type"}
     terms = DistillHook(**arguments).terms
+    scopes = ("mmdet", scope_of(settings.teacher.config))
     with torch.device("meta"):
-        networks = [build({**model, "init_cfg": None}) for model in (config.model, theirs)]
+        networks = [
+            build({**model, "init_cfg": None}, scope)
+            for model, scope in zip((config.model, theirs), scopes, strict=True)
+        ]
     for term in terms:
         for network, taps in zip(networks, (term.student, term.teacher), strict=True):
             for tap in taps:

@@ -120,7 +120,9 @@ def test_another_term_stays_as_it_is() -> None:
     [
         (dict(stride=8, level=1), "level and stride exclude each other"),
         (dict(stride=0), "t.stride must be a number of pixels, 1 or more, or 'all', got 0"),
-        (dict(student_stride="8"), "t.student_stride must be a number of pixels"),
+        (dict(student_stride="8", teacher_level=1), "t.student_stride must be a number of pixels"),
+        (dict(teacher_stride=8), "teacher_stride says nothing of the student: give student_stride"),
+        (dict(student_stride=8, student_level=1), "student_level and student_stride exclude"),
         (dict(stride=[]), "t.stride is empty"),
         (dict(stride=8, strides=[8]), "stride .a term each. and strides"),
         (dict(strides=8), "t.strides must be a list of strides, got 8"),
@@ -130,6 +132,17 @@ def test_another_term_stays_as_it_is() -> None:
 def test_wrong_strides(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_terms(dict(t=settings), ["teacher"])
+
+
+def test_the_sides_may_name_their_levels_differently() -> None:
+    for settings in (dict(student_stride=8, teacher_level=1), dict(stride=8, teacher_level=1)):
+        [one] = parse_terms(dict(t=settings), ["teacher"])
+        assert (one.student[0].level, one.teacher[0].level) == (Stride(8), 1)
+    several = parse_terms(dict(t=dict(level=[0, 1], teacher_stride=16)), ["teacher"])
+    assert [(t.student[0].level, t.teacher[0].level) for t in several] == [
+        (0, Stride(16)),
+        (1, Stride(16)),
+    ]
 
 
 def test_a_list_of_strides_is_a_term_each() -> None:

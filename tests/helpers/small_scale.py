@@ -38,10 +38,15 @@ def read(path: Path) -> Config:
     return copy.deepcopy(_parsed(path))
 
 
-def build(model: dict[str, Any]) -> nn.Module:
-    """A model or a part of one, of MMDetection's."""
-    with DefaultScope.overwrite_default_scope("mmdet"):
+def build(model: dict[str, Any], scope: str = "mmdet") -> nn.Module:
+    """A model or a part of one."""
+    with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(model)
+
+
+def scope_of(config: str) -> str:
+    """Where the names of a teacher's config live."""
+    return "mmpretrain" if config.startswith("mmpretrain::") else "mmdet"
 
 
 def backbone_outputs(backbone: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -63,7 +68,11 @@ def distill_settings(config: Config) -> ConfigDict:
 
 
 def shrink(model: ConfigDict) -> None:
-    """Narrows a full-size detector; the others are small as they are."""
+    """Narrows a full-size model; the others are small as they are."""
+    if model.backbone.type == "VisionTransformer":
+        arch = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+        model.backbone.update(arch=arch, img_size=56)
+        return
     if not model.backbone.get("init_cfg"):
         return
     model.backbone.init_cfg = None
@@ -149,11 +158,12 @@ def write_shrunk_teacher(config: Config, folder: Path) -> None:
     """Gives a distillation config a small teacher of its own kind, with seeded weights."""
     teacher = distill_settings(config).teacher
     theirs = get_config(teacher.config) if "::" in teacher.config else read(teacher.config)
-    small = Config(dict(model=theirs.model, default_scope="mmdet"))
+    scope = scope_of(teacher.config)
+    small = Config(dict(model=theirs.model, default_scope=scope))
     shrink(small.model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build(small.model)
+        model = build(small.model, scope)
         model.init_weights()
     teacher.update(config=str(folder / "teacher.py"), checkpoint=str(folder / "teacher.pth"))
     small.dump(teacher.config)

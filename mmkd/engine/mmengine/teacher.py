@@ -25,6 +25,8 @@ from mmkd.terms import Tap, Term
 __all__ = ["MMTeacher"]
 
 _KEYS = ("config", "model", "checkpoint", "allow_pickle")
+# Packages whose configs go by name and whose registries have their name.
+_FAMILY = ("mmdet", "mmpretrain")
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,20 @@ class MMTeacher:
         if "model" not in config:
             where = f"{self.where}.config"
             raise InputError.at(where, f"{self.config} defines no model")
-        current = DefaultScope.get_current_instance()
-        scope = config.get("default_scope") or (current.scope_name if current else "mmengine")
+        scope = config.get("default_scope") or self._scope()
         # Where it stands beside the model, as in MMPretrain's configs, the Runner puts it in.
         if "data_preprocessor" in config:
             config.model.setdefault("data_preprocessor", config.data_preprocessor)
         with DefaultScope.overwrite_default_scope(scope), naming(f"{self.where}.config"):
             return _built(config.model)
+
+    def _scope(self) -> str:
+        """Where a config's names live that does not say so, as MMPretrain's of backbones alone."""
+        package = (self.config or "").rpartition("::")[0]
+        if package in _FAMILY:
+            return package
+        current = DefaultScope.get_current_instance()
+        return current.scope_name if current else "mmengine"
 
 
 def _built(model: Any) -> nn.Module:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
@@ -22,6 +23,7 @@ from helpers.toy import (
     train,
     write_teacher,
 )
+from mmkd.engine.mmengine.teacher import MMTeacher
 
 
 class Calls:
@@ -210,8 +212,6 @@ def test_several_teachers(tmp_path: Path, teacher: dict) -> None:
 
 def test_a_teacher_of_another_package(tmp_path: Path) -> None:
     """Named ``package::path``, in its own scope and with its own preprocessing."""
-    from mmengine.hub import get_config
-
     path = "mmpretrain::resnet/resnet18_8xb16_cifar10.py"
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         model = MODELS.build(get_config(path).model)
@@ -222,3 +222,12 @@ def test_a_teacher_of_another_package(tmp_path: Path) -> None:
     train(config, calls.probe)
     assert tops(calls.counts) == {"backbone"}
     assert DefaultScope.get_current_instance().scope_name == "mmengine"
+
+
+def test_a_config_that_names_no_scope_is_of_its_package() -> None:
+    """As MMPretrain's configs of backbones alone."""
+    path = "mmpretrain::dinov2/vit-small-p14_dinov2-pre_headless.py"
+    assert "default_scope" not in get_config(path)
+    teacher = MMTeacher.parse("DistillHook teacher", dict(config=path, checkpoint="vit.pth"))
+    with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
+        assert type(teacher._build_model()).__name__ == "ImageClassifier"
