@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from mmkd.balance import WeightRule, parse_weight
 from mmkd.features import (
-    VIEWS,
     as_samples,
     channels_of,
     pair_as_maps,
     pair_as_samples,
     without_extra_tokens,
 )
-from mmkd.losses.base import Loss, Takes
+from mmkd.losses.base import VIEWS, Loss, Takes
 from mmkd.normalizers import Normalizer
 from mmkd.numerics import as_weights, at_least_float32
 from mmkd.projectors.base import Projector
@@ -115,8 +114,9 @@ class FeatureDistiller(Distiller):
         projector: A module or its config; None for the default.
         normalizer: A module or its config; None for the default. It serves both sides.
         loss: A module or its config; None for the default.
-        view: ``'dense'`` (every location a sample), ``'global'`` (pooled) or ``'map'`` (maps on a
-            common grid); None for that which the loss takes, dense for samples and logits.
+        view: ``'dense'`` (every location a sample), ``'global'`` (pooled), ``'flat'`` (an image's
+            entries in a row) or ``'map'`` (maps on a common grid); None for that which the loss
+            takes, dense for samples and logits.
         weight: Factor of the result, 0 or more; or ``dict(share=...)``, see :class:`Distiller`.
         student_extra_tokens, teacher_extra_tokens: Leading tokens of ``[N, L, C]`` that stand for
             no patch (class, distillation); left out.
@@ -216,7 +216,9 @@ class FeatureDistiller(Distiller):
                     "projector out"
                 )
             return build_part(_NONE, in_channels=ours, out_channels=ours)
-        needs_none = self.takes.form == "logits" or (self.takes.form == "maps" and ours == theirs)
+        needs_none = self.takes.form in ("logits", "images") or (
+            self.takes.form == "maps" and ours == theirs
+        )
         return build_part(
             projector if projector is not None else (_NONE if needs_none else _LINEAR),
             in_channels=ours,
@@ -339,13 +341,16 @@ def _taken_by(loss: nn.Module) -> Takes:
 
 
 def _checked_view(view: str | None, loss: nn.Module, takes: Takes) -> str:
+    possible = VIEWS[takes.form]
     if view is None:
-        return "map" if takes.form == "maps" else "dense"
-    if view not in VIEWS:
-        raise ValueError(f"view must be one of {VIEWS}, got {view!r}")
-    if (view == "map") != (takes.form == "maps"):
+        return takes.view or possible[0]
+    known = sorted({each for views in VIEWS.values() for each in views})
+    if view not in known:
+        raise ValueError(f"view must be one of {known}, got {view!r}")
+    if view not in possible:
+        advice = "leave it out" if len(possible) == 1 else f"use {' or '.join(possible)}"
         raise ValueError(
             f"{type(loss).__name__} compares {takes.form}, so that view={view!r} does not fit: "
-            f"{'leave it out' if takes.form == 'maps' else 'use dense or global'}"
+            f"{advice}"
         )
     return view

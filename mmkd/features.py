@@ -21,7 +21,6 @@ from mmkd.token_grids import token_grid
 
 __all__ = [
     "EVERY_RUN",
-    "VIEWS",
     "FeatureTaps",
     "Level",
     "OwnHook",
@@ -40,7 +39,6 @@ __all__ = [
     "without_extra_tokens",
 ]
 
-VIEWS = ("dense", "global", "map")
 # At the end of a path: every run of the module in a forward pass, each an output of its own.
 EVERY_RUN = "*"
 
@@ -451,7 +449,7 @@ def pair_as_samples(
         teacher: The same for C_t; the grids may differ.
         view: ``'global'``: M = N, averaged over locations. ``'dense'``: every location is a
             sample; on each axis the coarser grid wins and the other side is average-pooled
-            to it.
+            to it. ``'flat'``: M = N, all entries of an image in a row, of either grid.
         size: Height and width of the images in pixels, by which tokens find their grid. Needed
             unless there are as many on the other side.
 
@@ -459,11 +457,13 @@ def pair_as_samples(
         ValueError: An unknown view, a feature of another rank, different N, a dense view
             of a vector beside a map, or tokens whose grid cannot be told.
     """
-    if view not in ("dense", "global"):
-        raise ValueError(f"view must be 'dense' or 'global', got {view!r}")
+    if view not in ("dense", "global", "flat"):
+        raise ValueError(f"view must be 'dense', 'global' or 'flat', got {view!r}")
     _check_pair(student, teacher)
     if view == "global":
         return _pooled(student), _pooled(teacher)
+    if view == "flat":
+        return student.flatten(1), teacher.flatten(1)
     if (student.ndim == 2) != (teacher.ndim == 2):
         raise ValueError(
             f"view='dense' cannot pair {tuple(student.shape)} with {tuple(teacher.shape)}: "

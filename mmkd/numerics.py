@@ -12,12 +12,14 @@ __all__ = [
     "at_least_float32",
     "check_factors",
     "check_grids",
+    "check_images",
     "check_logits",
     "check_maps",
     "check_pair",
     "check_positive",
     "check_samples",
     "check_temperature",
+    "inner_products",
     "unit_vectors",
 ]
 
@@ -67,6 +69,14 @@ def check_grids(student: Tensor, teacher: Tensor) -> None:
     check_pair(student[:, :1], teacher[:, :1])
 
 
+def check_images(student: Tensor, teacher: Tensor) -> None:
+    """Raises ValueError unless both sides are a row an image, ``[N, D]``; D may differ."""
+    for x in (student, teacher):
+        if x.ndim != 2:
+            raise ValueError(f"expected images [N, D], got {tuple(x.shape)}")
+    check_pair(student[:, :1], teacher[:, :1])
+
+
 def _check_rank(student: Tensor, teacher: Tensor, rank: int, form: str) -> None:
     check_pair(student, teacher)
     if student.ndim != rank:
@@ -98,6 +108,15 @@ def unit_vectors(x: Tensor) -> Tensor:
     # The mask keeps the square root away from 0, where its gradient is infinite.
     squared = x.square().sum(dim=-1, keepdim=True).masked_fill(is_zero, 1)
     return x * squared.rsqrt()
+
+
+def inner_products(x: Tensor, y: Tensor) -> Tensor:
+    """Of every row of ``[..., M, C]`` with every row of ``[..., K, C]``: ``[..., M, K]``.
+
+    In float32 at least, whatever the autocast.
+    """
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        return at_least_float32(x) @ at_least_float32(y).transpose(-1, -2)
 
 
 def check_positive(**sizes: int) -> None:

@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from mmkd.numerics import at_least_float32
 
-__all__ = ["Boxes", "Targets", "on_grid"]
+__all__ = ["Boxes", "Targets", "on_grid", "target_and_others"]
 
 T = TypeVar("T")
 _FOREGROUND = 0.5
@@ -79,6 +79,19 @@ class Targets:
         """
         return _value("class labels", self._labels)
 
+    def one_class_each(self, owner: str) -> Tensor:
+        """Class indices ``[N]``.
+
+        Args:
+            owner: Who asks, for errors.
+
+        Raises:
+            ValueError: The training has none, or mixes classes.
+        """
+        if self.labels.ndim == 2:
+            raise ValueError(f"{owner} needs one class an image, got mixed ones (mixup, cutmix)")
+        return self.labels
+
     @cached_property
     def boxes(self) -> Sequence[Boxes]:
         """Of each image, in pixels of the padded batch.
@@ -126,6 +139,25 @@ class Targets:
                 is_object = overlap >= _FOREGROUND
                 labels[own[is_object]] = boxes.classes[box[is_object]]
         return labels
+
+
+def target_and_others(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's logit of its own class ``[M]`` and those of the others ``[M, K - 1]``.
+
+    Args:
+        logits: ``[M, K]``.
+        labels: ``[M]``.
+
+    Raises:
+        ValueError: Fewer than two classes, or other labels than rows.
+    """
+    rows, classes = logits.shape
+    if classes < 2:
+        raise ValueError(f"a target and others are 2 classes or more, got {classes}")
+    if labels.shape != (rows,):
+        raise ValueError(f"expected a label for each of {rows} rows, got {tuple(labels.shape)}")
+    is_target = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, labels[:, None], True)
+    return logits[is_target], logits[~is_target].view(rows, classes - 1)
 
 
 def on_grid(scores: Tensor, feature: Tensor) -> Tensor:

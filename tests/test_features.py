@@ -403,6 +403,13 @@ def test_global_pairs_any_two(shape: tuple[int, ...], other: tuple[int, ...]) ->
     torch.testing.assert_close(theirs, mean(teacher))
 
 
+def test_flat_rows_hold_all_entries_of_an_image() -> None:
+    feature, tokens = _random(2, 3, 4, 5), _random(2, 7, 2, seed=1)
+    ours, theirs = pair_as_samples(feature, tokens, "flat")
+    assert torch.equal(ours[1], feature[1].flatten()) and ours.shape == (2, 60)
+    assert torch.equal(theirs[0], tokens[0].flatten()) and theirs.shape == (2, 14)
+
+
 def test_views_pass_gradients() -> None:
     student = _random(2, 2, 3, 4).requires_grad_()
     teacher = _random(2, 2, 2, 4)
@@ -412,7 +419,7 @@ def test_views_pass_gradients() -> None:
 @pytest.mark.parametrize(
     ("student", "teacher", "view", "message"),
     [
-        ((2, 3), (2, 3), "pooled", r"view must be 'dense' or 'global', got 'pooled'"),
+        ((2, 3), (2, 3), "pooled", r"view must be 'dense', 'global' or 'flat', got 'pooled'"),
         ((2, 3), (3, 3), "global", "the student's feature holds 2 images, the teacher's 3"),
         ((2, 3), (2, 3, 4, 4), "dense", r"cannot pair \(2, 3\) with .* use view='global'"),
         ((2, 16, 3), (2, 3), "dense", r"cannot pair \(2, 16, 3\) with \(2, 3\)"),

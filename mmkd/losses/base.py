@@ -9,7 +9,15 @@ from torch import nn
 
 from mmkd.numerics import check_temperature
 
-__all__ = ["Loss", "Takes", "TemperatureLoss"]
+__all__ = ["VIEWS", "Loss", "Takes", "TemperatureLoss"]
+
+# How a feature can be seen, by form; the first unless a loss or a term says another.
+VIEWS = {
+    "samples": ("dense", "global"),
+    "images": ("global", "flat"),
+    "logits": ("dense", "global"),
+    "maps": ("map",),
+}
 
 
 @dataclass(frozen=True)
@@ -17,16 +25,19 @@ class Takes:
     """What a loss, or a term's own distiller, is given.
 
     Args:
-        form: ``'samples'`` ``[M, C]``; ``'maps'`` ``[N, C, H, W]`` of both sides on one grid; or
+        form: ``'samples'`` ``[M, C]``; ``'images'`` ``[N, D_s]`` and ``[N, D_t]``, a row an image,
+            whose relations are compared; ``'maps'`` ``[N, C, H, W]`` of both sides on one grid; or
             ``'logits'`` ``[N, K]``, compared as they are.
+        view: How a feature is seen, of those that the form allows; None for the first of them.
         several_levels: Whether each side is a list with one entry a level.
         targets: Whether it also takes ``targets=``, a :class:`mmkd.targets.Targets`.
         scores: Whether the targets also hold the teacher's class scores at the level's cells.
-        own_widths: Whether either side comes in its own width, for a loss on maps that needs no
-            projector, or has its own parts for it.
+        own_widths: Whether either side comes in its own width, for a loss on images or maps that
+            needs no projector, or has its own parts for it.
     """
 
-    form: Literal["samples", "maps", "logits"] = "samples"
+    form: Literal["samples", "images", "maps", "logits"] = "samples"
+    view: str | None = None
     several_levels: bool = False
     targets: bool = False
     scores: bool = False

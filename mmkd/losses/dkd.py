@@ -11,7 +11,7 @@ from torch.nn.functional import kl_div, log_softmax
 from mmkd.losses.base import Loss, Takes
 from mmkd.numerics import at_least_float32, check_factors, check_logits, check_temperature
 from mmkd.registry import MODELS
-from mmkd.targets import Targets
+from mmkd.targets import Targets, target_and_others
 
 __all__ = ["DKDLoss", "decoupled_kd"]
 
@@ -44,14 +44,8 @@ def decoupled_kd(
     """
     _check(alpha, beta, temperature)
     check_logits(student, teacher)
-    rows, classes = student.shape
-    if classes < 2:
-        raise ValueError(f"a target and others are 2 classes or more, got {classes}")
-    if labels.shape != (rows,):
-        raise ValueError(f"expected a label for each of {rows} rows, got {tuple(labels.shape)}")
-    is_target = torch.zeros_like(student, dtype=torch.bool).scatter_(1, labels[:, None], True)
     target, others = zip(
-        *(_decoupled(x, is_target, temperature) for x in (student, teacher)), strict=True
+        *(_decoupled(x, labels, temperature) for x in (student, teacher)), strict=True
     )
     tckd, nckd = (
         kl_div(ours, theirs, log_target=True, reduction="batchmean")
@@ -60,11 +54,10 @@ def decoupled_kd(
     return (alpha * tckd + beta * nckd) * temperature**2
 
 
-def _decoupled(logits: Tensor, is_target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Logarithms of the two probabilities ``[M, 2]`` and of those of the others ``[M, K - 1]``."""
-    logits = at_least_float32(logits) / temperature
-    others = logits[~is_target].view(len(logits), -1)
-    pair = torch.stack([logits[is_target], others.logsumexp(dim=1)], dim=1)
+    target, others = target_and_others(at_least_float32(logits) / temperature, labels)
+    pair = torch.stack([target, others.logsumexp(dim=1)], dim=1)
     return log_softmax(pair, dim=1), log_softmax(others, dim=1)
 
 
@@ -114,7 +107,5 @@ class DKDLoss(Loss):
         if self.of == "regions":
             labels = targets.region_labels(student.shape[1] - 1)
         else:
-            labels = targets.labels
-            if labels.ndim == 2:
-                raise ValueError("DKDLoss needs one class an image, got mixed ones (mixup, cutmix)")
+            labels = targets.one_class_each("DKDLoss")
         return decoupled_kd(student, teacher, labels, self.alpha, self.beta, self.temperature)

@@ -21,19 +21,24 @@ from mmkd.losses import (
     CorrelationLogSumLoss,
     CrossKDLoss,
     CWDLoss,
+    DISTLoss,
     DKDLoss,
     FBKDLoss,
     FGDLoss,
     FGFILoss,
+    FSPLoss,
     JointClassifierLoss,
     KDLoss,
     LDLoss,
     LogSumLoss,
     Loss,
     MGDLoss,
+    NKDLoss,
     ReviewKDLoss,
+    RKDLoss,
     ScoreWeightedL2Loss,
     SoftmaxRegressionLoss,
+    VIDLoss,
 )
 from mmkd.numerics import at_least_float32
 from mmkd.registry import MODELS
@@ -41,7 +46,7 @@ from mmkd.targets import Boxes, Targets
 
 __all__ = ["EXAMPLES", "Example", "needs_example", "registered_losses", "without_example"]
 
-SHAPES = {"samples": (6, 5), "logits": (6, 5), "maps": (3, 4, 3, 2)}
+SHAPES = {"samples": (6, 5), "images": (6, 5), "logits": (6, 5), "maps": (3, 4, 3, 2)}
 # Four sides of two bins.
 _BINS = (3, 8, 3, 2)
 
@@ -55,12 +60,14 @@ class Example:
         targets: Gives what the images show, in the order of the images that is given.
         mixes_channels: Whether the loss tells channels apart, as one with a classifier does.
         holds_back: Whether a part of the formula passes no gradient on.
+        is_steep: Whether its gradient grows faster than the features, beyond float16's range.
     """
 
     loss: Loss
     targets: Callable[[Tensor], Targets] | None = None
     mixes_channels: bool = False
     holds_back: bool = False
+    is_steep: bool = False
 
     def __str__(self) -> str:
         told = (float, str)
@@ -170,6 +177,13 @@ SPECIAL: dict[type[Loss], list[Example]] = {
     BinaryKDLoss: [Example(BinaryKDLoss(temperature=t)) for t in (1.0, 4.0)],
     FGFILoss: [Example(FGFILoss(scales=(1.0, 2.0)), targets=_scenes)],
     MGDLoss: [Example(MGDLoss(4, masked=0.0), mixes_channels=True)],
+    DISTLoss: [Example(DISTLoss(beta=b, gamma=g)) for b, g in ((2.0, 2.0), (1.0, 0.0))],
+    FSPLoss: [Example(FSPLoss(), is_steep=True)],
+    NKDLoss: [
+        Example(NKDLoss(temperature=t), targets=_labels, mixes_channels=True) for t in (1.0, 4.0)
+    ],
+    RKDLoss: [Example(RKDLoss(distance=d, angle=a)) for d, a in ((25.0, 50.0), (1.0, 0.0))],
+    VIDLoss: [Example(VIDLoss(4, 4), mixes_channels=True)],
     ReviewKDLoss: [Example(ReviewKDLoss([4, 4], [4, 4], inner=3), mixes_channels=True)],
 }
 

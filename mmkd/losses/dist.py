@@ -1,0 +1,89 @@
+"""DIST: Huang et al., *Knowledge Distillation from A Stronger Teacher* (NeurIPS 2022)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import softmax
+
+from mmkd.losses.base import Takes, TemperatureLoss
+from mmkd.numerics import at_least_float32, check_factors, check_logits, check_temperature
+from mmkd.registry import MODELS
+
+__all__ = ["DISTLoss", "dist"]
+
+# Of the authors' program; keeps the gradient finite where all entries are equal.
+_EPS = 1e-8
+
+
+def dist(
+    student: Tensor,
+    teacher: Tensor,
+    beta: float = 2.0,
+    gamma: float = 2.0,
+    temperature: float = 4.0,
+) -> Tensor:
+    """``T^2 (beta inter + gamma intra)``, each the mean of ``1 - r`` of probabilities at T.
+
+    r is Pearson's correlation of student and teacher: inter between the classes of each image
+    (Eq. (6)), intra between the images of each class (Eq. (8)). T^2 is the authors' program's.
+
+    Args:
+        student, teacher: Logits ``[N, K]``.
+        beta, gamma: 0 or more.
+        temperature: T, above 0.
+
+    Returns:
+        A scalar, float32 at least. Where one side does not vary, r is 0.
+
+    Raises:
+        ValueError: Shapes differ, are empty or not of rank 2; a setting out of range.
+    """
+    _check(beta, gamma, temperature)
+    check_logits(student, teacher)
+    ours, theirs = (softmax(at_least_float32(x) / temperature, dim=1) for x in (student, teacher))
+    inter = 1 - _correlations(ours, theirs).mean()
+    intra = 1 - _correlations(ours.T, theirs.T).mean()
+    return (beta * inter + gamma * intra) * temperature**2
+
+
+def _correlations(x: Tensor, y: Tensor) -> Tensor:
+    """Pearson's, row by row."""
+    return (_standardised(x) * _standardised(y)).sum(dim=1)
+
+
+def _standardised(x: Tensor) -> Tensor:
+    x = x - x.mean(dim=1, keepdim=True)
+    return x * (x.square().sum(dim=1, keepdim=True) + _EPS**2).rsqrt()
+
+
+def _check(beta: float, gamma: float, temperature: float) -> None:
+    check_factors(beta=beta, gamma=gamma)
+    check_temperature(temperature)
+
+
+@MODELS.register_module()
+class DISTLoss(TemperatureLoss):
+    """:func:`dist` as a module.
+
+    The defaults are the paper's for CIFAR-100; for ImageNet all three are 1.
+
+    Args:
+        beta: Of relations between classes.
+        gamma: Of relations between images.
+        temperature: T, above 0.
+
+    Shapes: logits ``[N, K]`` and ``[N, K]`` to a scalar. The N images are those of one process.
+
+    Raises:
+        ValueError: A setting out of range; shapes that differ, are empty or not of rank 2.
+    """
+
+    takes = Takes(form="logits")
+
+    def __init__(self, beta: float = 2.0, gamma: float = 2.0, temperature: float = 4.0) -> None:
+        super().__init__(temperature)
+        _check(beta, gamma, temperature)
+        self.beta, self.gamma = beta, gamma
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return dist(student, teacher, self.beta, self.gamma, self.temperature)
