@@ -3,28 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from mmkd.errors import InputError
 
-__all__ = ["ImageFormat", "InputConversion", "KnownFormat", "conversion_between", "image_sizes"]
+__all__ = [
+    "ImageFormat",
+    "InputConversion",
+    "KnownFormat",
+    "Order",
+    "conversion_between",
+    "image_sizes",
+]
+
+
+Order: TypeAlias = Literal["bgr", "rgb"]
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a preprocessor makes of 0..255 images: per-channel mean and std, in its own channel
-    order; whether it swaps the loaded order, which is taken to be BGR; whether that is known to be
-    so; the value of padding."""
+    """What a preprocessor makes of images from 0 to 255.
+
+    Args:
+        mean, std: Of each channel, in its own order.
+        swapped: Whether it swaps the order in which images are loaded.
+        pad_value: Of padding.
+        loaded: That order; None where it is not known.
+    """
 
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     swapped: bool = False
     pad_value: float = 0.0
-    order_is_known: bool = field(default=True, compare=False)
+    loaded: Order | None = "bgr"
+
+    @property
+    def order(self) -> Order | None:
+        """Of the channels; None where it is not known. Who swaps means to have RGB, unless images
+        are known to be loaded so."""
+        if not self.swapped:
+            return self.loaded
+        return "bgr" if self.loaded == "rgb" else "rgb"
+
+    def swaps_to(self, other: ImageFormat) -> bool:
+        """Whether the other has the channels in another order.
+
+        Raises:
+            ValueError: It cannot be told.
+        """
+        if self.loaded == other.loaded:
+            return self.swapped != other.swapped
+        if self.order is None or other.order is None:
+            raise ValueError("the order of the images' channels is not known")
+        return self.order != other.order
 
     @classmethod
     def of(cls, preprocessor: nn.Module) -> ImageFormat:
@@ -65,7 +100,7 @@ class KnownFormat(NamedTuple):
             " ".join(f"{value:.5g}" for value in values)
             for values in (self.format.mean, self.format.std)
         )
-        order = "RGB" if self.format.swapped else "BGR"
+        order = "channels as loaded" if self.format.order is None else self.format.order.upper()
         return f"mean {mean}, std {std} of 0 to 255, {order}: {self.origin}"
 
 
@@ -78,8 +113,9 @@ class InputConversion:
     """
 
     def __init__(self, source: ImageFormat, target: ImageFormat) -> None:
-        self.is_identity = source == target
-        self._swap = source.swapped != target.swapped
+        self._swap = source.swaps_to(target)
+        settings = [(each.mean, each.std, each.pad_value) for each in (source, target)]
+        self.is_identity = settings[0] == settings[1] and not self._swap
         order = [2, 1, 0] if self._swap else [0, 1, 2]
         std = torch.tensor([source.std[i] for i in order], dtype=torch.float64)
         mean = torch.tensor([source.mean[i] for i in order], dtype=torch.float64)
@@ -118,7 +154,8 @@ def conversion_between(
         teacher: None where the teacher takes the student's images as they are.
 
     Raises:
-        InputError: The teacher takes images of its own, and the student's are unknown.
+        InputError: The teacher takes images of its own, and the student's are unknown, or the order
+            of their channels is.
     """
     if teacher is None:
         return InputConversion(ImageFormat(), ImageFormat())
@@ -128,7 +165,16 @@ def conversion_between(
             "not known: give images=dict(mean=..., std=..., order='rgb')",
             setting=where,
         )
-    return InputConversion(student, teacher)
+    try:
+        return InputConversion(student, teacher)
+    except ValueError as error:
+        raise InputError.at(
+            where,
+            f"it takes {(teacher.order or 'other channels').upper()}, and the order in which the "
+            "student's images are loaded is not known, for they are not read from files: give "
+            "order='student' beside mean= and std= where the student sees them right, or let the "
+            "student's preprocessor make them RGB (to_rgb=True)",
+        ) from error
 
 
 def image_sizes(context: Sequence[Any] | None) -> list[tuple[int, int]] | None:

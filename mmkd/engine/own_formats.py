@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -19,11 +20,16 @@ _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _OTHER_KINDS = ("detection", "video", "optical_flow")
 
 
-def format_of(model: nn.Module) -> KnownFormat:
+def format_of(model: nn.Module, beside: ImageFormat | None = None) -> KnownFormat:
     """Of the images that a model was made for.
 
     What it does to images itself is known for sure; timm's and torchvision's networks leave that
     to the training, and have the constants of their pretrained weights.
+
+    Args:
+        model: The model.
+        beside: The student's; the model's own preprocessor is taken to count from the same loaded
+            order.
     """
     # What torch.compile wraps.
     model = getattr(model, "_orig_mod", model)
@@ -31,7 +37,9 @@ def format_of(model: nn.Module) -> KnownFormat:
         return KnownFormat(torchvision_detectors.image_format(model), "its own transform")
     preprocessor = getattr(model, "data_preprocessor", None)
     if preprocessor is not None:
-        return KnownFormat(ImageFormat.of(preprocessor), "its data preprocessor")
+        own = ImageFormat.of(preprocessor)
+        loaded = own.loaded if beside is None else beside.loaded
+        return KnownFormat(replace(own, loaded=loaded), "its data preprocessor")
     constants = _timm_constants(model)
     if constants is not None:
         return KnownFormat(_of_unit_images(*constants), "timm's pretrained_cfg")

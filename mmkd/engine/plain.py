@@ -18,7 +18,7 @@ from mmkd.engine.input_conversion import KnownFormat
 from mmkd.engine.own_formats import format_of
 from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
-from mmkd.engine.teachers import parse_images
+from mmkd.engine.teachers import StatedImages
 from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.features import OwnHook
 from mmkd.targets import Targets
@@ -118,7 +118,7 @@ class PlainDistillation:
         self._epoch = _epoch_length(settings.terms, iterations_per_epoch)
         own = format_of(self._student)
         if images is not None:
-            own = KnownFormat(parse_images(f"{_OWNER} images", images), "as set")
+            own = KnownFormat(StatedImages.parse(f"{_OWNER} images", images).format(), "as set")
         self._distillation = settings.build(
             self._student, own.format, self._run, self._image_size, seed=seed
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -21,9 +21,10 @@ from mmkd.terms import Tap, Term
 
 __all__ = [
     "FAMILIES",
+    "IMAGE_KEYS",
     "ModuleTeacher",
+    "StatedImages",
     "TeacherSettings",
-    "parse_images",
     "parse_teachers",
 ]
 
@@ -37,7 +38,9 @@ FAMILIES = {
     "allow_pickle": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
 }
 _ORDERS = ("rgb", "bgr")
-_IMAGE_KEYS = ("mean", "std", "order")
+# A teacher's own order, said so.
+_STUDENTS = "student"
+IMAGE_KEYS = ("mean", "std", "order")
 _NEUTRAL = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 
 
@@ -95,13 +98,13 @@ class ModuleTeacher:
     Args:
         where: The setting that errors name.
         module: With trained weights.
-        image_format: Of the images it takes; None: its own, as far as it tells one (see
+        images: Those it takes; None: its own, as far as it tells them (see
             :func:`mmkd.engine.own_formats.format_of`), else the student's.
     """
 
     where: str
     module: nn.Module
-    image_format: ImageFormat | None = None
+    images: StatedImages | None = None
 
     @classmethod
     def parse(cls, where: str, settings: Mapping[str, Any]) -> ModuleTeacher:
@@ -110,14 +113,13 @@ class ModuleTeacher:
         Raises:
             ValueError: An unknown key or value.
         """
-        check_keys(where, settings, ("module", *_IMAGE_KEYS))
+        check_keys(where, settings, ("module", *IMAGE_KEYS))
         module = settings["module"]
         if isinstance(module, DistributedDataParallel | DataParallel):
             module = module.module
         if not isinstance(module, nn.Module):
             raise InputError(f"{where}.module must be a torch module, got {module!r}")
-        images = {key: value for key, value in settings.items() if key != "module"}
-        return cls(where, module, parse_images(where, images) if images else None)
+        return cls(where, module, StatedImages.beside(where, settings))
 
     def check(self) -> None:
         """See :class:`TeacherSettings`."""
@@ -137,12 +139,9 @@ class ModuleTeacher:
         terms = [_whole_module(term, self.module) for term in terms]
         # The user's own stays as it is.
         module = copy.deepcopy(self.module)
-        images = format_of(module)
-        if self.image_format is not None:
-            images = KnownFormat(self.image_format, "as set")
-        # A preprocessor of its own counts from the same loaded order as the student's.
-        elif getattr(module, "data_preprocessor", None) is None:
-            _check_order(self.where, student_format, images.format)
+        images = format_of(module, student_format)
+        if self.images is not None:
+            images = KnownFormat(self.images.format(student_format), "as set")
         teacher = FrozenTeacher(
             self.where,
             module,
@@ -156,51 +155,74 @@ class ModuleTeacher:
         return teacher, teacher.located(terms)
 
 
-def parse_images(where: str, settings: Mapping[str, Any]) -> ImageFormat:
-    """Reads how images are normalised: ``dict(mean=..., std=..., order='rgb')``.
+@dataclass(frozen=True)
+class StatedImages:
+    """How images are normalised, as a user says.
 
     Args:
-        where: The setting's path, for errors.
-        settings: Mean and standard deviation of the three channels, of images from 0 to 255, and
-            the channels' order; each may be left out (0, 1, RGB).
-
-    Raises:
-        ValueError: An unknown key or value.
+        mean, std: Of three channels, of images from 0 to 255.
+        order: Of the channels; ``'student'``: that in which the student sees them.
     """
-    if not isinstance(settings, Mapping):
-        raise InputTypeError.at(
-            where, f"expected dict(mean=..., std=..., order=...), got {settings!r}"
-        )
-    check_keys(where, settings, _IMAGE_KEYS)
-    order = settings.get("order", "rgb")
-    if order not in _ORDERS:
-        raise InputError(f"{where}.order must be one of {_ORDERS}, got {order!r}")
-    given = {key: settings.get(key, default) for key, default in _NEUTRAL.items()}
-    try:
-        mean, std = (tuple(map(float, value)) for value in given.values())
-    except (TypeError, ValueError):
-        mean = std = ()
-    if len(mean) != 3 or len(std) != 3 or not all(std):
-        raise InputError.at(
-            where,
-            f"mean and std must hold 3 values each, of 0 to 255 images, and those of "
-            f"std must not be 0, got {given}",
-        )
-    return ImageFormat(mean=mean, std=std, swapped=order == "rgb")
 
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    order: str
 
-def _check_order(where: str, student: ImageFormat | None, teacher: ImageFormat | None) -> None:
-    """Raises where channels would be swapped on a guess."""
-    if student is None or teacher is None or student.order_is_known:
-        return
-    if student.swapped != teacher.swapped:
-        raise InputError.at(
-            where,
-            f"it takes {'RGB' if teacher.swapped else 'BGR'}, and the images are not read from "
-            "files, so that their order is not known (MMPretrain's CIFAR classes load RGB): give "
-            "mean=, std= and order= beside 'module', 'bgr' to leave the channels as they are "
-            "loaded, 'rgb' to swap them",
-        )
+    @classmethod
+    def parse(
+        cls, where: str, settings: Mapping[str, Any], orders: Sequence[str] = _ORDERS
+    ) -> StatedImages:
+        """Reads ``dict(mean=..., std=..., order='rgb')``; what is left out is 0, 1 and RGB.
+
+        Args:
+            where: The setting's path, for errors.
+            settings: The setting.
+            orders: Which are possible.
+
+        Raises:
+            ValueError: An unknown key or value.
+        """
+        if not isinstance(settings, Mapping):
+            raise InputTypeError.at(
+                where, f"expected dict(mean=..., std=..., order=...), got {settings!r}"
+            )
+        check_keys(where, settings, IMAGE_KEYS)
+        order = settings.get("order", "rgb")
+        if order not in orders:
+            raise InputError(f"{where}.order must be one of {tuple(orders)}, got {order!r}")
+        given = {key: settings.get(key, default) for key, default in _NEUTRAL.items()}
+        try:
+            mean, std = (tuple(map(float, value)) for value in given.values())
+        except (TypeError, ValueError):
+            mean = std = ()
+        if len(mean) != 3 or len(std) != 3 or not all(std):
+            raise InputError.at(
+                where,
+                f"mean and std must hold 3 values each, of 0 to 255 images, and those of "
+                f"std must not be 0, got {given}",
+            )
+        return cls(mean, std, order)
+
+    @classmethod
+    def beside(cls, where: str, settings: Mapping[str, Any]) -> StatedImages | None:
+        """Of a teacher, what its settings say of images; None: nothing.
+
+        Raises:
+            ValueError: As :meth:`parse`.
+        """
+        images = {key: settings[key] for key in IMAGE_KEYS if key in settings}
+        return cls.parse(where, images, (*_ORDERS, _STUDENTS)) if images else None
+
+    def format(self, student: ImageFormat | None = None) -> ImageFormat:
+        """As a preprocessor's.
+
+        Args:
+            student: Whose order ``'student'`` is.
+        """
+        plain = ImageFormat(self.mean, self.std, swapped=self.order == "rgb")
+        if self.order != _STUDENTS or student is None:
+            return plain
+        return replace(plain, swapped=student.swapped, loaded=student.loaded)
 
 
 def _whole_module(term: Term, module: nn.Module) -> Term:

@@ -10,12 +10,12 @@ import torch
 import torchvision
 from mmcv.transforms import LoadImageFromFile
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.models import get_model_weights
 
 from helpers.plain_loops import Net, net
-from mmkd.engine.input_conversion import ImageFormat
-from mmkd.engine.mmengine.image_size import reads_files
+from mmkd.engine.input_conversion import ImageFormat, Order
+from mmkd.engine.mmengine.loaded_order import configured_order, loaded_order
 from mmkd.engine.own_formats import format_of
 from mmkd.engine.plain import distill
 from mmkd.engine.teachers import parse_teachers
@@ -100,32 +100,65 @@ def test_channels_are_not_swapped_on_a_guess() -> None:
     """MMPretrain's CIFAR classes hold RGB, where what is read from files is BGR."""
     network = torchvision.models.resnet18()
     blank = torch.zeros(1, 3, 32, 32)
-    unknown = ImageFormat(order_is_known=False)
+    unknown = ImageFormat(loaded=None)
+    for said in ({}, dict(order="rgb"), dict(order="bgr")):
+        [teacher] = parse_teachers("Owner", dict(module=network, **said)).values()
+        with pytest.raises(InputError, match=r"Owner teacher: it takes (RGB|BGR), .*is not known"):
+            teacher.build([TERM], unknown, blank)
     [teacher] = parse_teachers("Owner", dict(module=network)).values()
-    with pytest.raises(InputError, match=r"Owner teacher: it takes RGB, .* order is not known"):
-        teacher.build([TERM], unknown, blank)
-    for known in (ImageFormat(), ImageFormat(swapped=True, order_is_known=False)):
+    for known in (ImageFormat(), ImageFormat(swapped=True, loaded=None)):
         teacher.build([TERM], known, blank)
-    said = dict(module=network, mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7], order="bgr")
-    [teacher] = parse_teachers("Owner", said).values()
-    built, _ = teacher.build([TERM], unknown, blank)
-    assert built.converts_images
 
 
-def test_which_images_are_read_from_files() -> None:
-    def of(*steps: object) -> DataLoader:
-        return DataLoader(Holding(SimpleNamespace(transforms=steps)))
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("loaded", ["rgb", "bgr", None])
+@pytest.mark.parametrize("order", ["rgb", "bgr", "student"])
+def test_channels_come_in_the_order_that_a_teacher_states(
+    swapped: bool, loaded: Order | None, order: str
+) -> None:
+    """Whatever order they were loaded in: MMPretrain's CIFAR classes hold RGB."""
+    student = ImageFormat(swapped=swapped, loaded=loaded)
+    settings = dict(module=nn.Identity(), mean=[0.0] * 3, order=order)
+    [teacher] = parse_teachers("Owner", settings).values()
+    images = torch.arange(3.0).view(1, 3, 1, 1)
+    sees = {"rgb": "bgr", "bgr": "rgb"}.get(str(loaded), "rgb") if swapped else loaded
+    if sees is None and order != "student":
+        with pytest.raises(InputError, match="not known"):
+            teacher.build([TERM], student, images)
+        return
+    built, _ = teacher.build([TERM], student, images)
+    is_kept = order in ("student", sees)
+    assert torch.equal(built.features(images)[""], images if is_kept else images.flip(1))
 
-    assert reads_files(of(LoadImageFromFile(), object()))
-    assert not reads_files(of(object()))
-    assert not reads_files(DataLoader([1, 2]))
+
+def test_in_which_order_images_are_loaded() -> None:
+    class CIFAR100(Holding): ...
+
+    class Wrapping(Holding):
+        def __init__(self, *datasets: Dataset) -> None:
+            self.datasets, self.pipeline = datasets, SimpleNamespace(transforms=())
+
+    reader = LoadImageFromFile()
+    assert loaded_order(Holding(reader, object())) == "bgr"
+    assert loaded_order(Holding(object())) is None
+    assert loaded_order(CIFAR100(object())) == "rgb"
+    assert loaded_order([1, 2]) is None
+    assert loaded_order(Wrapping(Holding(reader), Wrapping(Holding(reader)))) == "bgr"
+    assert loaded_order(Wrapping(Holding(reader), CIFAR100())) is None
+
+
+def test_in_which_order_a_config_loads_images() -> None:
+    files = dict(type="CocoDataset", pipeline=[dict(type="LoadImageFromFile")])
+    assert configured_order(files) == "bgr"
+    assert configured_order(dict(files, pipeline=[dict(type="mmcv.LoadImageFromFile")])) == "bgr"
+    assert configured_order(dict(type="mmpretrain.CIFAR10", pipeline=[])) == "rgb"
+    assert configured_order(dict(type="RepeatDataset", dataset=files)) == "bgr"
+    assert configured_order(dict(type="MyDataset", pipeline=[])) is None
+    assert configured_order(None) is None
 
 
 class Holding(Dataset):
     """As a data set of MMEngine's."""
 
-    def __init__(self, pipeline: object) -> None:
-        self.pipeline = pipeline
-
-    def __len__(self) -> int:
-        return 1
+    def __init__(self, *steps: object) -> None:
+        self.pipeline = SimpleNamespace(transforms=steps)

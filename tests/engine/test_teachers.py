@@ -93,7 +93,6 @@ def test_mm_settings(teacher: dict, expected: dict) -> None:
 @pytest.mark.parametrize(
     ("settings", "image_format"),
     [
-        ({}, None),
         (dict(order="rgb"), ImageFormat(swapped=True)),
         (dict(order="bgr"), ImageFormat()),
         (dict(mean=[1, 2, 3]), ImageFormat(mean=(1.0, 2.0, 3.0), swapped=True)),
@@ -103,10 +102,13 @@ def test_mm_settings(teacher: dict, expected: dict) -> None:
         ),
     ],
 )
-def test_module_settings(settings: dict, image_format: ImageFormat | None) -> None:
+def test_images_that_are_stated(settings: dict, image_format: ImageFormat) -> None:
     net = Net()
-    parsed = parse_teachers("Owner", dict(a=MM, b=dict(module=net, **settings)))
-    assert parsed["b"] == ModuleTeacher(f"{WHERE}.b", net, image_format)
+    parsed: dict[str, Any] = parse_teachers(
+        "Owner", dict(a=dict(MM, **settings), b=dict(module=net, **settings), c=dict(module=net))
+    )
+    assert parsed["a"].images.format() == parsed["b"].images.format() == image_format
+    assert parsed["c"] == ModuleTeacher(f"{WHERE}.c", net, None)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_module_settings(settings: dict, image_format: ImageFormat | None) -> No
         (
             dict(module=Net(), order="gbr"),
             ValueError,
-            (f"{WHERE}.order", "('rgb', 'bgr')", "'gbr'"),
+            (f"{WHERE}.order", "('rgb', 'bgr', 'student')", "'gbr'"),
         ),
         (dict(module=Net(), mean=[1.0]), ValueError, (WHERE, "mean and std", "3 values each")),
         (dict(module=Net(), std=[1, 2]), ValueError, (WHERE, "mean and std", "3 values each")),

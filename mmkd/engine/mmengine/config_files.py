@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from torch import nn
 
 from mmkd.configs import config_path
 from mmkd.engine.mmengine.safe_yaml import load_config
@@ -59,8 +60,30 @@ def open_config(name: str | Path, options: Sequence[str] = ()) -> Config:
             config.merge_from_dict(parser.parse_args(["--options", *options]).options)
     # A config is a program: anything can go wrong in it.
     except Exception as error:
-        raise InputError(f"{name} cannot be read as a config: {error}") from error
+        said = str(error) or type(error).__name__
+        raise InputError(f"{name} cannot be read as a config: {said}") from error
+    for key, value in _entries(config._cfg_dict):
+        if isinstance(value, nn.Module):
+            raise InputError.at(
+                key,
+                f"{name} holds a {type(value).__name__}, and a config holds plain values, for the "
+                "Runner writes it down: give a teacher's config and checkpoint, or add the hook in "
+                "Python, runner.register_hook(DistillHook(teacher=dict(module=...)))",
+            )
     return config
+
+
+def _entries(settings: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """All within nested dicts and lists, by their place."""
+    inner: Any = {}
+    if isinstance(settings, Mapping):
+        inner = settings
+    elif isinstance(settings, list | tuple):
+        inner = dict(enumerate(settings))
+    else:
+        yield path, settings
+    for key, value in inner.items():
+        yield from _entries(value, f"{path}.{key}".lstrip("."))
 
 
 def _path_of(name: str) -> str:

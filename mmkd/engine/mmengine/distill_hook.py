@@ -27,7 +27,8 @@ from mmkd.engine.mmengine.detector_heads import (
     run_model,
 )
 from mmkd.engine.mmengine.exact_resume import TrainingState
-from mmkd.engine.mmengine.image_size import image_size, reads_files
+from mmkd.engine.mmengine.image_size import image_size
+from mmkd.engine.mmengine.loaded_order import loaded_order
 from mmkd.engine.mmengine.optimizer import (
     add_distillers,
     put_back_distillers,
@@ -60,10 +61,12 @@ class DistillHook(Hook):
     Args:
         teacher: ``dict(config=..., checkpoint=...)``: a config file (a path or
             ``'mmdet::...'``) and its weights (``.pth`` or ``.safetensors``). Instead of
-            ``config``, ``model=dict(type=...)`` names a registered module.
+            ``config``, ``model=dict(type=...)`` names a registered module; ``mean``, ``std`` and
+            ``order`` say which images it takes, where its own preprocessor does not.
             ``allow_pickle=True`` lets the file execute code. ``dict(yolo='yolov5m.pt')`` is an
             Ultralytics detector, ``dict(module=..., mean=..., std=..., order='rgb')`` any torch
-            module. For several teachers, a dict of such dicts by name.
+            module (which no config holds: ``runner.register_hook(DistillHook(...))``). For several
+            teachers, a dict of such dicts by name.
         terms: Name to settings, each of which may be left out: ``student`` and ``teacher``
             (module paths, ``'backbone'``; of heads ``'head.classes'``, ``'head.boxes'``,
             ``'rpn.objectness'``, ``'roi.classes'``), ``level`` (which of several outputs, the last;
@@ -160,7 +163,7 @@ class DistillHook(Hook):
             self._student,
             replace(
                 ImageFormat.of(self._student.data_preprocessor),
-                order_is_known=reads_files(runner.train_dataloader),
+                loaded=loaded_order(runner.train_dataloader.dataset),
             ),
             lambda blank: run_model(self._student, blank),
             lambda: image_size(

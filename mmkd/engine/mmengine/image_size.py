@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 
-__all__ = ["image_size", "reads_files"]
+__all__ = ["image_size"]
 
 # What MMEngine's data sets hold of every image: shared with the copy, for it is large.
 _ANNOTATIONS = ("data_list", "data_bytes", "data_address")
@@ -50,18 +50,6 @@ def image_size(owner: str, loader: DataLoader, preprocessor: nn.Module) -> tuple
             "mend train_dataloader, or give the images' size, as probe_size=(height, width)",
         ) from error
     return int(height), int(width)
-
-
-def reads_files(loader: DataLoader) -> bool:
-    """Whether all images of a training are read from files, which gives BGR. What a data set holds
-    in memory may be in either order: MMPretrain's CIFAR classes hold RGB."""
-    steps = [
-        getattr(dataset.pipeline, "transforms", ())
-        for dataset in _nested(loader.dataset)
-        if hasattr(dataset, "pipeline")
-    ]
-    names = [{kind.__name__ for step in each for kind in type(step).__mro__} for each in steps]
-    return bool(names) and any("LoadImageFromFile" in each for each in names)
 
 
 def _nested(dataset: Any) -> Iterator[Any]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmkd.checkpoint import load_weights
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
-from mmkd.engine.input_conversion import ImageFormat, conversion_between
+from mmkd.engine.input_conversion import ImageFormat, KnownFormat, Order, conversion_between
 from mmkd.engine.levels import Levels
 from mmkd.engine.mmengine.addresses import check_address, local_file, read_weights_of
 from mmkd.engine.mmengine.config_files import open_config
 from mmkd.engine.mmengine.detector_heads import named_outputs, run_model
+from mmkd.engine.mmengine.loaded_order import configured_order
 from mmkd.engine.own_formats import format_of
+from mmkd.engine.teachers import IMAGE_KEYS, StatedImages
 from mmkd.errors import InputError, check_keys, naming
 from mmkd.terms import Tap, Term
 
@@ -40,6 +43,7 @@ class MMTeacher:
         config: A config file's path, or ``'package::path'``.
         model: Instead of ``config``: the config of a registered module.
         allow_pickle: Whether the checkpoint may execute code.
+        images: Those it takes; None: what its preprocessor makes, else the student's.
     """
 
     where: str
@@ -47,6 +51,7 @@ class MMTeacher:
     config: str | None = None
     model: Mapping[str, Any] | None = None
     allow_pickle: bool = False
+    images: StatedImages | None = None
 
     @classmethod
     def parse(cls, where: str, settings: Mapping[str, Any]) -> MMTeacher:
@@ -55,7 +60,7 @@ class MMTeacher:
         Raises:
             ValueError: An unknown key, or one that is missing.
         """
-        check_keys(where, settings, _KEYS)
+        check_keys(where, settings, (*_KEYS, *IMAGE_KEYS))
         if ("config" in settings) == ("model" in settings):
             raise InputError.at(where, "give either 'config' or 'model'")
         if not settings.get("checkpoint"):
@@ -64,7 +69,8 @@ class MMTeacher:
                 "it is missing: a teacher without trained weights "
                 "has nothing to teach. Give the .pth or .safetensors file of its weights.",
             )
-        return cls(where=where, **settings)
+        own = {key: settings[key] for key in _KEYS if key in settings}
+        return cls(where=where, images=StatedImages.beside(where, settings), **own)
 
     def check(self) -> None:
         """See :class:`mmkd.engine.teachers.TeacherSettings`."""
@@ -91,9 +97,9 @@ class MMTeacher:
         """See :class:`mmkd.engine.teachers.TeacherSettings`; the weights are loaded strictly."""
         with naming(f"{self.where}.checkpoint"):
             weights = read_weights_of(self.checkpoint, allow_pickle=self.allow_pickle)
-        model = self._build_model()
+        model, loaded = self._build_model()
         report = load_weights(model, weights)
-        images = format_of(model)
+        images = self._images(model, loaded, student_format)
         terms = self._resolved(terms, model, blank)
         taps = taps_of(self.where, terms)
         with_rpn = any(path.startswith("rpn_head") for _, path in taps)
@@ -127,10 +133,23 @@ class MMTeacher:
                 found.append(term.with_teacher_taps(place))
         return found
 
-    def _build_model(self) -> nn.Module:
+    def _images(
+        self, model: nn.Module, loaded: Order | None, student: ImageFormat | None
+    ) -> KnownFormat:
+        """Those that it takes."""
+        if self.images is not None:
+            return KnownFormat(self.images.format(student), "as set")
+        known = format_of(model, student)
+        # A training that loaded its images otherwise; if it is not known, as the student's does.
+        if known.format is not None and loaded and student is not None and student.loaded:
+            return known._replace(format=replace(known.format, loaded=loaded))
+        return known
+
+    def _build_model(self) -> tuple[nn.Module, Order | None]:
+        """The network, and in which order its training loaded its images."""
         if self.config is None:
             with naming(f"{self.where}.model"):
-                return _built(dict(self.model or {}))
+                return _built(dict(self.model or {})), None
         with naming(f"{self.where}.config"):
             config = open_config(self.config)
         if "model" not in config:
@@ -141,7 +160,7 @@ class MMTeacher:
         if "data_preprocessor" in config:
             config.model.setdefault("data_preprocessor", config.data_preprocessor)
         with DefaultScope.overwrite_default_scope(scope), naming(f"{self.where}.config"):
-            return _built(config.model)
+            return _built(config.model), _loaded_order(config)
 
     def _scope(self) -> str:
         """Where a config's names live that does not say so, as MMPretrain's of backbones alone."""
@@ -150,6 +169,10 @@ class MMTeacher:
             return package
         current = DefaultScope.get_current_instance()
         return current.scope_name if current else "mmengine"
+
+
+def _loaded_order(config: Config) -> Order | None:
+    return configured_order((config.get("train_dataloader") or {}).get("dataset"))
 
 
 def _built(model: Any) -> nn.Module:

@@ -102,6 +102,18 @@ def test_a_missing_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
         open_config("mmyolo::yolov5/yolov5_s.py")
 
 
+def test_a_module_is_no_value_of_a_config(tmp_path: Path) -> None:
+    file = tmp_path / "c.py"
+    file.write_text(
+        "_base_ = []\nimport torch\n"
+        "custom_hooks = [dict(type='mmkd.DistillHook', teacher=dict(module=torch.nn.Identity()))]\n"
+    )
+    with pytest.raises(InputError) as error:
+        open_config(file)
+    assert str(error.value).startswith("custom_hooks.0.teacher.module: ")
+    assert "runner.register_hook(DistillHook(" in str(error.value)
+
+
 def test_options(tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text("a = dict(b=1, c=[dict(d=2)])\n")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
@@ -23,7 +25,10 @@ from helpers.toy import (
     train,
     write_teacher,
 )
+from mmkd import DistillHook
+from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.mmengine.teacher import MMTeacher
+from mmkd.terms import Term
 
 
 class Calls:
@@ -224,10 +229,43 @@ def test_a_teacher_of_another_package(tmp_path: Path) -> None:
     assert DefaultScope.get_current_instance().scope_name == "mmengine"
 
 
+def test_a_module_teaches_by_a_registered_hook(tmp_path: Path) -> None:
+    runner = Runner.from_cfg(toy_config(tmp_path))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4))
+    terms = dict(one=dict(student="backbone", teacher="0"))
+    hook = DistillHook(teacher=dict(module=net, mean=[0.0] * 3, std=[255.0] * 3), terms=terms)
+    runner.register_hook(hook)
+    before = hook.distillers
+    runner.train()
+    assert before != hook.distillers
+    assert "train/distill_one" in runner.message_hub.log_scalars
+
+
+@pytest.mark.parametrize("dataset", ["CIFAR100", "CocoDataset"])
+def test_a_teacher_s_training_tells_in_which_order_it_loaded(tmp_path: Path, dataset: str) -> None:
+    """CIFAR's images are loaded as RGB, and a config of theirs swaps nothing; those of a student
+    that reads files are swapped to RGB."""
+    pipeline = [] if dataset == "CIFAR100" else [dict(type="LoadImageFromFile")]
+    loader = dict(dataset=dict(type=dataset, pipeline=pipeline))
+    preprocessor = dict(type="ImgDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3)
+    model = dict(type="ToyModel", data_preprocessor=preprocessor)
+    Config(dict(model=model, train_dataloader=loader)).dump(tmp_path / "t.py")
+    torch.save(MODELS.build(model).state_dict(), tmp_path / "t.pth")
+    settings = dict(config=str(tmp_path / "t.py"), checkpoint=str(tmp_path / "t.pth"))
+    teacher = MMTeacher.parse("DistillHook teacher", settings)
+    term = Term("one", "teacher")
+    for student in (ImageFormat(swapped=True), ImageFormat(loaded="rgb")):
+        built, _ = teacher.build([term], student, torch.zeros(1, 3, 16, 16))
+        assert built.converts_images == (dataset == "CocoDataset")
+    built, _ = teacher.build([term], ImageFormat(), torch.zeros(1, 3, 16, 16))
+    assert built.converts_images == (dataset == "CIFAR100")
+
+
 def test_a_config_that_names_no_scope_is_of_its_package() -> None:
     """As MMPretrain's configs of backbones alone."""
     path = "mmpretrain::dinov2/vit-small-p14_dinov2-pre_headless.py"
     assert "default_scope" not in get_config(path)
     teacher = MMTeacher.parse("DistillHook teacher", dict(config=path, checkpoint="vit.pth"))
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device("meta"):
-        assert type(teacher._build_model()).__name__ == "ImageClassifier"
+        model, _ = teacher._build_model()
+        assert type(model).__name__ == "ImageClassifier"
