@@ -165,6 +165,16 @@ def test_connector(layout: str, kernels: list[int], widths: list[int]) -> None:
     torch.testing.assert_close(connector(x), expected)
 
 
+def test_a_connector_s_initial_weights() -> None:
+    uniform, he = (ConvConnector(64, 32, "1x1", initial=name) for name in ("uniform", "he"))
+    # U(-1/8, 1/8) of 64 inputs, N(0, 2 / 32) of 32 outputs: five standard errors.
+    for connector, deviation in ((uniform, 1 / 8 / 3**0.5), (he, 1 / 4)):
+        weight = connector.layers[0].weight
+        assert weight.std().item() == pytest.approx(deviation, rel=5 / (2 * weight.numel()) ** 0.5)
+    with pytest.raises(ValueError, match="initial must be one of"):
+        ConvConnector(3, 4, initial="zero")  # type: ignore[arg-type]
+
+
 def test_a_connector_without_norm() -> None:
     connector = ConvConnector(3, 8, layout="3x3", norm=False).double()
     convolution, _ = connector.layers

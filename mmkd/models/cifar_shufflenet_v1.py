@@ -7,7 +7,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu
 
-from mmkd.models.cifar_resnet import KAIMING_INIT
 from mmkd.registry import MODELS
 
 __all__ = ["CIFARShuffleNetV1", "shuffle_channels"]
@@ -62,7 +61,7 @@ class CIFARShuffleNetV1(BaseModule):
     stride 2 and pooling (Tian et al., CRD, ICLR 2020).
 
     Args:
-        init_cfg: MMEngine's; None for ``KAIMING_INIT``.
+        init_cfg: MMEngine's; None for torch's own initial weights, as there.
 
     Shapes: ``[N, 3, H, W] -> ([N, 960, H / 8, W / 8],)``; the last map is not negative.
     """
@@ -70,7 +69,7 @@ class CIFARShuffleNetV1(BaseModule):
     out_channels = _STAGES[-1][0]
 
     def __init__(self, init_cfg: dict | list[dict] | None = None) -> None:
-        super().__init__(init_cfg=init_cfg if init_cfg is not None else KAIMING_INIT)
+        super().__init__(init_cfg=init_cfg)
         self.conv1 = nn.Conv2d(3, _STEM, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(_STEM)
         stages = []

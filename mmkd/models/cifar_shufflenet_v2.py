@@ -6,7 +6,6 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmkd.models.cifar_resnet import KAIMING_INIT
 from mmkd.models.cifar_shufflenet_v1 import shuffle_channels
 from mmkd.registry import MODELS
 
@@ -65,7 +64,7 @@ class CIFARShuffleNetV2(BaseModule):
     pooling (Tian et al., CRD, ICLR 2020).
 
     Args:
-        init_cfg: MMEngine's; None for ``KAIMING_INIT``.
+        init_cfg: MMEngine's; None for torch's own initial weights, as there.
 
     Shapes: ``[N, 3, H, W] -> ([N, 1024, H / 8, W / 8],)``; the last map is not negative.
     """
@@ -73,7 +72,7 @@ class CIFARShuffleNetV2(BaseModule):
     out_channels = _LAST
 
     def __init__(self, init_cfg: dict | list[dict] | None = None) -> None:
-        super().__init__(init_cfg=init_cfg if init_cfg is not None else KAIMING_INIT)
+        super().__init__(init_cfg=init_cfg)
         self.stem = nn.Sequential(*_pointwise(3, _STEM))
         stages = []
         channels = _STEM

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
-from mmkd.initial_weights import initialize
+from mmkd.initial_weights import Initial, initialize
 from mmkd.numerics import check_positive
 from mmkd.projectors.base import Projector
 from mmkd.registry import MODELS
@@ -25,13 +27,14 @@ class ConvConnector(Projector):
         layout: ``'1x1'``, ``'3x3'``, ``'1x1-1x1'`` or ``'1x1-3x3-1x1'``.
         factor: The inner width is C_out / factor.
         norm: Whether there is BatchNorm; else the convolutions have biases.
+        initial: Of the weights: ``'uniform'``, or ``'he'``, SRRL's.
         generator: Source of the initial weights.
 
     Shapes: ``[N, C_in, H, W] -> [N, C_out, H, W]``; maps only.
 
     Raises:
-        ValueError: An unknown layout, a size that is not positive, a factor that does not
-            divide C_out; an input that is no map or has other channels.
+        ValueError: An unknown layout or initial, a size that is not positive, a factor that does
+            not divide C_out; an input that is no map or has other channels.
     """
 
     takes_maps = True
@@ -43,6 +46,7 @@ class ConvConnector(Projector):
         layout: str = "1x1-3x3-1x1",
         factor: int = 2,
         norm: bool = True,
+        initial: Initial = "uniform",
         *,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -51,6 +55,8 @@ class ConvConnector(Projector):
         layouts = ("1x1", "3x3", "1x1-1x1", "1x1-3x3-1x1")
         if layout not in layouts:
             raise ValueError(f"layout must be one of {layouts}, got {layout!r}")
+        if initial not in get_args(Initial):
+            raise ValueError(f"initial must be one of {get_args(Initial)}, got {initial!r}")
         if out_channels % factor:
             raise ValueError(f"factor {factor} does not divide out_channels {out_channels}")
         kernels = [int(name[0]) for name in layout.split("-")]
@@ -64,7 +70,7 @@ class ConvConnector(Projector):
             layers += [convolution, *[nn.BatchNorm2d(b)] * norm, nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
         self.in_channels = in_channels
-        initialize(self, generator)
+        initialize(self, generator, initial)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:

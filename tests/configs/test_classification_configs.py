@@ -63,7 +63,7 @@ TERMS = {
     "ijckd-own": {"map", "logits"},
     "ijckd-joint": {"map", "joint"},
     "alignment-plain": set(),
-    **{f"alignment-t{t}": {"kd"} for t in range(1, 11)},
+    "alignment-kd": {"kd"},
     "mse": {"feature"},
     "mse-batch": {"feature"},
     "mse-group": {"feature"},
@@ -130,7 +130,7 @@ def terms_of(path: Path) -> set[str]:
 
 
 def test_names_tell_what_there_is() -> None:
-    assert len(CIFAR) == 13 + 2 * 10 + 5 + 4 + 2 + 10 + 11
+    assert len(CIFAR) == 13 + 2 * 10 + 5 + 4 + 2 + 10 + 2
     assert len(IMAGENET) == 3 + 3 + 2 + 2 + 3 * 6 + 5 + 2
     for path in SHIPPED:
         assert terms_of(path) == set((hook_of(read(path), "DistillHook") or {}).get("terms", {}))
@@ -236,10 +236,10 @@ def test_networks_have_the_papers_sizes(path: Path) -> None:
     assert read(path).model.head.in_channels == width
 
 
-# Those left out differ from their neighbours in pictures and temperatures alone.
+# Those left out differ from their neighbours in pictures alone.
 @pytest.mark.parametrize(
     "path",
-    [p for p in PAIRS if terms_of(p) and not re.search("randaugment|alignment-t[2-9]|t10", p.stem)],
+    [p for p in PAIRS if terms_of(p) and "randaugment" not in p.stem],
     ids=lambda p: p.stem,
 )
 def test_terms_fit_at_full_size(path: Path) -> None:
@@ -348,7 +348,8 @@ def test_imagenet_schedules_are_the_papers(path: Path) -> None:
     assert optimizer == dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-4)
     assert config.param_scheduler.milestones == [30, 60, 90]
     assert config.param_scheduler.gamma == 0.1
-    assert config.train_cfg.max_epochs == 100
+    # IJCKD's program goes on after the last drop.
+    assert config.train_cfg.max_epochs == (120 if "ijckd" in path.stem else 100)
     assert config.auto_scale_lr.base_batch_size == 256
     if path.stem.endswith("20pct"):
         assert (dataset.type, dataset.fraction, dataset.seed) == ("mmkd.SeededSubset", 0.2, 0)
@@ -413,16 +414,13 @@ def test_the_alignment_study() -> None:
     plain = of(stem.format("plain"))
     alignment = hook_of(plain, "ClassifierAlignmentHook")
     assert alignment.begin == 120
-    for t in range(1, 11):
-        config = of(stem.format(f"t{t}"))
-        distill, logged = config.custom_hooks
-        assert logged == alignment and distill.teacher.checkpoint == alignment.checkpoint
-        kd = dict(type="mmkd.KDLoss", temperature=float(t))
-        assert distill.terms == dict(
-            kd=dict(student="head.fc", teacher="head.fc", loss=kd, weight=0.9)
-        )
-        assert config.model.head.loss.loss_weight == 0.1
-        assert config.optim_wrapper == plain.optim_wrapper
+    config = of(stem.format("kd"))
+    distill, logged = config.custom_hooks
+    assert logged == alignment and distill.teacher.checkpoint == alignment.checkpoint
+    kd = dict(type="mmkd.KDLoss", temperature=4.0)
+    assert distill.terms == dict(kd=dict(student="head.fc", teacher="head.fc", loss=kd, weight=0.9))
+    assert config.model.head.loss.loss_weight == 0.1
+    assert config.optim_wrapper == plain.optim_wrapper
 
 
 # Views ----------------------------------------------------------------------------------------

@@ -137,10 +137,15 @@ def test_checkpoint_loads_strictly_and_predicts_the_same_bits(name: str, tmp_pat
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_initial_weights_are_kaiming_normal_and_follow_the_seed(name: str) -> None:
+def test_initial_weights_follow_the_seed(name: str) -> None:
+    """Kaiming's normal ones, or of the ShuffleNets torch's own: U(-b, b), b = fan_in^(-1/2)."""
     first, again, other = classifier(name), classifier(name), classifier(name, seed=1)
     for module in first.backbone.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and "ShuffleNet" in type(first.backbone).__name__:
+            normed = module.weight.abs() * math.sqrt(module.weight[0].numel())
+            assert 0.98 < normed.max() <= 1
+            assert abs(normed.mean() - 0.5) < 6 / math.sqrt(12 * normed.numel())
+        elif isinstance(module, nn.Conv2d):
             weight = module.weight.double()
             normed = weight * math.sqrt(weight[:, 0].numel() / 2)  # by k^2 C_out
             # Six standard errors of mean, variance and fourth moment of a unit normal.

@@ -10,6 +10,7 @@ model = dict(
         type="LinearClsHead",
         num_classes=100,
         loss=dict(type="CrossEntropyLoss", loss_weight=1.0),
+        init_cfg=None,  # torch's own initial weights, as in CRD's framework
     ),
 )
 

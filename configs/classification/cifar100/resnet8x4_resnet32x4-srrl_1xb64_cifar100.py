@@ -7,7 +7,7 @@ teacher = dict(
 )
 srrl = dict(
     view="global",
-    projector=dict(type="mmkd.ConvConnector", layout="1x1"),
+    projector=dict(type="mmkd.ConvConnector", layout="1x1", initial="he"),
     normalizer=dict(type="mmkd.IdentityNormalizer"),
     loss=dict(type="mmkd.SoftmaxRegressionLoss"),
     teacher_classifier="head.fc",

@@ -4,17 +4,9 @@ _base_ = "./resnet8_cifar10-10k.py"
 max_epochs = 25
 train_cfg = dict(max_epochs=max_epochs)
 default_hooks = dict(checkpoint=dict(interval=max_epochs))
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=max_epochs,
-        by_epoch=True,
-        begin=0,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
+rise, fall = _base_.param_scheduler
+fall.update(T_max=max_epochs, end=max_epochs)
+param_scheduler = [rise, fall]
 model = dict(
     backbone=dict(depth=14, widths=(32, 32, 64, 128)),
     head=dict(in_channels=128),

@@ -1,5 +1,5 @@
 # The student: 78 thousand parameters, about a quarter of a stride-1 ResNet-8's work.
-_base_ = ["./_base_/data.py", "./_base_/runtime.py"]
+_base_ = ["./_base_/data.py", "../_base_/small_runtime.py"]
 
 model = dict(
     type="ImageClassifier",

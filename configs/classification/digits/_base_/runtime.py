@@ -1,23 +1,11 @@
-# Schedule and intervals of the digits configs.
+# The small schedule, shorter and steeper.
 _base_ = "../../_base_/small_runtime.py"
 
 max_epochs = 3
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs)
-test_cfg = dict(type="TestLoop")
-
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="SGD", lr=0.4, momentum=0.9, weight_decay=5e-4, nesterov=True),
-)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=30),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=max_epochs,
-        by_epoch=True,
-        begin=0,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
+train_cfg = dict(max_epochs=max_epochs)
+optim_wrapper = dict(optimizer=dict(lr=0.4))
+rise, fall = _base_.param_scheduler
+rise.end = 30
+fall.update(T_max=max_epochs, end=max_epochs)
+param_scheduler = [rise, fall]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_epochs))
