@@ -28,7 +28,8 @@ def arm_of(name: str, cell: Cell) -> Arm:
     (every output of the backbone from stride 8 up), ``last``, ``neck`` (every output of it), ``8``
     (that of a stride). Weight: ``w`` fixed, ``s`` a gradient's share, ``c`` a share without the
     part against the task, ``r`` a ratio of losses. Parts: another loss (``pkd``, ``cwd``, ``mse``),
-    ``end=0.8`` of the epochs. Several by a plus, ``all-s0.3+ld``: the terms of all.
+    ``end=0.8`` and ``ramp=0.1`` of the epochs. Several by a plus, ``all-s0.3+ld``: the terms of
+    all.
     """
     if name == BASELINE:
         return PLAIN_ARM
@@ -51,8 +52,9 @@ def _setting(name: str, cell: Cell) -> dict[str, Any]:
         term |= dict(student="neck", teacher="neck")
     for part in parts:
         kind, _, value = part.partition("=")
-        if kind == "end":
-            term["schedule"] = dict(end=round(float(value) * cell.epochs))
+        if kind in ("end", "ramp"):
+            schedule = term.setdefault("schedule", {})
+            schedule[kind] = round(float(value) * cell.epochs)
         else:
             term["loss"] = dict(type=_LOSSES[kind])
     return dict(backbone=term)

@@ -16,6 +16,7 @@ __all__ = [
     "average_after_backward",
     "average_gradients",
     "broadcast",
+    "gathered",
     "is_synchronized",
     "rank",
 ]
@@ -74,6 +75,17 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for gradient in gradients:
         gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
         offset += gradient.numel()
+
+
+def gathered(x: Tensor) -> Tensor:
+    """The rows of all processes, ``[P N, ...]``, in the order of their numbers; without gradient.
+
+    Args:
+        x: ``[N, ...]``, the same N everywhere.
+    """
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.cat(parts)
 
 
 def broadcast(module: nn.Module) -> None:

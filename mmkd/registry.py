@@ -28,6 +28,7 @@ MODELS = Registry(
         "mmkd.losses",
         "mmkd.balance",
         "mmkd.distiller",
+        "mmkd.distillers",
         "mmkd.models",
     ],
 )

@@ -24,7 +24,8 @@ FLOORS = [
     ["report", "runs"],
     ["engine", "evaluation", "work_dirs", "data", "models"],
     ["distillation", "analysis", "custom_imports", "configs", "ops"],
-    ["distiller", "terms", "term_watch", "checkpoint"],
+    ["distillers", "terms", "term_watch", "checkpoint"],
+    ["distiller"],
     ["losses", "projectors", "normalizers", "balance", "linear_probe"],
     ["attention_maps", "box_masks", "initial_weights", "seeded_draws", "targets"],
     ["registry", "numerics", "distributed", "features", "json_records", "term_warnings"],
@@ -54,7 +55,9 @@ PUBLIC = {
     "mmkd.losses": "LogSumLoss CorrelationLogSumLoss DirectionAlignmentLoss L2Loss MSELoss KDLoss "
     "HardDistillationLoss SoftmaxRegressionLoss JointClassifierLoss PKDLoss CWDLoss "
     "ATLoss BinaryKDLoss CrossKDLoss DKDLoss FBKDLoss FGDLoss FGFILoss LDLoss MGDLoss "
-    "ReviewKDLoss ScoreWeightedL2Loss",
+    "ReviewKDLoss ScoreWeightedL2Loss CCLoss DISTLoss FSPLoss ICKDLoss NKDLoss NSTLoss PKTLoss "
+    "RKDLoss SPLoss SphericalKDLoss VIDLoss",
+    "mmkd.distillers": "CRDDistiller",
     "mmkd.models": "CIFARResNet CIFARBottleneckResNet CIFARMobileNetV2 CIFARShuffleNetV1 "
     "CIFARShuffleNetV2 CIFARVGG WideResNet",
     "mmkd.models.heads": "ConnectorClsHead DeiTDistillHead",

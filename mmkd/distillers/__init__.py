@@ -1,0 +1,3 @@
+"""Methods that are more than a loss, one a file. Each is a :class:`mmkd.distiller.Distiller`."""
+
+from mmkd.distillers.crd import CRDDistiller as CRDDistiller
