@@ -405,8 +405,8 @@ CELLS: dict[str, Cell] = {
             "blood cells, Faster R-CNN, one level, from weights of the digits",
             "bccd/faster-rcnn_r18-w8_bccd",
             "bccd/faster-rcnn_r18-w16_bccd",
-            epochs=15,
-            teacher_epochs=20,
+            epochs=40,
+            teacher_epochs=60,
             start="digits_faster_rcnn",
         ),
     )

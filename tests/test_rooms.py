@@ -29,7 +29,7 @@ FLOORS = [
     ["losses", "projectors", "normalizers", "balance", "linear_probe"],
     ["attention_maps", "box_masks", "initial_weights", "seeded_draws", "targets"],
     ["registry", "numerics", "distributed", "features", "json_records", "term_warnings"],
-    ["output_files", "token_grids", "backward"],
+    ["counted_calls", "output_files", "token_grids", "backward"],
     ["extras", "input_files"],
     ["errors"],
 ]
@@ -57,7 +57,7 @@ PUBLIC = {
     "ATLoss BinaryKDLoss CrossKDLoss DKDLoss FBKDLoss FGDLoss FGFILoss LDLoss MGDLoss "
     "ReviewKDLoss ScoreWeightedL2Loss CCLoss DISTLoss FSPLoss ICKDLoss NKDLoss NSTLoss PKTLoss "
     "RKDLoss SPLoss SphericalKDLoss VIDLoss",
-    "mmkd.distillers": "CRDDistiller",
+    "mmkd.distillers": "AFDDistiller CRDDistiller FTDistiller",
     "mmkd.models": "CIFARResNet CIFARBottleneckResNet CIFARMobileNetV2 CIFARShuffleNetV1 "
     "CIFARShuffleNetV2 CIFARVGG WideResNet",
     "mmkd.models.heads": "ConnectorClsHead DeiTDistillHead",

@@ -1,0 +1,141 @@
+"""AFD: Ji et al., *Show, Attend and Distill: Knowledge Distillation via Attention-based Feature
+Matching* (AAAI 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from mmkd.distiller import Distiller
+from mmkd.initial_weights import initialize, linear_layer
+from mmkd.losses.base import Takes
+from mmkd.numerics import as_weights, at_least_float32, check_positive, unit_vectors
+from mmkd.registry import MODELS
+from mmkd.targets import Targets
+
+__all__ = ["AFDDistiller", "attention_pattern"]
+
+
+def attention_pattern(feature: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Where a map is strong on a grid: ``[N, h w]``, of length 1; its squares' mean over channels.
+
+    Args:
+        feature: ``[N, C, H, W]``.
+        grid: h and w; maps of another are average-pooled or repeated to it.
+    """
+    feature = at_least_float32(feature)
+    # In units of its largest entry no square overflows; the result has no unit.
+    feature = feature / feature.detach().abs().max().clamp_min(1e-30)
+    if feature.shape[2:] != grid:
+        feature = adaptive_avg_pool2d(feature, grid)
+    return unit_vectors(feature.square().mean(dim=1).flatten(1))
+
+
+@MODELS.register_module()
+class AFDDistiller(Distiller):
+    """Every level of the teacher attends to those of the student that resemble it.
+
+    ``sum_t mean_n sum_s a_ts mean (p(t) - p(s))^2`` with the patterns of
+    :func:`attention_pattern` on the teacher's grid and, over the student's levels s,
+    ``a_t = softmax((q_t . W_t k_s + u_t . v_s) / sqrt(d))`` of queries and keys
+    ``q, k = relu(BN(L x))`` of pooled features x, with a position u, v of each level (Eqs. (3) to
+    (6)). What is trained beside the student are L, W, u and v.
+
+    Args:
+        student_channels, teacher_channels: Of each level.
+        width: d, of queries and keys; 128 in the authors' program.
+        weight: See :class:`mmkd.distiller.Distiller`; 200 on CIFAR-100.
+        seed: Of initial weights.
+
+    Shapes: lists of ``[N, C_s, H, W]`` and of ``[N, C_t, H, W]``, one a level, to a scalar.
+
+    Raises:
+        ValueError: A feature that is no map; a width that is not positive.
+    """
+
+    takes = Takes(form="maps", own_widths=True, several_levels=True)
+
+    def __init__(
+        self,
+        student_channels: Sequence[int],
+        teacher_channels: Sequence[int],
+        width: int = 128,
+        weight: float | Mapping[str, Any] = 1.0,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(weight)
+        check_positive(width=width)
+        self.width = width
+        self.keys = nn.ModuleList(_Embedding(each, width) for each in student_channels)
+        self.queries = nn.ModuleList(_Embedding(each, width) for each in teacher_channels)
+        self.bilinear = nn.ModuleList(
+            linear_layer(width, width, bias=False) for _ in teacher_channels
+        )
+        generator = torch.Generator().manual_seed(seed)
+        initialize(self, generator)
+        sides = [
+            torch.randn(len(each), width, generator=generator) / math.sqrt(width)
+            for each in (student_channels, teacher_channels)
+        ]
+        self.student_places, self.teacher_places = map(nn.Parameter, sides)
+
+    def distance(
+        self,
+        student: Sequence[Tensor],
+        teacher: Sequence[Tensor],
+        targets: Targets | None = None,
+    ) -> Tensor:
+        """See :meth:`mmkd.distiller.Distiller.distance`."""
+        for feature in (*student, *teacher):
+            if feature.ndim != 4 or not feature.numel():
+                raise ValueError(f"AFD takes maps [N, C, H, W], got {tuple(feature.shape)}")
+        teacher = [each.detach() for each in teacher]
+        attention = self.attention(student, teacher)
+        distances = []
+        for index, theirs in enumerate(teacher):
+            grid = (theirs.shape[2], theirs.shape[3])
+            pattern = attention_pattern(theirs, grid)
+            squares = torch.stack(
+                [(attention_pattern(x, grid) - pattern).square().mean(dim=1) for x in student],
+                dim=1,
+            )
+            weighed = attention[:, index] * squares
+            distances.append(weighed.sum(dim=1).mean())
+        return torch.stack(distances).sum()
+
+    def attention(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """``[N, T, S]``: how much each of the teacher's levels looks at each of the student's."""
+        keys = torch.stack([f(x) for f, x in zip(self.keys, student, strict=True)], dim=1)
+        queries = torch.stack([f(x) for f, x in zip(self.queries, teacher, strict=True)], dim=1)
+        turned = torch.stack([w(keys) for w in self.bilinear], dim=1)
+        logits = (turned * queries[:, :, None]).sum(dim=3)
+        logits = logits + self.teacher_places @ self.student_places.T
+        return at_least_float32(logits / math.sqrt(self.width)).softmax(dim=2)
+
+
+class _Embedding(nn.Module):
+    """Of a pooled map, ``[N, C, H, W]`` to ``[N, width]``."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.linear, self.norm = linear_layer(channels, width), nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedded = self.linear(as_weights(self, at_least_float32(x).mean(dim=(2, 3))))
+        # A single image has no variance: normalised as in evaluation.
+        with self._frozen_norm(len(x) == 1):
+            return self.norm(embedded).relu()
+
+    @contextmanager
+    def _frozen_norm(self, is_frozen: bool) -> Iterator[None]:
+        mode = self.norm.training
+        self.norm.train(mode and not is_frozen)
+        yield
+        self.norm.train(mode)
