@@ -84,7 +84,8 @@ class LabelledNoise(Dataset):
         image = self.image(index)
         if self.flip and np.random.rand() < 0.5:
             image = image.flip(2)
-        sample = DataSample(metainfo=dict(img_shape=(SIZE, SIZE), num_classes=self.classes))
+        told = dict(img_shape=(SIZE, SIZE), num_classes=self.classes, sample_idx=index)
+        sample = DataSample(metainfo=told)
         sample.set_gt_label(index % self.classes)
         inputs = [image.roll(view, dims=2) for view in range(self.views)] if self.views else image
         return dict(inputs=inputs, data_samples=sample)

@@ -1,0 +1,229 @@
+"""One training step of each baseline of the papers' tables, by MMEngine's Runner and by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, normalize, smooth_l1_loss, softplus
+
+from helpers.classifier_steps import (
+    BATCH,
+    Weights,
+    affine,
+    check,
+    cross_entropy,
+    kl,
+    one_step,
+    pooled,
+    student_map,
+    teacher_map,
+)
+from helpers.classifier_toy import KD_TERM, classifier, write_classifier
+from helpers.toy import distill_hook_of
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return write_classifier(tmp_path_factory.mktemp("teacher"))
+
+
+class Baseline(NamedTuple):
+    """A term, and its distance by hand of what it compares, labels and the term's own weights."""
+
+    settings: dict[str, Any]
+    distance: Callable[[Tensor, Tensor, Tensor, Weights], Tensor]
+
+
+# On logits --------------------------------------------------------------------------------
+
+
+def correlations(x: Tensor, y: Tensor) -> Tensor:
+    rows = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(x, y, strict=True)]
+    return torch.stack(rows).mean()
+
+
+def dist(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    p, q = ((x / 4).softmax(dim=1) for x in (s, t))
+    return 16 * (2 * (1 - correlations(p, q)) + 2 * (1 - correlations(p.T, q.T)))
+
+
+def spherical(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    s, t = (x - x.mean(dim=1, keepdim=True) for x in (s, t))
+    norm = t.norm(dim=1).mean()
+    return kl(norm * normalize(s), norm * normalize(t), 4.0)
+
+
+def standardised_kd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    s, t = (
+        (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, unbiased=False)
+        for x in (s, t)
+    )
+    return kl(s, t, 2.0)
+
+
+def others(x: Tensor, y: Tensor) -> Tensor:
+    rows = [torch.cat([row[:k], row[k + 1 :]]) for row, k in zip(x, y.tolist(), strict=True)]
+    return torch.stack(rows)
+
+
+def nkd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    rows = torch.arange(len(y))
+    own = -(t.softmax(dim=1)[rows, y] * s.log_softmax(dim=1)[rows, y]).mean()
+    rest = others(t, y).softmax(dim=1) * others(s, y).log_softmax(dim=1)
+    return own - 1.5 * rest.sum(dim=1).mean()
+
+
+def dkd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    rows = torch.arange(len(y))
+    pairs = []
+    for x in (s, t):
+        own = (x / 4).softmax(dim=1)[rows, y]
+        pairs.append(torch.stack([own, 1 - own], dim=1).log())
+    # Their softmax is what they are the logarithm of.
+    return 16 * kl(*pairs, 1.0) + 8 * kl(others(s, y), others(t, y), 4.0)
+
+
+# On images against each other -------------------------------------------------------------
+
+
+def sp(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    ours, theirs = (normalize(x.flatten(1) @ x.flatten(1).T) for x in (s, t))
+    return (ours - theirs).square().sum() / BATCH**2
+
+
+def cc(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    def kernel(x: Tensor) -> Tensor:
+        cosines = normalize(pooled(x)) @ normalize(pooled(x)).T
+        return math.exp(-0.8) * (1 + 0.8 * cosines + 0.32 * cosines**2)
+
+    return (kernel(s) - kernel(t)).square().mean()
+
+
+def rkd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    def relations(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = pooled(x)
+        apart = torch.stack([(a - b).norm() for i, a in enumerate(x) for b in x[:i]])
+        distances = apart / apart.mean()
+        angles = [normalize(a - b, dim=0) @ normalize(c - b, dim=0) for a, b, c in product(x, x, x)]
+        return distances, torch.stack(angles)
+
+    (d, a), (e, b) = relations(s), relations(t)
+    # Each pair stands there twice, and those of an image with itself are 0 on both sides.
+    by_distance = 2 * smooth_l1_loss(d, e, reduction="sum") / BATCH**2
+    return 25 * by_distance + 50 * smooth_l1_loss(a, b)
+
+
+def pkt(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    def neighbours(x: Tensor) -> Tensor:
+        similar = (1 + normalize(pooled(x)) @ normalize(pooled(x)).T) / 2
+        return similar / similar.sum(dim=1, keepdim=True)
+
+    p, q = neighbours(s), neighbours(t)
+    return (q * ((q + 1e-7) / (p + 1e-7)).log()).mean()
+
+
+# On channels ------------------------------------------------------------------------------
+
+
+def nst(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    s, t = (normalize(x.flatten(2), dim=2) for x in (s, t))
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.einsum("ncp,ndp->ncd", a, b).square().mean()
+
+    return kernel(s, s) + kernel(t, t) - 2 * kernel(s, t)
+
+
+def ickd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    weight = w["projector.linear.weight"][:, :, None, None]
+    projected = conv2d(s, weight, w["projector.linear.bias"])
+    ours, theirs = (normalize(x.flatten(2), dim=2) for x in (projected, t))
+    difference = torch.einsum("ncp,ndp->ncd", ours, ours)
+    difference = difference - torch.einsum("ncp,ndp->ncd", theirs, theirs)
+    return difference.square().sum() / BATCH / t.shape[1]
+
+
+def vid(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    for index in (0, 2, 4):
+        s = conv2d(s, w[f"loss.mean.{index}.weight"])
+        s = s.clamp(min=0) if index < 4 else s
+    variance = (softplus(w["loss.spread"]) + 1e-5)[:, None, None]
+    return ((s - t).square() / variance + variance.log()).mean() / 2
+
+
+def logits(loss: str, **settings: Any) -> dict[str, Any]:
+    part = dict(type=f"mmkd.{loss}", **settings.pop("of_loss", {}))
+    return {**KD_TERM, "loss": part, **settings}
+
+
+def maps(loss: str) -> dict[str, Any]:
+    return dict(loss=dict(type=f"mmkd.{loss}"))
+
+
+LAYER_NORM = dict(type="mmkd.LayerNormalizer", eps=1e-12)
+ON_LOGITS = {
+    "dist": Baseline(logits("DISTLoss"), dist),
+    "spherical": Baseline(logits("SphericalKDLoss"), spherical),
+    "nkd": Baseline(logits("NKDLoss"), nkd),
+    "dkd": Baseline(logits("DKDLoss"), dkd),
+    "standardised": Baseline(
+        logits("KDLoss", of_loss=dict(temperature=2.0), normalizer=LAYER_NORM), standardised_kd
+    ),
+}
+ON_MAPS = {
+    "sp": Baseline(maps("SPLoss"), sp),
+    "cc": Baseline(maps("CCLoss"), cc),
+    "rkd": Baseline(maps("RKDLoss"), rkd),
+    "pkt": Baseline(maps("PKTLoss"), pkt),
+    "nst": Baseline(maps("NSTLoss"), nst),
+    "ickd": Baseline(maps("ICKDLoss"), ickd),
+    "vid": Baseline(maps("VIDLoss"), vid),
+}
+
+
+@pytest.mark.parametrize("name", [*ON_LOGITS, *ON_MAPS])
+def test_one_step(tmp_path: Path, teacher: dict, name: str) -> None:
+    baseline = {**ON_LOGITS, **ON_MAPS}[name]
+    terms = dict(one={**baseline.settings, "weight": 2.0})
+    step = one_step(tmp_path, teacher, classifier(), terms)
+
+    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
+        own = {k.removeprefix("distill.one."): v for k, v in w.items() if k.startswith("distill.")}
+        ours, theirs = student_map(w, x), teacher_map(t, x)
+        predicted = affine(w, "head.fc", pooled(ours))
+        if name in ON_LOGITS:
+            compared = (predicted, affine(t, "head.fc", pooled(theirs)))
+        else:
+            compared = (ours, theirs)
+        return cross_entropy(predicted, y) + 2 * baseline.distance(*compared, y, own)
+
+    trained = {"backbone.", "head.fc."} | ({"distill."} if name in ("ickd", "vid") else set())
+    check(step, objective, trained)
+
+
+def test_crd_remembers_the_images_of_the_batch(tmp_path: Path, teacher: dict) -> None:
+    crd = dict(type="mmkd.CRDDistiller", num_images=9, negatives=3, width=5)
+    step = one_step(tmp_path, teacher, classifier(), dict(one=crd))
+    moved = step.after["distill.one.student_bank"] != step.before["distill.one.student_bank"]
+    assert moved.any(dim=1).tolist() == [True] * BATCH + [False] * 5
+    assert step.after["distill.one.labels"].tolist() == [0, 1, 2, 0, *[-1] * 5]
+    trained = {name for name in step.moved() if name.startswith("distill.")}
+    assert {name.split(".")[2] for name in trained} >= {"student_embedding", "teacher_embedding"}
+
+
+def test_ft_and_afd_train(tmp_path: Path, teacher: dict) -> None:
+    terms = dict(
+        ft=dict(type="mmkd.FTDistiller", paraphrase=1, weight=5.0),
+        afd=dict(type="mmkd.AFDDistiller", levels=[-1], weight=5.0),
+    )
+    step = one_step(tmp_path, teacher, classifier(), terms)
+    moved = {".".join(name.split(".")[1:3]) for name in step.moved() if name.startswith("distill.")}
+    assert {"ft.encoder", "ft.decoder"} <= moved and "ft.translator" not in moved
+    assert set(distill_hook_of(step.runner).distillers) == {"ft", "afd"}

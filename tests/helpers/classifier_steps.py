@@ -1,0 +1,180 @@
+"""One iteration of a classifier in MMEngine's Runner, and its pieces by hand in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from helpers.classifier_toy import PREPROCESSOR, LabelledNoise, classifier_config, distill
+from helpers.toy import Probe, differences, distill_hook_of, train
+
+LEARNING_RATE = 0.1
+BATCH = 4
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Step:
+    """A run of one iteration: all weights before and after it, by name, and the teacher's."""
+
+    runner: Runner
+    before: Weights
+    after: Weights
+    teacher: Weights
+    file: Weights = field(repr=False)
+
+    def moved(self) -> set[str]:
+        """Names of the parameters that are not what they were."""
+        parameters = [k for k in self.before if not k.endswith(BUFFERS)]
+        return {k for k in parameters if not torch.equal(self.before[k], self.after[k])}
+
+
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def weights_of(runner: Runner) -> Weights:
+    """Student's and projectors', the latter under the names of their terms."""
+    distillers = distill_hook_of(runner).distillers
+    both = {**runner.model.state_dict(), **distillers.state_dict(prefix="distill.")}
+    return {name: value.detach().clone() for name, value in both.items()}
+
+
+def one_step(folder: Path, teacher: dict, model: dict, terms: dict, **settings: Any) -> Step:
+    """Trains for one iteration of SGD on the first four images."""
+    before: Weights = {}
+    config = classifier_config(folder, model, **distill(teacher, terms, **settings))
+    config.train_cfg.max_epochs = 1
+    config.train_dataloader.dataset.length = BATCH
+    config.train_dataloader.sampler.shuffle = False
+    config.optim_wrapper.optimizer = dict(type="SGD", lr=LEARNING_RATE)
+    runner = train(config, Probe(before_train=lambda runner: before.update(weights_of(runner))))
+    assert runner.iter == 1
+    (of_hook,) = distill_hook_of(runner).teachers.values()
+    assert all(parameter.grad is None for parameter in of_hook.model.parameters())
+    return Step(
+        runner=runner,
+        before=before,
+        after=weights_of(runner),
+        teacher={k: v.clone() for k, v in of_hook.model.state_dict().items()},
+        file=torch.load(teacher["checkpoint"])["state_dict"],
+    )
+
+
+# By hand ----------------------------------------------------------------------------------
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    """The four images as RGB, normalised, and their labels."""
+    images = torch.stack([LabelledNoise().image(i) for i in range(BATCH)]).double()
+    mean, std = (torch.tensor(PREPROCESSOR[k]).double().view(1, 3, 1, 1) for k in ("mean", "std"))
+    return (images.flip(1) - mean) / std, torch.tensor([0, 1, 2, 0])
+
+
+def student_map(w: Weights, x: Tensor) -> Tensor:
+    convolved = conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
+    return convolved.clamp(min=0)
+
+
+def teacher_map(w: Weights, x: Tensor) -> Tensor:
+    """With BatchNorm's running statistics: the teacher is in evaluation mode."""
+    x = conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
+    scale = w["backbone.norm.weight"] / (w["backbone.norm.running_var"] + 1e-5).sqrt()
+    shift = w["backbone.norm.bias"] - scale * w["backbone.norm.running_mean"]
+    return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).clamp(min=0)
+
+
+def pooled(x: Tensor) -> Tensor:
+    return x.sum(dim=(2, 3)) / (x.shape[2] * x.shape[3])
+
+
+def affine(w: Weights, name: str, x: Tensor) -> Tensor:
+    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+
+def connected(w: Weights, name: str, x: Tensor) -> Tensor:
+    """Convolutions, each with BatchNorm on the batch's statistics and ReLU."""
+    index = 0
+    while f"{name}.layers.{index}.weight" in w:
+        kernel = w[f"{name}.layers.{index}.weight"]
+        x = conv2d(x, kernel, padding=kernel.shape[-1] // 2)
+        mean = x.mean(dim=(0, 2, 3), keepdim=True)
+        variance = (x - mean).square().mean(dim=(0, 2, 3), keepdim=True)
+        gamma, beta = (
+            w[f"{name}.layers.{index + 1}.{k}"].view(1, -1, 1, 1) for k in ("weight", "bias")
+        )
+        x = (gamma * (x - mean) / (variance + 1e-5).sqrt() + beta).clamp(min=0)
+        index += 3
+    return x
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    p = logits.exp() / logits.exp().sum(dim=1, keepdim=True)
+    return -p[torch.arange(len(labels)), labels].log().mean()
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    assert a.shape == b.shape
+    return ((a - b) ** 2).sum() / a.numel()
+
+
+def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    p, q = ((each / temperature).exp() for each in (student, teacher))
+    p, q = (each / each.sum(dim=1, keepdim=True) for each in (p, q))
+    return temperature**2 * (q * (q / p).log()).sum() / len(p)
+
+
+def standardised(x: Tensor) -> Tensor:
+    mean = x.mean(dim=0)
+    return (x - mean) / ((x - mean).square().mean(dim=0) + 1e-4).sqrt()
+
+
+def logsum(student: Tensor, teacher: Tensor) -> Tensor:
+    difference = standardised(student) - standardised(teacher)
+    return ((difference**2) ** 2).sum().add(1e-12).log()
+
+
+def misaligned(student: Tensor, teacher: Tensor) -> Tensor:
+    lengths = (student**2).sum(1).sqrt() * (teacher**2).sum(1).sqrt()
+    return 1 - ((student * teacher).sum(1) / lengths).mean()
+
+
+Objective = Callable[[Weights, Weights, Tensor, Tensor], Tensor]
+
+
+def check(step: Step, objective: Objective, trained: set[str]) -> None:
+    """Every weight after the step, and which of them moved.
+
+    Args:
+        objective: Of the student's and the projectors' weights, the teacher's, images and labels.
+        trained: First parts of the names of the parameters that the method trains.
+    """
+    images, labels = batch()
+    teacher = {k: v.double() for k, v in step.file.items()}
+    names = [k for k in step.before if not k.endswith(BUFFERS)]
+    ours = {k: step.before[k].double().requires_grad_() for k in names}
+    value = objective(ours, teacher, images, labels)
+    gradients = torch.autograd.grad(value, list(ours.values()), allow_unused=True)
+    expected_to_move = {k for k in names if any(k.startswith(each) for each in trained)}
+    assert step.moved() == expected_to_move
+    for (name, weight), gradient in zip(ours.items(), gradients, strict=True):
+        if name not in expected_to_move:
+            continue
+        assert gradient is not None, name
+        moved = step.before[name].double() - step.after[name].double()
+        torch.testing.assert_close(
+            moved, LEARNING_RATE * gradient, rtol=1e-4, atol=1e-6, msg=lambda m, k=name: f"{k}: {m}"
+        )
+        after = weight.detach() - LEARNING_RATE * gradient
+        torch.testing.assert_close(step.after[name].double(), after, rtol=1e-4, atol=1e-6)
+    # The step saw each batch statistic once, and the teacher is what its file holds.
+    tracked = [k for k in step.before if k.endswith("num_batches_tracked")]
+    assert all(step.after[k] == 1 for k in tracked)
+    assert not differences(dict(step.file), step.teacher)
