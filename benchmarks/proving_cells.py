@@ -409,5 +409,24 @@ CELLS: dict[str, Cell] = {
             teacher_epochs=60,
             start="digits_faster_rcnn",
         ),
+        MMCell(
+            "bccd_faster_rcnn_one_level",
+            "bccd",
+            "blood cells, Faster R-CNN, one level",
+            "bccd/faster-rcnn_r18-w8_bccd",
+            "bccd/faster-rcnn_r18-w16_bccd",
+            epochs=30,
+            teacher_epochs=40,
+        ),
+        MMCell(
+            "digits_faster_rcnn_pretrained",
+            "digits",
+            "digits, Faster R-CNN, one level, from weights of the blood cells",
+            "digits/faster-rcnn_r18-w8_digits",
+            "digits/faster-rcnn_r18-w16_digits",
+            epochs=12,
+            teacher_epochs=16,
+            start="bccd_faster_rcnn_one_level",
+        ),
     )
 }

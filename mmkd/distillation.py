@@ -88,7 +88,7 @@ class Distillation:
         teachers: By the name that ``Term.source`` gives.
         probe: Runs the student on one blank image, of the size on which the teachers were probed.
         size: Its height and width; None: features are taken as they are laid out.
-        seed: Of the projectors' initial weights.
+        seed: Of the projectors' initial weights, and of which teachers are dropped when.
 
     Attributes:
         terms_on_two_images: Terms that fail on a batch of a single image, for it is a single
@@ -113,6 +113,7 @@ class Distillation:
     ) -> None:
         self.owner = owner
         self._probe_size = size
+        self._seed = seed
         self.terms = list(terms)
         self.teachers = dict(teachers)
         self._student = student
@@ -268,6 +269,7 @@ class Distillation:
             term.name: factor
             for term in self.terms
             if self.distiller(term).is_on
+            and not term.schedule.is_dropped(iteration, term.source, self._seed)
             and (factor := term.schedule.factor(iteration, iterations_per_epoch)) > 0
         }
         self._divide(self.factors)

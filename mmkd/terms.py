@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from random import Random
 from typing import Any
 
 from mmkd.balance import parse_weight
@@ -28,10 +29,12 @@ class Schedule:
         ramp: Length of the linear rise from 0 at ``begin`` to 1.
         decay: Length of the fall to 0 at ``end``, along half a cosine.
         by_epoch: Whether the four count epochs (fractions allowed) or iterations.
+        drop: How probably a teacher is left out of an iteration, with all of its terms that say so
+            (Son et al., *Densely Guided Knowledge Distillation*, ICCV 2021); it does not run then.
 
     Raises:
         ValueError: begin, ramp or decay negative, end not after begin; a decay without an end, or
-            one that begins before the rise is over.
+            one that begins before the rise is over; a drop that is no probability below 1.
     """
 
     begin: float = 0
@@ -39,6 +42,7 @@ class Schedule:
     ramp: float = 0
     decay: float = 0
     by_epoch: bool = True
+    drop: float = 0
 
     def __post_init__(self) -> None:
         if min(self.begin, self.ramp, self.decay) < 0:
@@ -47,6 +51,8 @@ class Schedule:
             raise ValueError(f"end must come after begin, got {self}")
         if self.decay and (self.end is None or self.end - self.decay < self.begin + self.ramp):
             raise ValueError(f"decay must lie between the rise and an end, got {self}")
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"drop must be 0 or more and below 1, got {self}")
 
     def factor(self, iteration: int, iterations_per_epoch: int) -> float:
         """The factor, 0 to 1, of the iteration that is about to run (counted from 0)."""
@@ -56,6 +62,18 @@ class Schedule:
         if self.end is not None and now > self.end - self.decay:
             return (1 + math.cos(math.pi * (now - self.end + self.decay) / self.decay)) / 2
         return min(1.0, (now - self.begin) / self.ramp) if self.ramp else 1.0
+
+    def is_dropped(self, iteration: int, source: str, seed: int) -> bool:
+        """Whether it is left out of the iteration that is about to run: the same on every process,
+        and in a resumed run.
+
+        Args:
+            iteration: Counted from 0.
+            source: The teacher's name.
+            seed: Of the run.
+        """
+        # Text seeds alike in every process, where a hash of it would not.
+        return self.drop > 0 and Random(f"{seed} {source} {iteration}").random() < self.drop
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,21 @@ def test_schedule_refuses_negative_times(settings: dict) -> None:
         Schedule(**settings)
 
 
+@pytest.mark.parametrize("drop", [0.0, 0.25, 0.8])
+def test_teachers_are_dropped_at_random_but_alike(drop: float) -> None:
+    schedule = Schedule(drop=drop)
+    drawn = {
+        source: [schedule.is_dropped(i, source, 7) for i in range(2000)] for source in ("a", "b")
+    }
+    for each in drawn.values():
+        # Five standard errors.
+        assert abs(sum(each) / 2000 - drop) <= 5 * (drop * (1 - drop) / 2000) ** 0.5
+    assert drawn["a"] == [Schedule(drop=drop).is_dropped(i, "a", 7) for i in range(2000)]
+    if drop:
+        assert drawn["a"] != drawn["b"]
+        assert drawn["a"] != [schedule.is_dropped(i, "a", 8) for i in range(2000)]
+
+
 @pytest.mark.parametrize("settings", [dict(end=0), dict(begin=2, end=2), dict(begin=3, end=1)])
 def test_schedule_refuses_an_end_that_is_not_after_the_begin(settings: dict) -> None:
     with pytest.raises(ValueError, match="end must come after begin, got Schedule"):
@@ -80,6 +95,12 @@ def test_schedule_refuses_an_end_that_is_not_after_the_begin(settings: dict) -> 
 def test_decay_lies_between_the_rise_and_an_end(settings: dict) -> None:
     with pytest.raises(ValueError, match="decay must lie between the rise and an end, got Sch"):
         Schedule(**settings)
+
+
+@pytest.mark.parametrize("drop", [-0.1, 1.0])
+def test_drop_is_a_probability_below_1(drop: float) -> None:
+    with pytest.raises(ValueError, match="drop must be 0 or more and below 1, got Schedule"):
+        Schedule(drop=drop)
 
 
 # Parsing

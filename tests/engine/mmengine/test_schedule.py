@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -25,6 +26,11 @@ SCHEDULES: dict[str, tuple[dict, list[float]]] = {
         [0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1] + [0.0] * 4,
     ),
     "never": (dict(begin=7), [0.0] * 12),
+    # The run's seed is 3.
+    "dropped": (
+        dict(drop=0.5),
+        [float(Random(f"3 teacher {i}").random() >= 0.5) for i in range(12)],
+    ),
 }
 
 
