@@ -13,6 +13,7 @@ from typing import Any
 from mmkd.balance import parse_weight
 from mmkd.errors import InputError, InputTypeError, check_keys, naming
 from mmkd.features import Level, Stride
+from mmkd.losses.base import Takes
 from mmkd.registry import arguments_of, find_class
 
 __all__ = ["DEFAULT", "Schedule", "Tap", "Term", "parse_terms"]
@@ -177,7 +178,8 @@ def parse_terms(
         terms: Name to settings. None: :data:`DEFAULT` for each teacher. A ``level`` or ``stride``
             that is a list makes one term, with a projector of its own, per entry; ``levels`` or
             ``strides`` make one term of them all, for a loss or distiller that takes several at
-            once.
+            once. ``student`` and ``teacher`` may be lists of modules: a term a pair, or one of them
+            all where that is what the loss or distiller takes.
         sources: The teachers' names.
         owner: Whose setting it is (``'DistillHook'``), for errors.
 
@@ -246,19 +248,55 @@ def _parse(
         type=kind,
         parts={key: settings[key] for key in own if key in settings},
     )
+    takes = _takes(kind, settings)
+    takes_scores = any(each.scores for each in takes)
     several = _several(where, settings)
-    takes_scores = _takes_scores(kind, settings)
+    modules = _modules(where, settings)
+    # Modules that are listed say themselves whether they go together.
+    is_joint = several is not None or (bool(modules) and any(e.several_levels for e in takes))
+    compared = (
+        _taps(where, settings, several) if modules is None else _of_modules(modules, is_joint)
+    )
     return [
         Term(
             name=name + suffix,
             student=ours,
             teacher=theirs,
             scores=Tap(_SCORES, theirs[0].level) if takes_scores else None,
-            takes_several=several is not None,
+            takes_several=is_joint,
             **shared,
         )
-        for suffix, ours, theirs in _taps(where, settings, several)
+        for suffix, ours, theirs in compared
     ]
+
+
+def _modules(where: str, settings: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """The modules of either side, where they are lists of them; None where they are not."""
+    sides = [settings.get(side, "backbone") for side in _SIDES]
+    if not any(isinstance(side, list | tuple) for side in sides):
+        return None
+    if not all(isinstance(side, list | tuple) and side for side in sides) or (
+        len(sides[0]) != len(sides[1])
+    ):
+        raise InputError.at(
+            where,
+            f"modules of student and teacher are compared in pairs, got {sides[0]!r} and "
+            f"{sides[1]!r}",
+        )
+    used = [name for key in (*_EACH, *_TOGETHER) for name in _names_of(key) if name in settings]
+    if used:
+        raise InputError.at(
+            where, f"of listed modules the last output is taken: leave {used[0]} out"
+        )
+    return list(zip(*sides, strict=True))
+
+
+def _of_modules(modules: Sequence[tuple[str, str]], is_joint: bool) -> list[_Compared]:
+    pairs = [(Tap(ours), Tap(theirs)) for ours, theirs in modules]
+    if is_joint:
+        ours, theirs = zip(*pairs, strict=True)
+        return [("", ours, theirs)]
+    return [(f"_{index}", (ours,), (theirs,)) for index, (ours, theirs) in enumerate(pairs)]
 
 
 def _taps(
@@ -331,15 +369,15 @@ def _arguments(kind: str) -> list[str]:
     return [name for name in arguments_of(find_class(kind)) if name not in given]
 
 
-def _takes_scores(kind: str, settings: Mapping[str, Any]) -> bool:
-    """Whether what compares also asks for the teacher's class scores."""
+def _takes(kind: str, settings: Mapping[str, Any]) -> list[Takes]:
+    """What is taken by the loss or the distiller that compares, as far as it is known."""
     loss = settings.get("loss")
     named = loss.get("type") if isinstance(loss, Mapping) else loss
-    takes = [getattr(loss, "takes", None)]
+    found = [getattr(loss, "takes", None)]
     # One that is not known is refused where it is built.
     with suppress(ValueError):
-        takes.append(getattr(find_class(named if isinstance(named, str) else kind), "takes", None))
-    return any(getattr(each, "scores", False) for each in takes)
+        found.append(getattr(find_class(named if isinstance(named, str) else kind), "takes", None))
+    return [each for each in found if isinstance(each, Takes)]
 
 
 def _schedule(where: str, settings: Any) -> Schedule:

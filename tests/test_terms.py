@@ -103,6 +103,33 @@ def test_drop_is_a_probability_below_1(drop: float) -> None:
         Schedule(drop=drop)
 
 
+def test_lists_of_modules_are_a_term_a_pair_or_one_of_all() -> None:
+    modules = dict(student=["a", "b"], teacher=["c", "d"])
+    terms = parse_terms(dict(x=dict(modules, loss=dict(type="mmkd.ATLoss"))), ["teacher"])
+    assert [(t.name, t.student, t.teacher) for t in terms] == [
+        ("x_0", (Tap("a"),), (Tap("c"),)),
+        ("x_1", (Tap("b"),), (Tap("d"),)),
+    ]
+    for joint in (dict(loss=dict(type="mmkd.FSPLoss")), dict(type="mmkd.AFDDistiller")):
+        [term] = parse_terms(dict(x={**modules, **joint}), ["teacher"])
+        assert term.takes_several and term.student == (Tap("a"), Tap("b"))
+        assert term.teacher == (Tap("c"), Tap("d"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(student=["a"]), r"compared in pairs, got \['a'\] and 'backbone'"),
+        (dict(student=["a", "b"], teacher=["c"]), "compared in pairs"),
+        (dict(student=[], teacher=[]), "compared in pairs"),
+        (dict(student=["a"], teacher=["c"], stride=8), "last output is taken: leave stride out"),
+    ],
+)
+def test_lists_of_modules_that_do_not_fit(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=f"terms.x: .*{message}"):
+        parse_terms(dict(x=settings), ["teacher"])
+
+
 # Parsing
 
 

@@ -1,0 +1,11 @@
+# CRD (Tian et al., ICLR 2020): weight 0.8, 16,384 others of other classes, as in the paper.
+_base_ = "../_base_/pairs/resnet18_resnet34.py"
+
+terms = dict(
+    crd=dict(
+        type="mmkd.CRDDistiller",
+        num_images=1_281_167,
+        weight=0.8,
+    ),
+)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]

@@ -1,0 +1,15 @@
+# FitNet (Romero et al., ICLR 2015): the middle hint, weight 100 in CRD's framework.
+_base_ = "../_base_/pairs/resnet18_resnet34.py"
+
+terms = dict(
+    hint=dict(
+        student="backbone.layer2",
+        teacher="backbone.layer2",
+        normalizer=dict(type="mmkd.IdentityNormalizer"),
+        loss=dict(type="mmkd.MSELoss"),
+        view="dense",
+        projector=dict(type="mmkd.ConvConnector", layout="3x3"),
+        weight=100.0,
+    ),
+)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]

@@ -1,0 +1,13 @@
+# FSP (Yim et al., CVPR 2017): from stage to stage, weight 50 in CRD's framework, which trains it
+# first and alone; here beside the task.
+_base_ = "../_base_/pairs/resnet18_resnet34.py"
+
+terms = dict(
+    fsp=dict(
+        student=["backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4"],
+        teacher=["backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4"],
+        loss=dict(type="mmkd.FSPLoss"),
+        weight=50.0,
+    ),
+)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]

@@ -1,0 +1,13 @@
+# ReviewKD (Chen et al., CVPR 2021): weight 1 after a rise of an epoch, as in DKD's framework.
+_base_ = "../_base_/pairs/resnet18_resnet34.py"
+
+terms = dict(
+    review=dict(
+        student=["backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4"],
+        teacher=["backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4"],
+        loss=dict(type="mmkd.ReviewKDLoss"),
+        weight=1.0,
+        schedule=dict(ramp=1),
+    ),
+)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]

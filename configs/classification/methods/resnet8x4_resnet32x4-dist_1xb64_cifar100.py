@@ -1,0 +1,12 @@
+# DIST (Huang et al., NeurIPS 2022): factors 2, T 4.
+_base_ = "../_base_/pairs/resnet8x4_resnet32x4.py"
+
+terms = dict(
+    kd=dict(
+        student="head.fc",
+        teacher="head.fc",
+        loss=dict(type="mmkd.DISTLoss"),
+        weight=1.0,
+    ),
+)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]

@@ -1,0 +1,110 @@
+"""The baselines' configs: on CIFAR-100 a step in small, on ImageNet the same methods."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.runner import Runner
+
+from helpers.small_scale import read
+from helpers.small_scale_classification import (
+    CONFIGS,
+    IMAGES,
+    build_without_numbers,
+    hook_of,
+    one_step,
+    teacher_config,
+)
+from helpers.toy import LossRecorder, distill_hook_of
+from mmkd.terms import parse_terms
+
+FOUND = sorted((CONFIGS / "methods").glob("*.py"))
+NAMES = {
+    "afd", "at", "cc", "crd", "dist", "dkd", "fitnet", "fsp", "ft", "ickd", "nkd", "nst", "pkt",
+    "reviewkd", "rkd", "sp", "spherical", "standardised", "vid",
+}  # fmt: skip
+CIFAR = [path for path in FOUND if path.stem.startswith("resnet8x4")]
+# What differs between the two data sets by what was published.
+OWN_SETTINGS = {
+    "crd": {"num_images"},
+    "dist": {"temperature"},
+    "dkd": {"beta", "temperature", "ramp"},
+    "ft": {"paraphrase"},
+    "reviewkd": {"weight", "ramp"},
+}
+
+
+def method(path: Path) -> str:
+    return path.stem.split("_")[1].partition("-")[2]
+
+
+def terms_of(path: Path) -> dict[str, Any]:
+    return hook_of(read(path), "DistillHook").terms.to_dict()
+
+
+def test_there_is_a_pair_of_each_method() -> None:
+    assert {method(path) for path in CIFAR} == NAMES
+    assert {path.name for path in FOUND} == {path.name for path in CIFAR} | {
+        path.name.replace("resnet8x4_resnet32x4", "resnet18_resnet34").replace(
+            "1xb64_cifar100", "8xb32_in1k"
+        )
+        for path in CIFAR
+    }
+
+
+@pytest.mark.parametrize("path", CIFAR, ids=method)
+def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
+    config = read(path)
+    one_step(config, tmp_path, name=f"method-{method(path)}")
+    config.randomness = dict(seed=1)
+    for term in hook_of(config, "DistillHook").terms.values():
+        if "num_images" in term:
+            term.update(num_images=IMAGES, negatives=3)
+        term.pop("schedule", None)
+    config.train_cfg.max_epochs = 1
+    runner = Runner.from_cfg(config)
+    recorder = LossRecorder()
+    runner.register_hook(recorder)
+    runner.train()
+    (losses,) = recorder.logged
+    assert all(math.isfinite(value) for value in losses.values()), losses
+    for term in distill_hook_of(runner).terms:
+        assert losses[f"distill_{term.name}"] > 0
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
+def test_what_is_compared_is_there(path: Path) -> None:
+    config = read(path)
+    terms = parse_terms(terms_of(path), ["teacher"])
+    networks = [build_without_numbers(m) for m in (config.model, teacher_config(config).model)]
+    for term in terms:
+        for network, taps in zip(networks, (term.student, term.teacher), strict=True):
+            for tap in taps:
+                assert network.get_submodule(tap.path) is not None
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_pairs_differ_in_what_was_published(name: str) -> None:
+    cifar, imagenet = (
+        terms_of(path)
+        for student in ("resnet8x4", "resnet18")
+        for path in FOUND
+        if method(path) == name and path.stem.startswith(student)
+    )
+    assert set(cifar) == set(imagenet)
+    found: set[str] = set()
+    for key, term in cifar.items():
+        found |= differing(term, imagenet[key])
+    # Stages have other names, and ResNet-18 one more.
+    assert found - {"student", "teacher"} == OWN_SETTINGS.get(name, set())
+
+
+def differing(one: Any, other: Any, key: str = "") -> set[str]:
+    """Keys at which two settings differ, at any depth."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = one.keys() | other.keys()
+        return set().union(*(differing(one.get(k), other.get(k), k) for k in keys))
+    return set() if one == other else {key}
