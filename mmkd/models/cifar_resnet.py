@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import pad, relu
 
 from mmkd.registry import MODELS
 
@@ -23,22 +23,37 @@ KAIMING_INIT: list[dict[str, Any]] = [
 
 
 class _BasicBlock(nn.Module):
-    """``relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))``, 1x1 where the shapes differ."""
+    """``relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))``; where the shapes differ, the shortcut is
+    a 1x1 convolution, or every second pixel with channels of zeros on either side."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut = nn.Sequential()
-        if stride != 1 or in_channels != out_channels:
+        if stride == 1 and in_channels == out_channels:
+            return
+        if shortcut == "pad":
+            self.shortcut.append(_Padded(stride, out_channels - in_channels))
+        else:
             self.shortcut.append(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False))
             self.shortcut.append(nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         inner = relu(self.bn1(self.conv1(x)))
         return relu(self.bn2(self.conv2(inner)) + self.shortcut(x))
+
+
+class _Padded(nn.Module):
+    def __init__(self, stride: int, added: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.added = (added // 2, added - added // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.added))
 
 
 @MODELS.register_module()
@@ -52,16 +67,15 @@ class CIFARResNet(BaseModule):
         depth: 6 n + 2, for n blocks a stage.
         widths: Channels of the stem and of the three stages.
         stem_stride: Of the first convolution; 2 quarters the cost.
+        shortcut: Where a block changes the map: ``'project'``, a 1x1 convolution with BatchNorm as
+            in the distillation papers' networks (He et al.'s option B), or ``'pad'``, zeros (A).
         init_cfg: MMEngine's; None for ``KAIMING_INIT``.
 
     Shapes: ``[N, 3, H, W] -> ([N, widths[-1], h, w],)``, ``h = H / (4 * stem_stride)``; the last
     map is not negative.
 
-    The published CIFAR networks of the distillation papers have 1x1 convolutions with BatchNorm as
-    shortcuts where He et al. pad with zeros (their option B).
-
     Raises:
-        ValueError: A depth that is not 6 n + 2, other than four widths.
+        ValueError: A depth that is not 6 n + 2, other than four widths, another shortcut.
     """
 
     def __init__(
@@ -69,6 +83,7 @@ class CIFARResNet(BaseModule):
         depth: int,
         widths: Sequence[int] = (16, 16, 32, 64),
         stem_stride: int = 1,
+        shortcut: Literal["project", "pad"] = "project",
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg if init_cfg is not None else KAIMING_INIT)
@@ -77,13 +92,15 @@ class CIFARResNet(BaseModule):
             raise ValueError(f"depth must be 6 n + 2 (8, 14, 20, ...), got {depth}")
         if len(widths) != 4:
             raise ValueError(f"widths must be four, the stem's and three stages', got {widths}")
+        if shortcut not in ("project", "pad"):
+            raise ValueError(f"shortcut must be 'project' or 'pad', got {shortcut!r}")
         self.out_channels = widths[-1]
         self.conv1 = nn.Conv2d(3, widths[0], 3, stem_stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         stages = []
         for index, (before, width) in enumerate(pairwise(widths)):
-            first = _BasicBlock(before, width, stride=2 if index else 1)
-            rest_of_stage = [_BasicBlock(width, width, stride=1) for _ in range(blocks - 1)]
+            first = _BasicBlock(before, width, 2 if index else 1, shortcut)
+            rest_of_stage = [_BasicBlock(width, width, 1, shortcut) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(first, *rest_of_stage))
         self.stages = nn.Sequential(*stages)
 

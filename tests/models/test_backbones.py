@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from mmpretrain.utils import register_all_modules
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 import mmkd.models  # noqa: F401 (registers the networks)
 from mmkd.models import CIFARResNet
@@ -417,3 +418,20 @@ def test_down_unit_interleaves_its_branches() -> None:
     x = torch.tensor([1.0, 9.0, 9.0, 9.0, -1.0, 9.0, 9.0, 9.0], dtype=torch.float64)
     # One pixel of four is left: 2^2 and 3^3 times 1; -1 ends at the ReLU.
     assert run(block, x.reshape(1, 2, 2, 2)) == [4, 27, 0, 0]
+
+
+def test_padded_shortcuts_are_he_s_option_a() -> None:
+    """Every second pixel, with zeros for the new channels, half of them before."""
+    network = CIFARResNet(8, shortcut="pad").eval()
+    assert sum(p.numel() for p in network.parameters()) < sum(
+        p.numel() for p in CIFARResNet(8).parameters()
+    )
+    block = network.stages[1][0]
+    x = images(2).repeat(1, 6, 1, 1)[:, :16].relu()
+    inner = relu(block.bn1(block.conv1(x)))
+    expected = block.bn2(block.conv2(inner))
+    for channel in range(16):
+        expected[:, 8 + channel] += x[:, channel, ::2, ::2]
+    torch.testing.assert_close(block(x), relu(expected))
+    with pytest.raises(ValueError, match="shortcut must be 'project' or 'pad', got 'crop'"):
+        CIFARResNet(8, shortcut="crop")  # type: ignore[arg-type]

@@ -1,0 +1,199 @@
+"""Every method on 10,000 photographs of CIFAR-10, from an ordinary and from a strong teacher.
+
+    python benchmarks/method_study.py --data /path/to/cifar10_10k
+    python benchmarks/method_study.py --data /path/to/cifar10_10k \\
+        --strong /path/to/resnet56_cifar10.safetensors
+
+The student is that of cifar_study.py, on a longer schedule. Its ordinary teacher is trained once;
+the strong one is He et al.'s published ResNet-56, tested first. Every method of cifar_settings.py
+and of configs/classification/methods has its published weight. Finished runs are kept under --runs,
+so the study can be stopped and continued, method by method (--methods) and seed by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from cifar_settings import MAIN, Setting
+from cifar_study import TEACHER, read_config, student_config
+from mmengine.config import Config
+from mmengine.runner import Runner
+from study import by_name, report, top1
+
+from mmkd.checkpoint import read_weights
+from mmkd.configs import config_file
+from mmkd.report.numbers import signed, spread
+from mmkd.runs.mmengine.classification import ClassificationRecipe
+from mmkd.runs.running import Job, run_all
+from mmkd.work_dirs.run_result import RunResult
+
+STRONG = "classification/cifar10_10k/resnet56_cifar10-10k.py"
+PAIR = "resnet8x4_resnet32x4"
+IMAGES, BATCH = 10_000, 64
+# Of the schedule, what the published pairs spend on rises and on FT's first stage.
+RISE, PARAPHRASE = 20 / 240, 30 / 240
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Whom the students learn from.
+
+    Args:
+        name: In the table, and of its runs' folder.
+        config: By name.
+        checkpoint: Its weights.
+        width: Of its last map.
+        accuracy: On the test set, in percent.
+    """
+
+    name: str
+    config: str
+    checkpoint: str
+    width: int
+    accuracy: float
+
+
+def published(epochs: int) -> dict[str, Setting]:
+    """The methods of configs/classification/methods, on a schedule of so many epochs."""
+    folder = Path(config_file("classification/README.md")).parent / "methods"
+    found = {}
+    for file in sorted(folder.glob(f"{PAIR}-*.py")):
+        config = Config.fromfile(file)
+        [hook] = config.custom_hooks
+        terms = {key: _scaled(term, epochs) for key, term in hook.terms.to_dict().items()}
+        loss = config.model.head.loss.loss_weight
+        model = dict(head=dict(loss=dict(loss_weight=loss))) if loss != 1.0 else {}
+        name = file.stem.split("_")[1].partition("-")[2]
+        found[name] = Setting(terms, model=model)
+    return found
+
+
+def _scaled(term: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """What counts images and epochs, for this set and schedule."""
+    if "ramp" in term.get("schedule", {}):
+        term["schedule"]["ramp"] = RISE * epochs
+    if "paraphrase" in term:
+        term["paraphrase"] = round(PARAPHRASE * epochs * (IMAGES // BATCH))
+    if "num_images" in term:
+        term.update(num_images=IMAGES, negatives=4096)
+    return term
+
+
+def settings(epochs: int) -> dict[str, Setting]:
+    """All methods by name, the plain student first."""
+    return {**MAIN, **published(epochs)}
+
+
+def job(name: str, seed: int, teacher: Teacher, args: argparse.Namespace) -> Job:
+    """A student's training."""
+    setting = settings(args.epochs)[name]
+    if "teacher_channels" in setting.model.get("head", {}):
+        head = {**setting.model["head"], "teacher_channels": teacher.width}
+        setting = replace(setting, model={**setting.model, "head": head})
+    folder = args.runs / teacher.name / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}_seed{seed}"
+    config = student_config(setting, seed, args.data, folder, teacher.checkpoint)
+    for hook in config.custom_hooks:
+        hook.teacher.config = config_file(teacher.config)
+    _set_epochs(config, args.epochs)
+    return Job(name, ClassificationRecipe(config), f"{teacher.name}: {name}")
+
+
+def _set_epochs(config: Config, epochs: int) -> None:
+    config.train_cfg.max_epochs = epochs
+    config.default_hooks.checkpoint.interval = epochs
+    fall = config.param_scheduler[-1]
+    fall.T_max = fall.end = epochs
+
+
+def ordinary(args: argparse.Namespace) -> Teacher:
+    """Trained on the same images."""
+    config = read_config(TEACHER, 0, args.data, args.runs / "teacher")
+    [result] = run_all([Job("teacher", ClassificationRecipe(config), "teacher")])
+    [accuracy] = top1([result])
+    return Teacher("ordinary", TEACHER, result.checkpoint, 128, accuracy)
+
+
+def strong(args: argparse.Namespace) -> Teacher:
+    """Published, and tested here before anything learns from it."""
+    file = args.runs / "strong/resnet56.pth"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    weights = read_weights(args.strong).weights
+    torch.save({_own_name(key): value for key, value in weights.items()}, file)
+    config = read_config(STRONG, 0, args.data, args.runs / "strong")
+    config.load_from = str(file)
+    config.test_cfg = dict(type="TestLoop")
+    scores = Runner.from_cfg(config).test()
+    return Teacher("strong", STRONG, str(file), 64, float(scores["accuracy/top1"]))
+
+
+def _own_name(key: str) -> str:
+    """Of a weight of akamaster/pytorch_resnet_cifar10, in MMPretrain's classifier."""
+    if key.startswith("linear."):
+        return key.replace("linear.", "head.fc.")
+    return "backbone." + re.sub(r"^layer(\d)", lambda m: f"stages.{int(m[1]) - 1}", key)
+
+
+def table(results: Sequence[RunResult]) -> list[str]:
+    """Methods from the best to the worst."""
+    scores = {name: top1(runs) for name, runs in by_name(results).items()}
+    ranked = sorted(scores, key=lambda name: -mean(scores[name]))
+    plain = mean(scores["plain"])
+    lines = ["| rank | method | seeds | top-1, % | over plain |", "|---|---|---|---|---|"]
+    for rank, name in enumerate(ranked, start=1):
+        own = scores[name]
+        gain = signed(mean(own) - plain)
+        lines.append(f"| {rank} | {name} | {len(own)} | {spread(own)} | {gain} |")
+    return lines
+
+
+def describe(found: Mapping[Teacher, Sequence[RunResult]], epochs: int) -> list[str]:
+    """The whole report."""
+    lines = ["# Every method on 10,000 photographs of CIFAR-10", "", f"{epochs} epochs."]
+    for teacher, results in found.items():
+        title = f"## From the {teacher.name} teacher ({teacher.accuracy:.1f} % on the test set)"
+        lines += ["", title, "", *table(results)]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
+    parser.add_argument("--strong", type=Path, help="published weights; adds the strong teacher")
+    parser.add_argument("--only-strong", action="store_true", help="leaves the other teacher out")
+    parser.add_argument("--methods", nargs="+", help="default: all; beside plain, which always is")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--runs", type=Path, default=Path("work_dirs/method_study"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/method_study.md"))
+    args = parser.parse_args()
+    args.data, args.runs = args.data.resolve(), args.runs.resolve()
+    names = list(settings(args.epochs))
+    asked = [name for name in names if name in ("plain", *(args.methods or names))]
+    if unknown := set(args.methods or ()) - set(names):
+        parser.error(f"no method {', '.join(sorted(unknown))}: there are {', '.join(names)}")
+    if args.only_strong and not args.strong:
+        parser.error("--only-strong needs --strong")
+    teachers = [] if args.only_strong else [ordinary(args)]
+    if args.strong:
+        teachers.append(strong(args))
+    # All methods of one seed before the next, so that a study that is stopped is balanced.
+    keys = [(t, seed, name) for seed in args.seeds for t in teachers for name in asked]
+    results = run_all([job(name, seed, t, args) for t, seed, name in keys], args.workers)
+    found = {
+        t: [r for (of, _, _), r in zip(keys, results, strict=True) if of is t] for t in teachers
+    }
+    report(describe(found, args.epochs), args.out)
+
+
+if __name__ == "__main__":
+    main()
