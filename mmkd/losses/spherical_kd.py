@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkd.losses.base import Takes, TemperatureLoss
-from mmkd.losses.kd import kd
+from mmkd.losses.kd import KDLoss, kd
 from mmkd.numerics import at_least_float32, check_logits, unit_vectors
 from mmkd.registry import MODELS
 
@@ -42,22 +41,8 @@ def _centred(logits: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
-class SphericalKDLoss(TemperatureLoss):
-    """:func:`spherical_kd` as a module.
-
-    Args:
-        temperature: T, above 0.
-
-    Shapes: logits ``[N, K]`` and ``[N, K]`` to a scalar.
-
-    Raises:
-        ValueError: A temperature out of range; shapes that differ, are empty or not of rank 2.
-    """
-
-    takes = Takes(form="logits")
-
-    def __init__(self, temperature: float = 4.0) -> None:
-        super().__init__(temperature)
+class SphericalKDLoss(KDLoss):
+    """:func:`spherical_kd` as a module; its settings and shapes are those of KD."""
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return spherical_kd(student, teacher, self.temperature)

@@ -1,7 +1,4 @@
-# CC (Peng et al., ICCV 2019). The weight is ours: the paper's belongs to another denominator.
-_base_ = "../_base_/pairs/resnet18_resnet34.py"
+# ResNet-34 teaches ResNet-18 by CC.
+_base_ = ["../_base_/pairs/resnet18_resnet34.py", "../_base_/terms/cc.py"]
 
-terms = dict(
-    cc=dict(loss=dict(type="mmkd.CCLoss"), weight=1.0),
-)
-custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=_base_.terms)]

@@ -1,12 +1,4 @@
-# NKD (Yang et al., ICCV 2023): gamma 1.5, T 1, as in the paper.
-_base_ = "../_base_/pairs/resnet18_resnet34.py"
+# ResNet-34 teaches ResNet-18 by NKD.
+_base_ = ["../_base_/pairs/resnet18_resnet34.py", "../_base_/terms/nkd.py"]
 
-terms = dict(
-    kd=dict(
-        student="head.fc",
-        teacher="head.fc",
-        loss=dict(type="mmkd.NKDLoss"),
-        weight=1.0,
-    ),
-)
-custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=_base_.terms)]

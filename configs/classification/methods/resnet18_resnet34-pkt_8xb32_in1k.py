@@ -1,7 +1,4 @@
-# PKT (Passalis & Tefas, ECCV 2018): weight 30,000 in CRD's framework.
-_base_ = "../_base_/pairs/resnet18_resnet34.py"
+# ResNet-34 teaches ResNet-18 by PKT.
+_base_ = ["../_base_/pairs/resnet18_resnet34.py", "../_base_/terms/pkt.py"]
 
-terms = dict(
-    pkt=dict(loss=dict(type="mmkd.PKTLoss"), weight=30000.0),
-)
-custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=_base_.terms)]

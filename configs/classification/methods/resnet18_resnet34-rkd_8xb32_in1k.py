@@ -1,7 +1,4 @@
-# RKD (Park et al., CVPR 2019): distances 25, angles 50, as in CRD's framework.
-_base_ = "../_base_/pairs/resnet18_resnet34.py"
+# ResNet-34 teaches ResNet-18 by RKD.
+_base_ = ["../_base_/pairs/resnet18_resnet34.py", "../_base_/terms/rkd.py"]
 
-terms = dict(
-    rkd=dict(loss=dict(type="mmkd.RKDLoss"), weight=1.0),
-)
-custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=_base_.terms)]

@@ -1,7 +1,4 @@
-# SP (Tung & Mori, ICCV 2019): weight 3000 as in the paper.
-_base_ = "../_base_/pairs/resnet8x4_resnet32x4.py"
+# ResNet-32x4 teaches ResNet-8x4 by SP.
+_base_ = ["../_base_/pairs/resnet8x4_resnet32x4.py", "../_base_/terms/sp.py"]
 
-terms = dict(
-    sp=dict(loss=dict(type="mmkd.SPLoss"), weight=3000.0),
-)
-custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=_base_.terms)]

@@ -1,13 +1,4 @@
-# Standardised logits (Sun et al., CVPR 2024): T 2, weight 9, as in the authors' program.
-_base_ = "../_base_/pairs/resnet8x4_resnet32x4.py"
+# ResNet-32x4 teaches ResNet-8x4 by Standardised logits.
+_base_ = ["../_base_/pairs/resnet8x4_resnet32x4.py", "../_base_/terms/standardised.py"]
 
-terms = dict(
-    kd=dict(
-        student="head.fc",
-        teacher="head.fc",
-        normalizer=dict(type="mmkd.LayerNormalizer", eps=1e-12),
-        loss=dict(type="mmkd.KDLoss", temperature=2.0),
-        weight=9.0,
-    ),
-)
-custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=_base_.terms)]

@@ -1,0 +1,9 @@
+# Spherical KD (Guo et al., 2020). The paper's T is 4; 0.1 cross-entropy + 0.9 as KD here.
+terms = dict(
+    kd=dict(
+        student="head.fc",
+        teacher="head.fc",
+        loss=dict(type="mmkd.SphericalKDLoss"),
+        weight=0.9,
+    ),
+)
