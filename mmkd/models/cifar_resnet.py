@@ -26,7 +26,9 @@ class _BasicBlock(nn.Module):
     """``relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))``; where the shapes differ, the shortcut is
     a 1x1 convolution, or every second pixel with channels of zeros on either side."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, shortcut: str = "project"
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
