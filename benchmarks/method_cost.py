@@ -2,11 +2,14 @@
 
     python benchmarks/method_cost.py
     python benchmarks/method_cost.py --pair configs/detection/methods/ld_gfl_r50-fpn_r101_1x_coco.py
+    python benchmarks/method_cost.py --size 32 --batch-size 64 \\
+        --pair configs/classification/methods/resnet8x4_resnet32x4-sp_1xb64_cifar100.py
 
-Every published pair of configs/detection/methods lends its terms to one and the same student and
-teacher: those of --pair, with random weights. The student's own step, its step with mmkd's default
-and its step with each method's terms are timed in turn, round by round, all run by MMEngine's
-Runner. Each one's peak memory is that of a process of its own.
+Every published pair of configs/detection/methods, or of configs/classification/methods, lends its
+terms to one and the same student and teacher: those of --pair, with random weights. The student's
+own step, its step with mmkd's default and its step with each method's terms are timed in turn,
+round by round, all run by MMEngine's Runner. Each one's peak memory is that of a process of its
+own.
 """
 
 from __future__ import annotations
@@ -26,19 +29,43 @@ from step_timing import ROOT, parse_args, peak_bytes, peaks, summary, timings, w
 
 from mmkd import DistillHook
 
-PUBLISHED = sorted((ROOT / "configs/detection/methods").glob("*.py"))
+DETECTORS = sorted((ROOT / "configs/detection/methods").glob("*.py"))
+CLASSIFIERS = sorted((ROOT / "configs/classification/methods").glob("*.py"))
 
 
 def methods_of(pair: str) -> dict[str, dict[str, Any] | None]:
-    """Terms by method, of those whose published detector is of the pair's kind; mmkd's default
+    """Terms by method, of those whose published model is of the pair's kind; mmkd's default
     first."""
     kind = read(pair).model.type
     found: dict[str, dict[str, Any] | None] = {"default": None}
-    for path in PUBLISHED:
+    if kind == "ImageClassifier":
+        published = [path for path in CLASSIFIERS if _networks(path) == _networks(Path(pair))]
+    else:
+        published = DETECTORS
+    for path in published:
         config = read(str(path))
         if config.model.type == kind:
-            found.setdefault(path.stem.partition("_")[0], distill_settings(config).terms)
+            found.setdefault(_method(path), _at_last(distill_settings(config).terms))
     return found
+
+
+def _method(path: Path) -> str:
+    name = path.stem.split("_")
+    return name[0] if path in DETECTORS else name[1].partition("-")[2]
+
+
+def _networks(path: Path) -> tuple[str, str]:
+    """Of a classification pair's config."""
+    student, teacher, *_ = path.stem.split("_")
+    return student, teacher.partition("-")[0]
+
+
+def _at_last(terms: dict[str, Any]) -> dict[str, Any]:
+    """As they are when first stages are over."""
+    for term in terms.values():
+        if "paraphrase" in term:
+            term["paraphrase"] = 1
+    return terms
 
 
 def runner_of(variant: str, args: argparse.Namespace, folder: str) -> Runner:
@@ -75,7 +102,7 @@ def main() -> None:
     )
     default = ROOT / "configs/detection/faster_rcnn/faster-rcnn_mbv2-fpn_r50-distill_90k_coco.py"
     parser.add_argument("--pair", default=str(default), help="config of a distilled student")
-    names = ["plain", *{name.stem.partition("_")[0] for name in PUBLISHED}, "default"]
+    names = ["plain", *{_method(path) for path in (*DETECTORS, *CLASSIFIERS)}, "default"]
     args = parse_args(parser, "method_cost", names, batch_size=2, rounds=7)
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the Runner takes a GPU where it sees one

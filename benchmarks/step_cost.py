@@ -89,6 +89,32 @@ class NoiseScenes(Dataset):
         return dict(inputs=torch.from_numpy(image), data_samples=sample)
 
 
+@DATASETS.register_module()
+class NoiseImages(Dataset):
+    """Square images of noise with a class each."""
+
+    METAINFO: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, size: int, length: int) -> None:
+        self.size, self.length = size, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        from mmpretrain.structures import DataSample
+
+        rng = np.random.default_rng(index)
+        image = rng.integers(0, 256, (3, self.size, self.size), dtype=np.uint8)
+        sample = DataSample(metainfo=dict(img_shape=(self.size, self.size), sample_idx=index))
+        sample.set_gt_label(int(rng.integers(10)))
+        return dict(inputs=torch.from_numpy(image), data_samples=sample)
+
+
+# What a package's models train on.
+NOISE = {"mmdet": "NoiseScenes", "mmpretrain": "NoiseImages"}
+
+
 @LOOPS.register_module()
 class SteppedLoop(IterBasedTrainLoop):
     """Begins a training and leaves its steps to the caller."""
@@ -118,27 +144,27 @@ def distill_settings(config: Config) -> dict[str, Any]:
     return hooks[0]
 
 
-def with_random_weights(model: dict[str, Any], size: int) -> nn.Module:
-    """A detector whose features are of ordinary size: then its weights do not change its cost."""
-    model["backbone"]["init_cfg"] = None
+def with_random_weights(config: Config, size: int) -> nn.Module:
+    """A model whose features are of ordinary size: then its weights do not change its cost."""
+    config.model["backbone"]["init_cfg"] = None
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        detector = MODELS.build(model)
-    detector.init_weights()
-    settle_batch_norms(detector.backbone, torch.randn(8, 3, size, size))
-    return detector
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        model = MODELS.build(config.model)
+    model.init_weights()
+    settle_batch_norms(model.backbone, torch.randn(8, 3, size, size))
+    return model
 
 
 def runner_of(config: Config, name: str, args: argparse.Namespace, folder: str) -> Runner:
     """A Runner that has begun to train the config's student, distilled or not."""
     config.load_from = f"{folder}/student.pth"
-    torch.save(with_random_weights(config.model, args.size).state_dict(), config.load_from)
+    torch.save(with_random_weights(config, args.size).state_dict(), config.load_from)
     config.randomness = dict(seed=0)
     config.train_dataloader = dict(
         batch_size=args.batch_size,
         num_workers=0,
         sampler=dict(type="InfiniteSampler"),
-        dataset=dict(type="NoiseScenes", size=args.size, length=args.batch_size),
+        dataset=dict(type=NOISE[config.default_scope], size=args.size, length=args.batch_size),
     )
     for split in ("val", "test"):
         config.update({f"{split}_{part}": None for part in ("cfg", "dataloader", "evaluator")})
@@ -162,7 +188,7 @@ def distilled_runner(
     settings = distill_settings(config)
     settings["terms"] = terms
     teacher = settings["teacher"]
-    model = with_random_weights(read(teacher["config"]).model, args.size)
+    model = with_random_weights(read(teacher["config"]), args.size)
     teacher["checkpoint"] = f"{folder}/teacher.pth"
     torch.save(model.state_dict(), teacher["checkpoint"])
     return runner_of(config, name, args, folder)
@@ -185,7 +211,7 @@ def step_of(variant: str, args: argparse.Namespace, folder: str) -> Callable[[],
         if variant == "balanced":
             terms = {name: dict(each, weight=dict(share=SHARE)) for name, each in terms.items()}
         return distilled_runner(terms, args, folder, variant).train_loop.step
-    model = with_random_weights(read(settings["teacher"]["config"]).model, args.size)
+    model = with_random_weights(read(settings["teacher"]["config"]), args.size)
     model.to(args.device).eval()
     images = torch.randn(args.batch_size, 3, args.size, args.size, device=args.device)
 
