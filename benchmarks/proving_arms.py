@@ -57,7 +57,7 @@ def _setting(name: str, cell: Cell) -> dict[str, Any]:
             schedule[kind] = round(float(value) * cell.epochs)
         else:
             term["loss"] = dict(type=_LOSSES[kind])
-    return dict(backbone=term)
+    return {"neck" if what == "neck" else "backbone": term}
 
 
 def _weight(text: str) -> float | dict[str, Any]:

@@ -42,12 +42,18 @@ def test_the_default_arm_is_the_default(proving: Any) -> None:
         ("neck-s0.3", dict(student="neck", teacher="neck", stride="all", weight=dict(share=0.3))),
         ("all-w1-pkd", dict(stride="all", weight=1.0, loss=dict(type="mmkd.PKDLoss"))),
         ("all-w1-end=0.8", dict(stride="all", weight=1.0, schedule=dict(end=10))),
+        ("all-w1-ramp=0.5", dict(stride="all", weight=1.0, schedule=dict(ramp=6))),
         ("all-c0.5", dict(stride="all", weight=dict(type="mmkd.AgreeingShare", share=0.5))),
     ],
 )
 def test_settings_by_name(proving: Any, arm: str, term: dict) -> None:
     arms, cells = proving
-    assert arms.arm_of(arm, cells.CELLS["digits_faster_rcnn"]).terms == dict(backbone=term)
+    key = "neck" if arm.startswith("neck") else "backbone"
+    cell = cells.CELLS["digits_faster_rcnn"]
+    assert arms.arm_of(arm, cell).terms == {key: term}
+    both = arms.arm_of(f"all-s0.1+{arm}", cell).terms
+    assert both is not None and both[key] == term
+    assert len(both) == (2 if key == "neck" else 1)
 
 
 def test_methods_by_name(proving: Any) -> None:
