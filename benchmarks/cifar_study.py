@@ -58,6 +58,11 @@ def student_config(setting: Setting, seed: int, data: Path, work_dir: Path, teac
     return config
 
 
+def folder_name(name: str, seed: int) -> str:
+    """Of a run."""
+    return f"{re.sub('[^a-z0-9.]+', '-', name.lower())}_seed{seed}"
+
+
 def student_jobs(
     names: Iterable[str], seeds: int, data: Path, runs: Path, teacher: str
 ) -> list[Job]:
@@ -65,7 +70,7 @@ def student_jobs(
     jobs = []
     for seed in range(seeds):
         for name in names:
-            folder = runs / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}_seed{seed}"
+            folder = runs / folder_name(name, seed)
             config = student_config(SETTINGS[name], seed, data, folder, teacher)
             cost = DISTILLED_COST if SETTINGS[name].terms else 1.0
             jobs.append(Job(name, ClassificationRecipe(config), name, cost))

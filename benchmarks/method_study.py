@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from cifar_settings import MAIN, Setting
-from cifar_study import TEACHER, read_config, student_config
+from cifar_study import TEACHER, folder_name, read_config, student_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 from study import by_name, report, top1
@@ -91,13 +91,12 @@ def settings(epochs: int) -> dict[str, Setting]:
     return {**MAIN, **published(epochs)}
 
 
-def job(name: str, seed: int, teacher: Teacher, args: argparse.Namespace) -> Job:
+def job(name: str, setting: Setting, seed: int, teacher: Teacher, args: argparse.Namespace) -> Job:
     """A student's training."""
-    setting = settings(args.epochs)[name]
     if "teacher_channels" in setting.model.get("head", {}):
         head = {**setting.model["head"], "teacher_channels": teacher.width}
         setting = replace(setting, model={**setting.model, "head": head})
-    folder = args.runs / teacher.name / f"{re.sub('[^a-z0-9.]+', '-', name.lower())}_seed{seed}"
+    folder = args.runs / teacher.name / folder_name(name, seed)
     config = student_config(setting, seed, args.data, folder, teacher.checkpoint)
     for hook in config.custom_hooks:
         hook.teacher.config = config_file(teacher.config)
@@ -177,10 +176,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/method_study.md"))
     args = parser.parse_args()
     args.data, args.runs = args.data.resolve(), args.runs.resolve()
-    names = list(settings(args.epochs))
-    asked = [name for name in names if name in ("plain", *(args.methods or names))]
-    if unknown := set(args.methods or ()) - set(names):
-        parser.error(f"no method {', '.join(sorted(unknown))}: there are {', '.join(names)}")
+    methods = settings(args.epochs)
+    asked = [name for name in methods if name in ("plain", *(args.methods or methods))]
+    if unknown := set(args.methods or ()) - set(methods):
+        parser.error(f"no method {', '.join(sorted(unknown))}: there are {', '.join(methods)}")
     if args.only_strong and not args.strong:
         parser.error("--only-strong needs --strong")
     teachers = [] if args.only_strong else [ordinary(args)]
@@ -188,7 +187,8 @@ def main() -> None:
         teachers.append(strong(args))
     # All methods of one seed before the next, so that a study that is stopped is balanced.
     keys = [(t, seed, name) for seed in args.seeds for t in teachers for name in asked]
-    results = run_all([job(name, seed, t, args) for t, seed, name in keys], args.workers)
+    jobs = [job(name, methods[name], seed, t, args) for t, seed, name in keys]
+    results = run_all(jobs, args.workers)
     found = {
         t: [r for (of, _, _), r in zip(keys, results, strict=True) if of is t] for t in teachers
     }

@@ -57,9 +57,8 @@ LABELS = {
 }
 
 
-@DATASETS.register_module()
-class NoiseScenes(Dataset):
-    """Square images of noise with random boxes: the cost of a step hardly depends on them."""
+class Noise(Dataset):
+    """Square images of noise."""
 
     METAINFO: ClassVar[dict[str, Any]] = {}
 
@@ -68,6 +67,16 @@ class NoiseScenes(Dataset):
 
     def __len__(self) -> int:
         return self.length
+
+    def image(self, rng: np.random.Generator) -> torch.Tensor:
+        """uint8 ``[3, size, size]``."""
+        drawn = rng.integers(0, 256, (3, self.size, self.size), dtype=np.uint8)
+        return torch.from_numpy(drawn)
+
+
+@DATASETS.register_module()
+class NoiseScenes(Noise):
+    """With random boxes: the cost of a step hardly depends on them."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         from mmdet.structures import DetDataSample
@@ -85,30 +94,21 @@ class NoiseScenes(Dataset):
             bboxes=torch.from_numpy(boxes),
             labels=torch.from_numpy(rng.integers(80, size=len(boxes))),
         )
-        image = rng.integers(0, 256, (3, self.size, self.size), dtype=np.uint8)
-        return dict(inputs=torch.from_numpy(image), data_samples=sample)
+        return dict(inputs=self.image(rng), data_samples=sample)
 
 
 @DATASETS.register_module()
-class NoiseImages(Dataset):
-    """Square images of noise with a class each."""
-
-    METAINFO: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, size: int, length: int) -> None:
-        self.size, self.length = size, length
-
-    def __len__(self) -> int:
-        return self.length
+class NoiseImages(Noise):
+    """With a class each."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         from mmpretrain.structures import DataSample
 
         rng = np.random.default_rng(index)
-        image = rng.integers(0, 256, (3, self.size, self.size), dtype=np.uint8)
+        image = self.image(rng)
         sample = DataSample(metainfo=dict(img_shape=(self.size, self.size), sample_idx=index))
         sample.set_gt_label(int(rng.integers(10)))
-        return dict(inputs=torch.from_numpy(image), data_samples=sample)
+        return dict(inputs=image, data_samples=sample)
 
 
 # What a package's models train on.

@@ -19,6 +19,7 @@ __all__ = [
     "check_positive",
     "check_samples",
     "check_temperature",
+    "in_its_unit",
     "inner_products",
     "unit_vectors",
 ]
@@ -108,6 +109,12 @@ def unit_vectors(x: Tensor) -> Tensor:
     # The mask keeps the square root away from 0, where its gradient is infinite.
     squared = x.square().sum(dim=-1, keepdim=True).masked_fill(is_zero, 1)
     return x * squared.rsqrt()
+
+
+def in_its_unit(x: Tensor) -> Tensor:
+    """A feature in units of its largest entry, where no square overflows: for what has no unit."""
+    x = at_least_float32(x)
+    return x / x.detach().abs().max().clamp_min(1e-30)
 
 
 def inner_products(x: Tensor, y: Tensor) -> Tensor:

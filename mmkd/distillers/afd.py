@@ -15,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from mmkd.distiller import Distiller
 from mmkd.initial_weights import initialize, linear_layer
 from mmkd.losses.base import Takes
-from mmkd.numerics import as_weights, at_least_float32, check_positive, unit_vectors
+from mmkd.numerics import as_weights, at_least_float32, check_positive, in_its_unit, unit_vectors
 from mmkd.registry import MODELS
 from mmkd.targets import Targets
 
@@ -29,9 +29,7 @@ def attention_pattern(feature: Tensor, grid: tuple[int, int]) -> Tensor:
         feature: ``[N, C, H, W]``.
         grid: h and w; maps of another are average-pooled or repeated to it.
     """
-    feature = at_least_float32(feature)
-    # In units of its largest entry no square overflows; the result has no unit.
-    feature = feature / feature.detach().abs().max().clamp_min(1e-30)
+    feature = in_its_unit(feature)
     if feature.shape[2:] != grid:
         feature = adaptive_avg_pool2d(feature, grid)
     return unit_vectors(feature.square().mean(dim=1).flatten(1))

@@ -151,6 +151,7 @@ class CRDDistiller(Distiller):
             )
             indices = self._positions(targets, ours.device)
             labels = targets.one_class_each("CRDDistiller").to(indices) if self.exact else None
+            is_first = self.draws.so_far() == 0
             draws = self.draws((len(indices), self.negatives), ours.device)
             others = drawn_negatives(draws, self.labels, labels)
             chosen = torch.cat([indices[:, None], others], dim=1)
@@ -158,7 +159,8 @@ class CRDDistiller(Distiller):
                 inner_products(each, bank).gather(1, chosen) / self.temperature
                 for each, bank in ((ours, self.teacher_bank), (theirs, self.student_bank))
             ]
-            self._note_z(logits)
+            if is_first:
+                self._note_z(logits)
             found = sum(
                 (
                     contrast(each - log_z, self.num_images)
@@ -175,15 +177,16 @@ class CRDDistiller(Distiller):
 
     def _positions(self, targets: Targets, device: torch.device) -> Tensor:
         indices = targets.indices
-        if int(indices.max()) >= self.num_images:
+        last = int(indices.max())
+        if last >= self.num_images:
             raise ValueError(
                 f"num_images is {self.num_images}, and a batch holds the image at position "
-                f"{int(indices.max())}: give the size of the training set"
+                f"{last}: give the size of the training set"
             )
         return indices.to(device)
 
     def _note_z(self, logits: list[Tensor]) -> None:
-        # Only ever nan in the first batch; no number of it leaves the device.
+        # A z that is there stays: no number of it leaves the device.
         with torch.no_grad():
             found = torch.stack([each.exp().mean() for each in logits])
             if is_synchronized(None):

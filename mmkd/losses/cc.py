@@ -42,10 +42,9 @@ def correlation_congruence(
 
 def _kernel(x: Tensor, gamma: float, order: int) -> Tensor:
     cosines = inner_products(x, x)
-    factors = [(2 * gamma) ** p / math.factorial(p) for p in range(1, order + 1)]
     # The summand of p = 0 is that of both sides.
-    powers = (factor * cosines**p for p, factor in enumerate(factors, start=1))
-    return math.exp(-2 * gamma) * sum(powers, cosines.new_zeros(()))
+    summands = ((2 * gamma) ** p / math.factorial(p) * cosines**p for p in range(1, order + 1))
+    return math.exp(-2 * gamma) * sum(summands, cosines.new_zeros(()))
 
 
 def _check(gamma: float, order: int) -> None:

@@ -7,9 +7,9 @@ from torch.nn.functional import smooth_l1_loss
 
 from mmkd.losses.base import Loss, Takes
 from mmkd.numerics import (
-    at_least_float32,
     check_factors,
     check_images,
+    in_its_unit,
     inner_products,
     unit_vectors,
 )
@@ -40,16 +40,10 @@ def relational_kd(
     """
     check_factors(distance=distance, angle=angle)
     check_images(student, teacher)
-    ours, theirs = (_in_its_unit(x) for x in (student, teacher))
+    ours, theirs = (in_its_unit(x) for x in (student, teacher))
     by_distance = smooth_l1_loss(_distances(ours), _distances(theirs))
     by_angle = smooth_l1_loss(_angles(ours), _angles(theirs))
     return distance * by_distance + angle * by_angle
-
-
-def _in_its_unit(x: Tensor) -> Tensor:
-    """Neither relation has a unit: so that no square overflows."""
-    x = at_least_float32(x)
-    return x / x.detach().abs().max().clamp_min(1e-30)
 
 
 def _distances(x: Tensor) -> Tensor:

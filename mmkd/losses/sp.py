@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmkd.losses.base import Loss, Takes
-from mmkd.numerics import at_least_float32, check_images, inner_products, unit_vectors
+from mmkd.numerics import check_images, in_its_unit, inner_products, unit_vectors
 from mmkd.registry import MODELS
 
 __all__ = ["SPLoss", "similarity_preserving"]
@@ -32,9 +32,7 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _similarities(x: Tensor) -> Tensor:
-    x = at_least_float32(x)
-    # In units of the largest entry no product overflows; the rows have no unit.
-    x = x / x.detach().abs().max().clamp_min(1e-30)
+    x = in_its_unit(x)
     return unit_vectors(inner_products(x, x))
 
 

@@ -17,11 +17,11 @@ from mmkd.engine.mmengine.safe_yaml import load_config
 from mmkd.errors import InputError, MissingFileError
 from mmkd.extras import extra
 
-__all__ = ["check_scope", "open_config", "read_config", "with_options"]
+__all__ = ["PACKAGES", "check_scope", "open_config", "read_config", "with_options"]
 
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")
-# Packages whose name as a scope is that of mmkd's extra.
-_EXTRAS = ("mmdet", "mmpretrain")
+# Packages that give their scope, and mmkd's extra, their name.
+PACKAGES = ("mmdet", "mmpretrain")
 
 
 def _with_names_of_mmkd(stock: Callable[[str, str], Any]) -> staticmethod:
@@ -148,6 +148,6 @@ def check_scope(scope: str | None) -> None:
     Raises:
         MissingExtraError: It is not installed.
     """
-    if scope in _EXTRAS:
+    if scope in PACKAGES:
         with extra(scope, f"a config of {scope}'s"):
             import_module(scope)

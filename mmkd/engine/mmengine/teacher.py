@@ -17,7 +17,7 @@ from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, KnownFormat, Order, conversion_between
 from mmkd.engine.levels import Levels
 from mmkd.engine.mmengine.addresses import check_address, local_file, read_weights_of
-from mmkd.engine.mmengine.config_files import open_config
+from mmkd.engine.mmengine.config_files import PACKAGES, open_config
 from mmkd.engine.mmengine.detector_heads import named_outputs, run_model
 from mmkd.engine.mmengine.loaded_order import configured_order
 from mmkd.engine.own_formats import format_of
@@ -28,8 +28,6 @@ from mmkd.terms import Tap, Term
 __all__ = ["MMTeacher"]
 
 _KEYS = ("config", "model", "checkpoint", "allow_pickle")
-# Packages whose configs go by name and whose registries have their name.
-_FAMILY = ("mmdet", "mmpretrain")
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ class MMTeacher:
     def _scope(self) -> str:
         """Where a config's names live that does not say so, as MMPretrain's of backbones alone."""
         package = (self.config or "").rpartition("::")[0]
-        if package in _FAMILY:
+        if package in PACKAGES:
             return package
         current = DefaultScope.get_current_instance()
         return current.scope_name if current else "mmengine"
