@@ -36,12 +36,16 @@ __all__ = ["Distillation", "FeatureSource", "Measured"]
 CHECKED_ITERATIONS = 10
 # Below it, a distance is what rounding leaves of one feature that was computed in two ways.
 _ROUNDING = 1e-9
+# Beside the distillers' values in a state, no name of any of which it can be.
+_FOLLOWERS = "teachers"
 
 
 class FeatureSource(Protocol):
     """A teacher, as a distillation sees it."""
 
     introduction: str
+    # What a resumed training needs of it.
+    state: nn.Module | None
 
     @property
     def probed(self) -> Mapping[str, Any]:
@@ -50,6 +54,10 @@ class FeatureSource(Protocol):
     @property
     def converts_images(self) -> bool:
         """Whether it is given other images than the student."""
+
+    def advance(self, iteration: int) -> None:
+        """Called before each iteration, of which some may begin again; one that follows the student
+        does so here."""
 
     def features(self, inputs: Tensor, context: Any = None) -> Mapping[str, Any]:
         """The tapped outputs for the student's batch."""
@@ -237,18 +245,39 @@ class Distillation:
         broadcast(self.distillers)
         average_after_backward(self.parameters)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Of the distillers, on the CPU."""
-        return {name: value.cpu() for name, value in self.distillers.state_dict().items()}
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All whose state belongs to the training: the distillers, and teachers that follow the
+        student."""
+        return [self.distillers, *self._followers().values()]
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def _followers(self) -> dict[str, nn.Module]:
+        found = {name: teacher.state for name, teacher in self.teachers.items()}
+        return {name: state for name, state in found.items() if state is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of :attr:`modules`, on the CPU: the distillers' values by name, the teachers' below."""
+        state: dict[str, Any] = _on_cpu(self.distillers)
+        followers = {name: _on_cpu(module) for name, module in self._followers().items()}
+        return {**state, _FOLLOWERS: followers} if followers else state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what :meth:`state_dict` returned.
 
         Raises:
             RuntimeError: It is of other terms.
         """
         with naming(f"{self.owner} terms (do they match the run that is resumed?)"):
-            self.distillers.load_state_dict(state)
+            own = dict(state)
+            followers = own.pop(_FOLLOWERS, {})
+            self.distillers.load_state_dict(own)
+            if followers.keys() != self._followers().keys():
+                raise RuntimeError(
+                    f"moving averages of the student are saved of the teachers {list(followers)}, "
+                    f"expected {list(self._followers())}"
+                )
+            for name, module in self._followers().items():
+                module.load_state_dict(followers[name])
 
     def attach(self) -> None:
         """Taps the student. Until :meth:`detach` it must be neither copied nor pickled."""
@@ -265,6 +294,8 @@ class Distillation:
         """Decides which terms are on in the iteration that is about to run."""
         self.fired = False
         self._iteration, self._epoch = iteration, iterations_per_epoch
+        for teacher in self.teachers.values():
+            teacher.advance(iteration)
         self.factors = {
             term.name: factor
             for term in self.terms
@@ -458,6 +489,10 @@ class Distillation:
                 f"{found} the gradient at the student's feature is not finite: give a smaller "
                 "weight, or look at the loss"
             )
+
+
+def _on_cpu(module: nn.Module) -> dict[str, Any]:
+    return {name: value.cpu() for name, value in module.state_dict().items()}
 
 
 def _gradients(value: Tensor, features: Sequence[Tensor]) -> list[Tensor]:

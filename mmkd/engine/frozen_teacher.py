@@ -80,6 +80,9 @@ class FrozenTeacher:
         RuntimeError: A tapped module does not run.
     """
 
+    # What a resumed training needs of it: nothing, since it stays as it was loaded.
+    state: nn.Module | None = None
+
     def __init__(
         self,
         where: str,
@@ -158,6 +161,9 @@ class FrozenTeacher:
     def converts_images(self) -> bool:
         """Whether it is given other images than the student."""
         return not self._convert.is_identity
+
+    def advance(self, iteration: int) -> None:
+        """See :meth:`mmkd.distillation.FeatureSource.advance`."""
 
     def features(self, inputs: Tensor, context: Any = None) -> dict[str, Any]:
         """Tapped outputs for a batch in the student's format.

@@ -120,7 +120,7 @@ class PlainDistillation:
         if images is not None:
             own = KnownFormat(StatedImages.parse(f"{_OWNER} images", images).format(), "as set")
         self._distillation = settings.build(
-            self._student, own.format, self._run, self._image_size, seed=seed
+            self._student, own.format, _run, self._image_size, seed=seed
         )
         if own.format is not None:
             is_guess = images is None and not self._resizes
@@ -152,11 +152,6 @@ class PlainDistillation:
         """A guess: the loop's images come when all is built."""
         fixed = torchvision_detectors.fixed_size(self._student) if self._resizes else None
         return fixed or _USUAL_SIZE
-
-    def _run(self, blank: Tensor) -> Any:
-        if self._resizes:
-            return torchvision_detectors.forward(self._student, blank)
-        return self._student(blank)
 
     @property
     def teachers(self) -> dict[str, FeatureSource]:
@@ -323,6 +318,12 @@ class PlainDistillation:
         self.iteration += 1
         weighted = [each.weighted for each in self.measured.values()]
         return torch.stack(weighted).sum() if weighted else inputs.new_zeros(())
+
+
+def _run(model: nn.Module, images: Tensor, context: Any = None) -> Any:
+    if torchvision_detectors.is_one(model):
+        return torchvision_detectors.forward(model, images)
+    return model(images)
 
 
 def _epoch_length(terms: Sequence[Term], iterations_per_epoch: int | None) -> int:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmkd.distillation import Distillation
-from mmkd.engine.frozen_teacher import FrozenTeacher
+from mmkd.engine.averaged_student import StudentAverage, StudentSide
+from mmkd.engine.frozen_teacher import Forward, FrozenTeacher
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.levels import Levels, Named, expanded
 from mmkd.engine.probe import ProbeSize, parse_probe_size, probing
@@ -75,7 +76,7 @@ class DistillSettings:
         self,
         student: nn.Module,
         student_format: ImageFormat | None,
-        run: Callable[[Tensor], Any],
+        run: Forward,
         image_size: Callable[[], tuple[int, int]],
         *,
         seed: int = 0,
@@ -87,7 +88,7 @@ class DistillSettings:
         Args:
             student: The model to tap, on its device.
             student_format: Of the images that its trainer prepares; None if unknown.
-            run: Runs the student on an image ``[1, 3, H, W]``.
+            run: Runs the student, or a copy of it, on images ``[N, 3, H, W]``.
             image_size: Height and width of the training's own images; called where ``probe_size``
                 does not say them.
             seed: Of the projectors' initial weights.
@@ -105,12 +106,14 @@ class DistillSettings:
         size = self.probe_size or image_size()
         blank = parameter.detach().new_zeros(1, 3, *size)
         with preserved_random_state():
-            probe = probing(self.owner, "the student", blank)(lambda: run(blank))
+            probe = probing(self.owner, "the student", blank)(lambda: run(student, blank, None))
             levels = Levels(student, probe, size, named)
             terms = [each for term in self.terms for each in self._resolved(term, levels)]
             teachers: dict[str, FrozenTeacher] = {}
             found: dict[str, Term] = {}
             for name, settings in self.teachers.items():
+                if isinstance(settings, StudentAverage):
+                    settings = settings.of(StudentSide(student, run, named))
                 own = [term for term in terms if term.source == name]
                 teachers[name], matched = settings.build(own, student_format, blank, dtype)
                 found |= {term.name: term for term in matched}

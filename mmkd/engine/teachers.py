@@ -31,6 +31,7 @@ __all__ = [
 # A family by a key that tells it: its class, imported when it is asked for.
 FAMILIES = {
     "yolo": ("mmkd.engine.ultralytics.teacher", "YOLOTeacher"),
+    "ema": ("mmkd.engine.averaged_student", "StudentAverage"),
     "module": (__name__, "ModuleTeacher"),
     "config": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
     "model": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
@@ -238,8 +239,8 @@ def parse_teachers(owner: str, teacher: Any) -> dict[str, TeacherSettings]:
     Args:
         owner: Whose setting it is (``'DistillHook'``).
         teacher: ``dict(config=..., checkpoint=...)`` or ``dict(model=..., checkpoint=...)`` of
-            the MM family, ``dict(yolo=file)`` of Ultralytics', ``dict(module=...)`` or the module;
-            or a dict of these.
+            the MM family, ``dict(yolo=file)`` of Ultralytics', ``dict(module=...)`` or the module,
+            ``dict(ema=0.999)`` of the student's own moving average; or a dict of these.
 
     Raises:
         TypeError: Not a dict of the expected form.

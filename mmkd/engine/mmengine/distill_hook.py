@@ -65,7 +65,8 @@ class DistillHook(Hook):
             ``order`` say which images it takes, where its own preprocessor does not.
             ``allow_pickle=True`` lets the file execute code. ``dict(yolo='yolov5m.pt')`` is an
             Ultralytics detector, ``dict(module=..., mean=..., std=..., order='rgb')`` any torch
-            module (which no config holds: ``runner.register_hook(DistillHook(...))``). For several
+            module (which no config holds: ``runner.register_hook(DistillHook(...))``),
+            ``dict(ema=0.999)`` the moving average of the student itself. For several
             teachers, a dict of such dicts by name.
         terms: Name to settings, each of which may be left out: ``student`` and ``teacher``
             (module paths, ``'backbone'``; of heads ``'head.classes'``, ``'head.boxes'``,
@@ -165,7 +166,7 @@ class DistillHook(Hook):
                 ImageFormat.of(self._student.data_preprocessor),
                 loaded=loaded_order(runner.train_dataloader.dataset),
             ),
-            lambda blank: run_model(self._student, blank),
+            run_model,
             lambda: image_size(
                 "DistillHook", runner.train_dataloader, self._student.data_preprocessor
             ),
@@ -241,7 +242,7 @@ class DistillHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Decides which terms are on."""
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-            self._state.go_on(runner, runner.iter, [self._built.distillers])
+            self._state.go_on(runner, runner.iter, self._built.modules)
         self._state.note_training()
         self._clock.start_step()
         self._built.begin(runner.iter, self._epoch_length)
@@ -292,7 +293,7 @@ class DistillHook(Hook):
             if self._clock.share is not None:
                 runner.message_hub.update_scalar("train/teacher_time_share", self._clock.share)
         if runner.world_size > 1 and _saves_iterations(runner):
-            self._state.gather(runner, [self._built.distillers])
+            self._state.gather(runner, self._built.modules)
 
     def _warn(self, runner: Runner) -> None:
         due = self._built.watch.due()
@@ -307,7 +308,7 @@ class DistillHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Prepares what several processes save."""
-        self._state.gather(runner, [self._built.distillers])
+        self._state.gather(runner, self._built.modules)
 
     def _log_what_is_off(self, runner: Runner) -> None:
         """MMEngine goes on logging the last value of what is no longer reported."""
@@ -372,12 +373,12 @@ class DistillHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: Any = None) -> None:
         """Prepares what several processes save of their best epoch."""
         if self._distillation is not None:
-            self._state.gather(runner, [self._distillation.distillers])
+            self._state.gather(runner, self._distillation.modules)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Continues the random states of the run that was stopped."""
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            self._state.go_on(runner, runner.epoch, [self._built.distillers])
+            self._state.go_on(runner, runner.epoch, self._built.modules)
 
 
 def _logged(names: Iterable[str]) -> list[str]:

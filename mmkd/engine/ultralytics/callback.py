@@ -16,7 +16,7 @@ from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import FAMILIES, TeacherSettings
 from mmkd.engine.ultralytics.resume import check_resume
-from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs
+from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs, run_detector
 from mmkd.engine.ultralytics.trainer import (
     OWNER,
     Attached,
@@ -129,7 +129,7 @@ def try_out(model: Model, image_size: int | None = None) -> None:
     """
     network, side = model.model, image_size or DEFAULT_CFG.imgsz
     settings_of(model).build(
-        network, YOLO_FORMAT, network, lambda: (side, side), named=named_outputs
+        network, YOLO_FORMAT, run_detector, lambda: (side, side), named=named_outputs
     )
 
 

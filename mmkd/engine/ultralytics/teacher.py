@@ -37,6 +37,7 @@ __all__ = [
     "class_outputs",
     "named_outputs",
     "neck_outputs",
+    "run_detector",
 ]
 
 # RGB images between 0 and 1.
@@ -132,6 +133,11 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
         ValueError: No such backbone, neck or head.
     """
     return None if path not in _OUTPUTS or hasattr(model, path) else _OUTPUTS[path](model)
+
+
+def run_detector(model: nn.Module, images: Tensor, context: Any = None) -> Any:
+    """A forward pass of a detector of Ultralytics'."""
+    return model(images)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
 from mmkd.engine.ultralytics.resume import ExactResume
 from mmkd.engine.ultralytics.targets import targets_of
-from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs
+from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs, run_detector
 from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.term_warnings import write_warnings
 from mmkd.terms import Term
@@ -138,7 +138,7 @@ class DistillTrainer(ExactResume):
         distillation = self._settings.build(
             student,
             YOLO_FORMAT,
-            student,
+            run_detector,
             lambda: (self.args.imgsz, self.args.imgsz),
             seed=self.args.seed,
             dtype=half if self.amp else None,
