@@ -46,6 +46,8 @@ class FeatureSource(Protocol):
     introduction: str
     # What a resumed training needs of it.
     state: nn.Module | None
+    # Modules of the student whose outputs it answers with; none of a network of its own.
+    own_taps: tuple[str, ...]
 
     @property
     def probed(self) -> Mapping[str, Any]:
@@ -59,8 +61,16 @@ class FeatureSource(Protocol):
         """Called before each iteration, of which some may begin again; one that follows the student
         does so here."""
 
-    def features(self, inputs: Tensor, context: Any = None) -> Mapping[str, Any]:
-        """The tapped outputs for the student's batch."""
+    def features(
+        self, inputs: Tensor, context: Any = None, student: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """The tapped outputs for the student's batch.
+
+        Args:
+            inputs: The batch, ``[N, 3, H, W]``.
+            context: See :meth:`Distillation.measure`.
+            student: The student's own outputs for it, of all modules that are tapped.
+        """
 
     def module(self, path: str) -> nn.Module:
         """A module of the teacher's, with trained weights."""
@@ -151,7 +161,8 @@ class Distillation:
             return outputs_when_run(self._student, self._paths(), run)
 
     def _paths(self) -> list[str]:
-        return [tap.path for term in self.terms for tap in term.student]
+        own = [tap.path for term in self.terms for tap in term.student]
+        return [*own, *(path for each in self.teachers.values() for path in each.own_taps)]
 
     def _build(self, student: Mapping[str, Any], seed: int) -> nn.ModuleDict:
         distillers = {}
@@ -368,7 +379,7 @@ class Distillation:
         terms = [term for term in self.terms if term.name in self.factors]
         with timing():
             teacher = {
-                source: self.teachers[source].features(inputs, context)
+                source: self.teachers[source].features(inputs, context, student)
                 for source in dict.fromkeys(term.source for term in terms)
             }
         size = Targets((inputs.shape[2], inputs.shape[3]))
@@ -418,7 +429,8 @@ class Distillation:
         task: Tensor | None,
     ) -> Measured:
         ours = _selected(student, term.student)
-        theirs = _selected(teacher, term.teacher)
+        # Those of the student itself come with one.
+        theirs = [each.detach() for each in _selected(teacher, term.teacher)]
         is_checked = self._checked[term.name] < CHECKED_ITERATIONS
         if is_checked:
             self._checked[term.name] += 1

@@ -3,3 +3,4 @@
 from mmkd.distillers.afd import AFDDistiller as AFDDistiller
 from mmkd.distillers.crd import CRDDistiller as CRDDistiller
 from mmkd.distillers.ft import FTDistiller as FTDistiller
+from mmkd.distillers.uskd import USKDDistiller as USKDDistiller

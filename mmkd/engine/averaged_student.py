@@ -4,36 +4,22 @@ role models* (NeurIPS 2017)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from mmkd.engine.frozen_teacher import Forward, FrozenTeacher, taps_of
+from mmkd.engine.from_student import FromStudent, StudentSide
+from mmkd.engine.frozen_teacher import FrozenTeacher, taps_of
 from mmkd.engine.input_conversion import ImageFormat, KnownFormat, conversion_between
-from mmkd.engine.levels import Levels, Named
-from mmkd.errors import InputError, check_keys, naming
+from mmkd.errors import InputError, check_keys
 from mmkd.terms import Term
 
-__all__ = ["AveragedStudent", "StudentAverage", "StudentSide"]
+__all__ = ["AveragedStudent", "StudentAverage"]
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
-
-
-class StudentSide(NamedTuple):
-    """What a teacher that is made from the student needs of it.
-
-    Args:
-        model: The student, on its device.
-        run: A forward pass of it or of its copy, called as ``run(model, inputs, context)``.
-        named: Its modules that a name stands for.
-    """
-
-    model: nn.Module
-    run: Forward
-    named: Named
 
 
 class AveragedStudent(FrozenTeacher):
@@ -92,18 +78,14 @@ class AveragedStudent(FrozenTeacher):
 
 
 @dataclass(frozen=True)
-class StudentAverage:
+class StudentAverage(FromStudent):
     """The setting ``teacher=dict(ema=0.999)``.
 
     Args:
-        where: The setting that errors name.
         momentum: Of the average, from 0 to below 1.
-        student: Once it is known.
     """
 
-    where: str
-    momentum: float
-    student: StudentSide | None = None
+    momentum: float = 0.0
 
     @classmethod
     def parse(cls, where: str, settings: Mapping[str, Any]) -> StudentAverage:
@@ -114,26 +96,14 @@ class StudentAverage:
         """
         check_keys(where, settings, ("ema",))
         momentum = settings["ema"]
-        if isinstance(momentum, bool) or not isinstance(momentum, int | float):
-            momentum = None
-        if momentum is None or not 0 <= momentum < 1:
+        is_number = isinstance(momentum, int | float) and not isinstance(momentum, bool)
+        if not is_number or not 0 <= momentum < 1:
             raise InputError.at(
                 f"{where}.ema",
                 "expected the momentum of the moving average, from 0 to below 1, such as 0.999, "
-                f"got {settings['ema']!r}",
+                f"got {momentum!r}",
             )
-        return cls(where, float(momentum))
-
-    def of(self, student: StudentSide) -> StudentAverage:
-        """Of this student."""
-        return replace(self, student=student)
-
-    def check(self) -> None:
-        """See :class:`mmkd.engine.teachers.TeacherSettings`."""
-
-    def files(self) -> str:
-        """See :class:`mmkd.engine.teachers.TeacherSettings`."""
-        return "it is the student's own moving average"
+        return cls(where, momentum=float(momentum))
 
     def build(
         self,
@@ -144,18 +114,9 @@ class StudentAverage:
     ) -> tuple[FrozenTeacher, list[Term]]:
         """See :class:`mmkd.engine.teachers.TeacherSettings`; it runs as the autocast around it
         says, since an average in half precision would stand still."""
-        student = self.student
-        assert student is not None
-        size = (blank.shape[2], blank.shape[3])
-        levels = Levels(
-            student.model, lambda: student.run(student.model, blank, None), size, student.named
+        terms = self._resolved(terms, blank)
+        taps = taps_of(self.where, terms)
+        teacher = AveragedStudent(
+            self.where, self._known(), self.momentum, taps, blank, student_format
         )
-        found = []
-        for term in terms:
-            with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
-                found.append(term.with_teacher_taps(levels.find))
-        taps = taps_of(self.where, found)
-        return (
-            AveragedStudent(self.where, student, self.momentum, taps, blank, student_format),
-            found,
-        )
+        return teacher, terms

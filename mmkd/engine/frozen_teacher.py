@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,6 +82,7 @@ class FrozenTeacher:
 
     # What a resumed training needs of it: nothing, since it stays as it was loaded.
     state: nn.Module | None = None
+    own_taps: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -165,13 +166,16 @@ class FrozenTeacher:
     def advance(self, iteration: int) -> None:
         """See :meth:`mmkd.distillation.FeatureSource.advance`."""
 
-    def features(self, inputs: Tensor, context: Any = None) -> dict[str, Any]:
+    def features(
+        self, inputs: Tensor, context: Any = None, student: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Tapped outputs for a batch in the student's format.
 
         Args:
             inputs: ``[N, 3, H, W]``.
             context: Data samples of the batch, or its images' sizes, where the trainer has them;
                 they tell which part of each image is padding.
+            student: See :meth:`mmkd.distillation.FeatureSource.features`; not looked at.
 
         Raises:
             RuntimeError: A tapped module did not run, or ran more than once.

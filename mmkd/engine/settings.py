@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmkd.distillation import Distillation
-from mmkd.engine.averaged_student import StudentAverage, StudentSide
-from mmkd.engine.frozen_teacher import Forward, FrozenTeacher
+from mmkd.distillation import Distillation, FeatureSource
+from mmkd.engine.from_student import FromStudent, StudentSide
+from mmkd.engine.frozen_teacher import Forward
 from mmkd.engine.input_conversion import ImageFormat
 from mmkd.engine.levels import Levels, Named, expanded
 from mmkd.engine.probe import ProbeSize, parse_probe_size, probing
@@ -109,10 +109,10 @@ class DistillSettings:
             probe = probing(self.owner, "the student", blank)(lambda: run(student, blank, None))
             levels = Levels(student, probe, size, named)
             terms = [each for term in self.terms for each in self._resolved(term, levels)]
-            teachers: dict[str, FrozenTeacher] = {}
+            teachers: dict[str, FeatureSource] = {}
             found: dict[str, Term] = {}
             for name, settings in self.teachers.items():
-                if isinstance(settings, StudentAverage):
+                if isinstance(settings, FromStudent):
                     settings = settings.of(StudentSide(student, run, named))
                 own = [term for term in terms if term.source == name]
                 teachers[name], matched = settings.build(own, student_format, blank, dtype)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from mmkd.distillation import FeatureSource
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, KnownFormat, conversion_between
@@ -32,6 +33,7 @@ __all__ = [
 FAMILIES = {
     "yolo": ("mmkd.engine.ultralytics.teacher", "YOLOTeacher"),
     "ema": ("mmkd.engine.averaged_student", "StudentAverage"),
+    "student": ("mmkd.engine.student_itself", "StudentAsTeacher"),
     "module": (__name__, "ModuleTeacher"),
     "config": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
     "model": ("mmkd.engine.mmengine.teacher", "MMTeacher"),
@@ -77,7 +79,7 @@ class TeacherSettings(Protocol):
         student_format: ImageFormat | None,
         blank: Tensor,
         dtype: torch.dtype | None = None,
-    ) -> tuple[FrozenTeacher, list[Term]]:
+    ) -> tuple[FeatureSource, list[Term]]:
         """The teacher, and its terms with taps that name its modules.
 
         Args:
@@ -240,7 +242,8 @@ def parse_teachers(owner: str, teacher: Any) -> dict[str, TeacherSettings]:
         owner: Whose setting it is (``'DistillHook'``).
         teacher: ``dict(config=..., checkpoint=...)`` or ``dict(model=..., checkpoint=...)`` of
             the MM family, ``dict(yolo=file)`` of Ultralytics', ``dict(module=...)`` or the module,
-            ``dict(ema=0.999)`` of the student's own moving average; or a dict of these.
+            ``dict(ema=0.999)`` of the student's own moving average, ``dict(student=True)`` of the
+            student itself; or a dict of these.
 
     Raises:
         TypeError: Not a dict of the expected form.

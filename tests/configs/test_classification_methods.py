@@ -23,8 +23,8 @@ from mmkd.terms import parse_terms
 
 FOUND = sorted((CONFIGS / "methods").glob("*.py"))
 NAMES = {
-    "afd", "at", "cc", "crd", "dist", "dkd", "fitnet", "fsp", "ft", "ickd", "nkd", "nst", "pkt",
-    "reviewkd", "rkd", "sp", "spherical", "standardised", "vid",
+    "afd", "at", "cc", "crd", "dist", "dkd", "ema", "fitnet", "fsp", "ft", "ickd", "nkd", "nst",
+    "pkt", "reviewkd", "rkd", "sp", "spherical", "standardised", "uskd", "vid",
 }  # fmt: skip
 CIFAR = [path for path in FOUND if path.stem.startswith("resnet8x4")]
 # What differs between the two data sets by what was published.
@@ -34,6 +34,7 @@ OWN_SETTINGS = {
     "dkd": {"beta", "temperature", "ramp"},
     "ft": {"paraphrase"},
     "reviewkd": {"weight", "ramp"},
+    "uskd": {"target", "weak"},
 }
 
 
@@ -48,9 +49,9 @@ def terms_of(path: Path) -> dict[str, Any]:
 def test_there_is_a_pair_of_each_method() -> None:
     assert {method(path) for path in CIFAR} == NAMES
     assert {path.name for path in FOUND} == {path.name for path in CIFAR} | {
-        path.name.replace("resnet8x4_resnet32x4", "resnet18_resnet34").replace(
-            "1xb64_cifar100", "8xb32_in1k"
-        )
+        path.name.replace("resnet8x4_", "resnet18_")
+        .replace("resnet32x4", "resnet34")
+        .replace("1xb64_cifar100", "8xb32_in1k")
         for path in CIFAR
     }
 
@@ -79,9 +80,12 @@ def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
 def test_what_is_compared_is_there(path: Path) -> None:
     config = read(path)
     terms = parse_terms(terms_of(path), ["teacher"])
-    networks = [build_without_numbers(m) for m in (config.model, teacher_config(config).model)]
+    student = build_without_numbers(config.model)
+    teacher = (
+        student if "_self-" in path.stem else build_without_numbers(teacher_config(config).model)
+    )
     for term in terms:
-        for network, taps in zip(networks, (term.student, term.teacher), strict=True):
+        for network, taps in zip((student, teacher), (term.student, term.teacher), strict=True):
             for tap in taps:
                 assert network.get_submodule(tap.path) is not None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from helpers.classifier_toy import PREPROCESSOR, LabelledNoise, classifier_config, distill
@@ -23,7 +23,8 @@ Weights = dict[str, Tensor]
 
 @dataclass
 class Step:
-    """A run of one iteration: all weights before and after it, by name, and the teacher's."""
+    """A run of one iteration: all weights before and after it, by name, and the teacher's, where it
+    has its own."""
 
     runner: Runner
     before: Weights
@@ -58,13 +59,14 @@ def one_step(folder: Path, teacher: dict, model: dict, terms: dict, **settings: 
     runner = train(config, Probe(before_train=lambda runner: before.update(weights_of(runner))))
     assert runner.iter == 1
     (of_hook,) = distill_hook_of(runner).teachers.values()
-    assert all(parameter.grad is None for parameter in of_hook.model.parameters())
+    network = of_hook.model if "checkpoint" in teacher else nn.Module()
+    assert all(parameter.grad is None for parameter in network.parameters())
     return Step(
         runner=runner,
         before=before,
         after=weights_of(runner),
-        teacher={k: v.clone() for k, v in of_hook.model.state_dict().items()},
-        file=torch.load(teacher["checkpoint"])["state_dict"],
+        teacher={k: v.clone() for k, v in network.state_dict().items()},
+        file=torch.load(teacher["checkpoint"])["state_dict"] if "checkpoint" in teacher else {},
     )
 
 

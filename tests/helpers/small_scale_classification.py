@@ -153,7 +153,8 @@ def one_step(config: Config, folder: Path, name: str) -> None:
     off, so that a weight moves only where a gradient reaches it."""
     width = shrink(config.model)
     if is_distillation(config):
-        width = write_shrunk_teacher(config, folder)
+        if "config" in hook_of(config, "DistillHook").teacher:
+            width = write_shrunk_teacher(config, folder)
         hook_of(config, "DistillHook").probe_size = SIDE
     if "teacher_channels" in config.model.head:
         config.model.head.teacher_channels = width

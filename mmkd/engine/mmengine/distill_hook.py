@@ -66,8 +66,8 @@ class DistillHook(Hook):
             ``allow_pickle=True`` lets the file execute code. ``dict(yolo='yolov5m.pt')`` is an
             Ultralytics detector, ``dict(module=..., mean=..., std=..., order='rgb')`` any torch
             module (which no config holds: ``runner.register_hook(DistillHook(...))``),
-            ``dict(ema=0.999)`` the moving average of the student itself. For several
-            teachers, a dict of such dicts by name.
+            ``dict(ema=0.999)`` the student's moving average, ``dict(student=True)`` the student
+            itself. For several teachers, a dict of such dicts by name.
         terms: Name to settings, each of which may be left out: ``student`` and ``teacher``
             (module paths, ``'backbone'``; of heads ``'head.classes'``, ``'head.boxes'``,
             ``'rpn.objectness'``, ``'roi.classes'``), ``level`` (which of several outputs, the last;

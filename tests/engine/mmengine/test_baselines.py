@@ -208,6 +208,32 @@ def test_one_step(tmp_path: Path, teacher: dict, name: str) -> None:
     check(step, objective, trained)
 
 
+def test_uskd_without_a_teacher(tmp_path: Path) -> None:
+    taps = ["backbone", "head.fc"]
+    uskd = dict(
+        type="mmkd.USKDDistiller", student=taps, teacher=taps, target=0.5, weak=0.2, weight=2.0
+    )
+    step = one_step(tmp_path, dict(student=True), classifier(), dict(one=uskd))
+
+    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
+        rows = torch.arange(len(y))
+        middle = pooled(student_map(w, x))
+        logits, weak = affine(w, "head.fc", middle), affine(w, "distill.one.classifier", middle)
+        squares = logits.softmax(dim=1)[rows, y].square().detach()
+        own = -(squares + 1 - squares.mean()) * logits.log_softmax(dim=1)[rows, y]
+        rest = others(logits, y).log_softmax(dim=1)
+        likely = (rest.exp() + others(weak, y).softmax(dim=1)).detach()
+        # Of two others, the likelier is twice the other's share.
+        soft = torch.where(likely == likely.amax(dim=1, keepdim=True), 2 / 3, 1 / 3)
+        smooth = torch.full_like(weak, 0.1 / 3)
+        smooth[rows, y] += 0.9
+        at_the_middle = -(smooth * weak.log_softmax(dim=1)).sum(dim=1).mean()
+        distance = 0.5 * own.mean() - 0.1 * (soft * rest).sum(dim=1).mean() + 0.2 * at_the_middle
+        return cross_entropy(logits, y) + 2 * distance
+
+    check(step, objective, {"backbone.", "head.fc.", "distill."})
+
+
 def test_crd_remembers_the_images_of_the_batch(tmp_path: Path, teacher: dict) -> None:
     crd = dict(type="mmkd.CRDDistiller", num_images=9, negatives=3, width=5)
     step = one_step(tmp_path, teacher, classifier(), dict(one=crd))
