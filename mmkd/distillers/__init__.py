@@ -3,4 +3,5 @@
 from mmkd.distillers.afd import AFDDistiller as AFDDistiller
 from mmkd.distillers.crd import CRDDistiller as CRDDistiller
 from mmkd.distillers.ft import FTDistiller as FTDistiller
+from mmkd.distillers.sskd import SSKDDistiller as SSKDDistiller
 from mmkd.distillers.uskd import USKDDistiller as USKDDistiller

@@ -27,3 +27,4 @@ def _register(name: str, module: str) -> None:
 _register("ConnectorClsHead", "mmkd.models.heads")
 _register("DeiTDistillHead", "mmkd.models.heads")
 _register("MultiViewPreprocessor", "mmkd.models.views")
+_register("RotationPreprocessor", "mmkd.models.views")

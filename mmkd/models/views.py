@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from mmpretrain.models.utils import ClsDataPreprocessor
 
-__all__ = ["MultiViewPreprocessor"]
+__all__ = ["MultiViewPreprocessor", "RotationPreprocessor"]
+
+# What PyTorch's cross-entropy leaves out.
+_NO_LABEL = -100
 
 
 class MultiViewPreprocessor(ClsDataPreprocessor):
@@ -31,3 +35,37 @@ class MultiViewPreprocessor(ClsDataPreprocessor):
             # PackInputs wrote that of the image before its views were made.
             sample.set_metainfo(dict(img_shape=tuple(image.shape[-2:])))
         return super().forward({**data, "inputs": images, "data_samples": samples}, training)
+
+
+class RotationPreprocessor(ClsDataPreprocessor):
+    """Follows a training's N images by their turns by 90, 180 and 270 degrees: a batch of 4 N, for
+    :class:`mmkd.distillers.SSKDDistiller`.
+
+    Turned images have the label -100, which the cross-entropy leaves out; but it divides by all
+    4 N, so that a head's ``loss_weight`` of 0.4 is 0.1 of the mean over the originals. In testing
+    it is ``ClsDataPreprocessor``.
+
+    Args: those of ``ClsDataPreprocessor``; labels that are mixed or scores have no place here.
+
+    Raises:
+        ValueError: Images that are not square, or whose labels are scores.
+    """
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """``inputs`` ``[N, 3, S, S]`` to ``[4 N, 3, S, S]``, first the originals."""
+        found = super().forward(data, training)
+        if not training:
+            return found
+        images, samples = found["inputs"], found["data_samples"]
+        if images.shape[2] != images.shape[3]:
+            raise ValueError(
+                f"RotationPreprocessor turns square images, got {tuple(images.shape[2:])}: resize "
+                "or crop them so in the pipeline"
+            )
+        if any("gt_score" in sample for sample in samples):
+            raise ValueError("RotationPreprocessor takes one label an image, got scores")
+        turned = [images.rot90(quarters, dims=(2, 3)) for quarters in range(1, 4)]
+        copies = [sample.clone() for _ in turned for sample in samples]
+        for sample in copies:
+            sample.gt_label = torch.full_like(sample.gt_label, _NO_LABEL)
+        return dict(inputs=torch.cat([images, *turned]), data_samples=[*samples, *copies])

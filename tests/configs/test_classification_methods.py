@@ -24,7 +24,8 @@ from mmkd.terms import parse_terms
 FOUND = sorted((CONFIGS / "methods").glob("*.py"))
 NAMES = {
     "afd", "at", "cc", "crd", "dist", "dkd", "ema", "fitnet", "fsp", "ft", "ickd", "nkd", "nst",
-    "pkt", "reviewkd", "rkd", "sp", "spherical", "standardised", "uskd", "vid",
+    "pkt", "reviewkd", "rkd", "sp", "spherical", "sskd", "standardised", "uskd",
+    "vid",
 }  # fmt: skip
 CIFAR = [path for path in FOUND if path.stem.startswith("resnet8x4")]
 # What differs between the two data sets by what was published.
@@ -34,6 +35,7 @@ OWN_SETTINGS = {
     "dkd": {"beta", "temperature", "ramp"},
     "ft": {"paraphrase"},
     "reviewkd": {"weight", "ramp"},
+    "sskd": {"pretext"},
     "uskd": {"target", "weak"},
 }
 

@@ -38,7 +38,7 @@ class Step:
         return {k for k in parameters if not torch.equal(self.before[k], self.after[k])}
 
 
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "calls")
 
 
 def weights_of(runner: Runner) -> Weights:

@@ -17,9 +17,9 @@ from mmkd.registry import MODELS
 SETTINGS = dict(mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0], to_rgb=True, num_classes=3)
 
 
-def preprocessor(**settings: Any) -> Any:
+def preprocessor(kind: str = "MultiViewPreprocessor", **settings: Any) -> Any:
     with DefaultScope.overwrite_default_scope("mmpretrain"):
-        return MODELS.build(dict(type="mmkd.MultiViewPreprocessor", **{**SETTINGS, **settings}))
+        return MODELS.build(dict(type=f"mmkd.{kind}", **{**SETTINGS, **settings}))
 
 
 def image(number: int, view: int) -> Tensor:
@@ -101,3 +101,49 @@ def test_mmpretrain_s_own_transforms() -> None:
     assert joined["inputs"].shape == (6, 3, 6, 6)
     assert [int(s.gt_label) for s in joined["data_samples"]] == [0, 1, 2] * 2
     assert [tuple(s.img_shape) for s in joined["data_samples"]] == [(6, 6)] * 6
+
+
+# Turned images --------------------------------------------------------------------------------
+
+
+def squares(count: int = 2, side: tuple[int, int] = (2, 2)) -> dict[str, Any]:
+    numbers = torch.arange(3 * side[0] * side[1], dtype=torch.uint8).reshape(3, *side)
+    packed = [
+        dict(inputs=numbers + 20 * i, data_samples=DataSample().set_gt_label(i))
+        for i in range(count)
+    ]
+    return pseudo_collate(packed)
+
+
+def test_turns_follow_the_originals() -> None:
+    build = preprocessor("RotationPreprocessor", mean=None, std=None, to_rgb=False)
+    found = build(squares(), training=True)
+    assert found["inputs"].shape == (8, 3, 2, 2)
+    assert [sample.gt_label.item() for sample in found["data_samples"]] == [0, 1, *[-100] * 6]
+    # The first channel of the first image is [[0, 1], [2, 3]].
+    expected = [[[0, 1], [2, 3]], [[1, 3], [0, 2]], [[3, 2], [1, 0]], [[2, 0], [3, 1]]]
+    assert found["inputs"][::2, 0].tolist() == expected
+    assert torch.equal(found["inputs"][1::2], found["inputs"][::2] + 20)
+
+
+def test_cross_entropy_leaves_turned_images_out() -> None:
+    from mmpretrain.models.losses import CrossEntropyLoss
+
+    logits = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, *[-100] * 6])
+    loss = CrossEntropyLoss(loss_weight=0.4)(logits, labels, avg_factor=8)
+    own = torch.nn.functional.cross_entropy(logits[:2], labels[:2])
+    torch.testing.assert_close(loss, 0.1 * own)
+
+
+def test_nothing_is_turned_in_testing() -> None:
+    found = preprocessor("RotationPreprocessor")(squares(), training=False)
+    assert found["inputs"].shape == (2, 3, 2, 2)
+    assert len(found["data_samples"]) == 2
+
+
+def test_what_cannot_be_turned() -> None:
+    with pytest.raises(ValueError, match=r"turns square images, got \(2, 3\)"):
+        preprocessor("RotationPreprocessor")(squares(side=(2, 3)), training=True)
+    with pytest.raises(ValueError, match="takes one label an image, got scores"):
+        preprocessor("RotationPreprocessor", to_onehot=True)(squares(), training=True)

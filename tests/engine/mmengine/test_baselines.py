@@ -234,6 +234,37 @@ def test_uskd_without_a_teacher(tmp_path: Path) -> None:
     check(step, objective, {"backbone.", "head.fc.", "distill."})
 
 
+def test_sskd_on_turned_images(tmp_path: Path, teacher: dict) -> None:
+    """With the teacher's network still to learn, and nothing of what it gets wrong kept."""
+    sskd = dict(
+        type="mmkd.SSKDDistiller",
+        student=["backbone", "head.fc"],
+        teacher=["backbone", "head.fc"],
+        pretext=1,
+        kept_turned=0.0,
+        weight=2.0,
+    )
+    model = classifier()
+    model["data_preprocessor"]["type"] = "mmkd.RotationPreprocessor"
+    step = one_step(tmp_path, teacher, model, dict(one=sskd))
+
+    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
+        x = torch.cat([x.rot90(quarters, (2, 3)) for quarters in range(4)])
+        ours, feature = affine(w, "head.fc", pooled(student_map(w, x))), pooled(teacher_map(t, x))
+        theirs = affine(t, "head.fc", feature)
+        is_right = theirs[BATCH:].argmax(dim=1) == y.repeat(3)
+        found = 0.9 * kl(ours[:BATCH], theirs[:BATCH], 4.0)
+        if is_right.any():
+            found = found + 2.7 * kl(ours[BATCH:][is_right], theirs[BATCH:][is_right], 4.0)
+        hidden = affine(w, "distill.one.teacher_network.0", feature).clamp(min=0)
+        vectors = normalize(affine(w, "distill.one.teacher_network.2", hidden))
+        similar = vectors[BATCH:] @ vectors[:BATCH].T
+        pretext = cross_entropy(similar, torch.arange(BATCH).repeat(3))
+        return cross_entropy(ours[:BATCH], y) / 4 + 2 * found + pretext
+
+    check(step, objective, {"backbone.", "head.fc.", "distill.one.teacher_network"})
+
+
 def test_crd_remembers_the_images_of_the_batch(tmp_path: Path, teacher: dict) -> None:
     crd = dict(type="mmkd.CRDDistiller", num_images=9, negatives=3, width=5)
     step = one_step(tmp_path, teacher, classifier(), dict(one=crd))
