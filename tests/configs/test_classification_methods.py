@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.runner import Runner
+from torch import Tensor
 
 from helpers.small_scale import read
 from helpers.small_scale_classification import (
@@ -18,12 +20,13 @@ from helpers.small_scale_classification import (
     one_step,
     teacher_config,
 )
-from helpers.toy import LossRecorder, distill_hook_of
+from helpers.toy import LossRecorder, Probe, distill_hook_of
 from mmkd.terms import parse_terms
 
 FOUND = sorted((CONFIGS / "methods").glob("*.py"))
 NAMES = {
-    "afd", "at", "cc", "crd", "dist", "dkd", "ema", "fitnet", "fsp", "ft", "ickd", "nkd", "nst",
+    "afd", "at", "cc", "crd", "dist", "dkd", "ema", "fitnet",
+    "fitnet-hint", "fitnet-kd", "fsp", "ft", "ickd", "nkd", "nst",
     "pkt", "reviewkd", "rkd", "sp", "spherical", "sskd", "standardised", "uskd",
     "vid",
 }  # fmt: skip
@@ -33,6 +36,7 @@ OWN_SETTINGS = {
     "crd": {"num_images"},
     "dist": {"temperature"},
     "dkd": {"beta", "temperature", "ramp"},
+    "fitnet-kd": {"decay", "end"},
     "ft": {"paraphrase"},
     "reviewkd": {"weight", "ramp"},
     "sskd": {"pretext"},
@@ -46,6 +50,10 @@ def method(path: Path) -> str:
 
 def terms_of(path: Path) -> dict[str, Any]:
     return hook_of(read(path), "DistillHook").terms.to_dict()
+
+
+def parameters(runner: Runner) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in runner.model.named_parameters()}
 
 
 def test_there_is_a_pair_of_each_method() -> None:
@@ -62,7 +70,7 @@ def test_there_is_a_pair_of_each_method() -> None:
 def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
     config = read(path)
     one_step(config, tmp_path, name=f"method-{method(path)}")
-    config.randomness = dict(seed=1)
+    config.randomness, config.load_from = dict(seed=1), None
     for term in hook_of(config, "DistillHook").terms.values():
         if "num_images" in term:
             term.update(num_images=IMAGES, negatives=3)
@@ -71,7 +79,12 @@ def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
     runner = Runner.from_cfg(config)
     recorder = LossRecorder()
     runner.register_hook(recorder)
+    before: dict[str, Tensor] = {}
+    runner.register_hook(Probe(before_train=lambda r: before.update(parameters(r))))
     runner.train()
+    if method(path) == "fitnet-hint":
+        still = {k for k, value in parameters(runner).items() if torch.equal(value, before[k])}
+        assert still == {k for k in before if k.startswith(("backbone.stages.2.", "head."))}
     (losses,) = recorder.logged
     assert all(math.isfinite(value) for value in losses.values()), losses
     for term in distill_hook_of(runner).terms:
