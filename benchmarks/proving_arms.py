@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from method_arms import method_of, method_terms
@@ -14,15 +15,15 @@ __all__ = ["DEFAULT", "TWICE", "arm_of"]
 
 # mmkd's own, spelled out.
 DEFAULT = f"all-s{DEFAULT_TERM['weight']['share']:g}"
-# The plain student on twice its schedule.
-TWICE = "plain-twice"
+# At an arm's end: on twice its schedule.
+TWICE = "-twice"
 
 _LOSSES = dict(pkd="mmkd.PKDLoss", cwd="mmkd.CWDLoss", mse="mmkd.MSELoss")
 
 
 def arm_of(name: str, cell: Cell) -> Arm:
-    """What a name says: ``plain``, ``plain-twice``, ``distill_model``, a method of
-    :mod:`method_arms`, or a setting of mmkd's.
+    """What a name says: ``plain``, ``distill_model``, a method of :mod:`method_arms`, or a
+    setting of mmkd's; each with ``-twice`` at its end, on twice the schedule.
 
     A setting: ``<what>-<weight>[-<part>...]``, such as ``all-s0.3`` or ``last-w1``. What: ``all``
     (every output of the backbone from stride 8 up), ``last``, ``neck`` (every output of it), ``8``
@@ -31,10 +32,10 @@ def arm_of(name: str, cell: Cell) -> Arm:
     ``end=0.8`` and ``ramp=0.1`` of the epochs. Several by a plus, ``all-s0.3+ld``: the terms of
     all.
     """
+    if name.endswith(TWICE):
+        return replace(arm_of(name.removesuffix(TWICE), cell), name=name, longer=2.0)
     if name == BASELINE:
         return PLAIN_ARM
-    if name == TWICE:
-        return Arm(name, longer=2.0)
     if name == DISTILL_MODEL:
         return Arm(name, "distill_model")
     terms: dict[str, Any] = {}

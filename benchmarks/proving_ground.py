@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from method_arms import applies, method_of
-from proving_arms import DEFAULT, TWICE, arm_of
+from proving_arms import DEFAULT, arm_of
 from proving_cells import CELLS, DISTILL_MODEL, PLAIN_ARM, TEACHER_ARM, Arm, Cell, Study
 from proving_results import summary, write_summaries
 
@@ -49,7 +49,7 @@ def run_cells(
         for seed in seeds
         for cell in cells
         for arm in arms
-        if _is_run(cell, arm) and (arm != TWICE or seed == seeds[0])
+        if _is_run(cell, arm)
     ]
     results = run_all([job(*key) for key in keys], workers)
     teachers = run_all([job(cell, TEACHER_ARM, 0) for cell in cells])
@@ -78,8 +78,8 @@ def main() -> None:
         "--arms",
         nargs="+",
         default=[DEFAULT, DISTILL_MODEL],
-        help="distill_model, plain-twice (its schedule doubled), methods such as fgd or fgd-s0.5 "
-        "(see method_arms.py), or settings such as all-s0.3 (see proving_arms.py), of which "
+        help="distill_model, methods such as fgd or fgd-s0.5 (see method_arms.py), or settings "
+        "such as all-s0.3 (see proving_arms.py), each with -twice at its end on twice the epochs; "
         f"{DEFAULT} is mmkd's default; beside plain, which always is",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -35,6 +35,7 @@ __all__ = [
     "outputs_when_run",
     "pair_as_maps",
     "pair_as_samples",
+    "pooled",
     "select",
     "without_extra_tokens",
 ]
@@ -417,7 +418,8 @@ def _as_map(tokens: Tensor, beside: Tensor, size: tuple[int, int] | None) -> Ten
     return tokens.transpose(1, 2).reshape(n, channels, height, width)
 
 
-def _pooled(feature: Tensor) -> Tensor:
+def pooled(feature: Tensor) -> Tensor:
+    """The mean over locations: ``[N, C]``, ``[N, C, H, W]`` or ``[N, L, C]`` to ``[N, C]``."""
     if feature.ndim == 4:
         return feature.mean(dim=(2, 3))
     return feature.mean(dim=1) if feature.ndim == 3 else feature
@@ -461,7 +463,7 @@ def pair_as_samples(
         raise ValueError(f"view must be 'dense', 'global' or 'flat', got {view!r}")
     _check_pair(student, teacher)
     if view == "global":
-        return _pooled(student), _pooled(teacher)
+        return pooled(student), pooled(teacher)
     if view == "flat":
         return student.flatten(1), teacher.flatten(1)
     if (student.ndim == 2) != (teacher.ndim == 2):

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from mmkd.counted_calls import CountedCalls
 from mmkd.distiller import Distiller
+from mmkd.features import pooled
 from mmkd.initial_weights import initialize, linear_layer
 from mmkd.losses.base import Takes
 from mmkd.losses.kd import kd
@@ -185,10 +186,8 @@ def _network(channels: int) -> nn.Sequential:
 
 def _cosines(network: nn.Module, feature: Tensor, images: int) -> Tensor:
     """Of each turned image with each original, ``[3 N, N]``."""
-    pooled = at_least_float32(feature)
-    if pooled.ndim > 2:
-        pooled = pooled.flatten(2).mean(dim=2)
-    vectors = unit_vectors(at_least_float32(network(as_weights(network, pooled))))
+    found = network(as_weights(network, pooled(at_least_float32(feature))))
+    vectors = unit_vectors(at_least_float32(found))
     return inner_products(vectors[images:], vectors[:images])
 
 

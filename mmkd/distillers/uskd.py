@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, softmax
 
 from mmkd.distiller import Distiller
+from mmkd.features import pooled
 from mmkd.initial_weights import initialize, linear_layer
 from mmkd.losses.base import Takes
 from mmkd.numerics import as_weights, at_least_float32, check_factors
@@ -120,8 +121,8 @@ class USKDDistiller(Distiller):
         assert targets is not None
         labels = targets.one_class_each("USKDDistiller")
         middle, logits = student[0], at_least_float32(student[1])
-        pooled = at_least_float32(middle).flatten(2).mean(dim=2) if middle.ndim > 2 else middle
-        weak = at_least_float32(self.classifier(as_weights(self, pooled)))
+        vectors = as_weights(self, pooled(at_least_float32(middle)))
+        weak = at_least_float32(self.classifier(vectors))
         soft_target = label_of_the_target(logits.detach(), labels)
         soft_others = label_of_the_others(logits.detach(), weak.detach(), labels)
         own, _ = target_and_others(log_softmax(logits, dim=1), labels)

@@ -25,6 +25,7 @@ def _register(name: str, module: str) -> None:
 
 
 _register("ConnectorClsHead", "mmkd.models.heads")
+_register("ContextClsHead", "mmkd.models.context_head")
 _register("DeiTDistillHead", "mmkd.models.heads")
 _register("MultiViewPreprocessor", "mmkd.models.views")
 _register("RotationPreprocessor", "mmkd.models.views")

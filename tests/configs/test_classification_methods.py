@@ -25,7 +25,7 @@ from mmkd.terms import parse_terms
 
 FOUND = sorted((CONFIGS / "methods").glob("*.py"))
 NAMES = {
-    "afd", "at", "cc", "crd", "dist", "dkd", "ema", "fitnet",
+    "afd", "at", "cc", "cid", "crd", "dist", "dkd", "ema", "fitnet",
     "fitnet-hint", "fitnet-kd", "fsp", "ft", "ickd", "nkd", "nst",
     "pkt", "reviewkd", "rkd", "sp", "spherical", "sskd", "standardised", "uskd",
     "vid",
@@ -33,6 +33,7 @@ NAMES = {
 CIFAR = [path for path in FOUND if path.stem.startswith("resnet8x4")]
 # What differs between the two data sets by what was published.
 OWN_SETTINGS = {
+    "cid": {"initial", "every"},
     "crd": {"num_images"},
     "dist": {"temperature"},
     "dkd": {"beta", "temperature", "ramp"},

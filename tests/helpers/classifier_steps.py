@@ -38,7 +38,10 @@ class Step:
         return {k for k in parameters if not torch.equal(self.before[k], self.after[k])}
 
 
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "calls")
+BUFFERS = (
+    "running_mean", "running_var", "num_batches_tracked", "calls", "sums", "totals", "context",
+    "is_known",
+)  # fmt: skip
 
 
 def weights_of(runner: Runner) -> Weights:

@@ -17,6 +17,7 @@ from helpers.classifier_steps import (
     BATCH,
     Weights,
     affine,
+    batch,
     check,
     cross_entropy,
     kl,
@@ -25,7 +26,7 @@ from helpers.classifier_steps import (
     student_map,
     teacher_map,
 )
-from helpers.classifier_toy import KD_TERM, classifier, write_classifier
+from helpers.classifier_toy import KD_TERM, classifier, linear_head, write_classifier
 from helpers.toy import distill_hook_of
 
 
@@ -263,6 +264,47 @@ def test_sskd_on_turned_images(tmp_path: Path, teacher: dict) -> None:
         return cross_entropy(ours[:BATCH], y) / 4 + 2 * found + pretext
 
     check(step, objective, {"backbone.", "head.fc.", "distill.one.teacher_network"})
+
+
+def test_cid_fills_the_head_that_is_deployed(tmp_path: Path, teacher: dict) -> None:
+    """Before its contexts are known, the head has no loss of its own."""
+    taps = ["backbone", "head.fc"]
+    cid = dict(
+        type="mmkd.CIDDistiller",
+        student=taps,
+        teacher=taps,
+        student_classifier="head",
+        initial=1,
+        every=1,
+    )
+    head = linear_head()
+    head["type"] = "mmkd.ContextClsHead"
+    step = one_step(tmp_path, teacher, classifier(head=head), dict(one=cid))
+
+    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
+        f, g = pooled(student_map(w, x)), pooled(teacher_map(t, x))
+        samples = (affine(w, "distill.one.layer", f) - g).square().sum(dim=1) / g.square().sum(
+            dim=1
+        )
+        # Of class 0 alone there are two, the first and the last.
+        ours, theirs = (normalize(z[[0, 3]]) for z in (f, g))
+        classes = (ours @ ours.T - theirs @ theirs.T).square().sum() / 4
+        logits = kl(affine(w, "head.fc", f), affine(t, "head.fc", g), 4.0)
+        return logits + 10 * samples.mean() + classes
+
+    check(step, objective, {"backbone.", "head.fc.", "distill."})
+    images, labels = batch()
+    before, theirs = ({k: v.double() for k, v in w.items()} for w in (step.before, step.file))
+    features = pooled(student_map(before, images))
+    logits = affine(theirs, "head.fc", pooled(teacher_map(theirs, images)))
+    likely = (logits / 4).softmax(dim=1)[torch.arange(BATCH), labels]
+    for label in range(3):
+        own = labels == label
+        mean = (likely[own, None] * features[own]).sum(dim=0) / likely[own].sum()
+        torch.testing.assert_close(
+            step.after["head.context"][label].double(), mean, rtol=1e-4, atol=1e-6
+        )
+    assert step.after["head.is_known"] and not step.before["head.is_known"]
 
 
 def test_crd_remembers_the_images_of_the_batch(tmp_path: Path, teacher: dict) -> None:

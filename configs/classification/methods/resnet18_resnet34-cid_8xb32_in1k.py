@@ -1,0 +1,17 @@
+# CID (Deng & Zhang, NeurIPS 2021): factors 1, 10 and 1, T 4, as the authors' program has them from
+# ResNet-56 to ResNet-20 on CIFAR-100; contexts after 8 epochs of 100, then from epoch to epoch.
+_base_ = "../_base_/pairs/resnet18_resnet34.py"
+
+model = dict(head=dict(type="mmkd.ContextClsHead"))
+taps = ["backbone", "head.fc"]
+terms = dict(
+    cid=dict(
+        type="mmkd.CIDDistiller",
+        student=taps,
+        teacher=taps,
+        student_classifier="head",
+        initial=8 * 5005,
+        every=5005,
+    ),
+)
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]
