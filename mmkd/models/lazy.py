@@ -24,8 +24,11 @@ def _register(name: str, module: str) -> None:
     MODELS.register_module(name=name, module=build)
 
 
+_register("CivT", "mmkd.models.civt")
+_register("CivTClsHead", "mmkd.models.civt")
 _register("ConnectorClsHead", "mmkd.models.heads")
 _register("ContextClsHead", "mmkd.models.context_head")
 _register("DeiTDistillHead", "mmkd.models.heads")
 _register("MultiViewPreprocessor", "mmkd.models.views")
+_register("RedNet", "mmkd.models.rednet")
 _register("RotationPreprocessor", "mmkd.models.views")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,12 @@ def hook_of(config: Config, kind: str) -> ConfigDict | None:
 
 def teacher_config(config: Config) -> Config:
     """The teacher's own config, to change."""
-    path = hook_of(config, "DistillHook").teacher.config
+    return read_teacher(hook_of(config, "DistillHook").teacher)
+
+
+def read_teacher(settings: Mapping[str, Any]) -> Config:
+    """The config that a ``teacher`` setting names, to change."""
+    path = settings["config"]
     return copy.deepcopy(_external(path)) if "::" in path else read(Path(path))
 
 
@@ -104,6 +110,8 @@ _SMALL: dict[str, dict[str, Any]] = {
     "MobileNetV3": dict(arch="small_050"),
     "VisionTransformer": _TOKENS,
     "DistilledVisionTransformer": _TOKENS,
+    "mmkd.CivT": _TOKENS,
+    "mmkd.RedNet": dict(depth=26, base_channels=16, stem_channels=32),
     "ConvNeXt": dict(arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 32])),
 }
 # A network of the same outputs, where the family itself knows no small one.
@@ -114,6 +122,7 @@ _STANDS_FOR = {
 _SMALL_TIMM: dict[str, dict[str, Any]] = {
     "regnety_160": dict(w0=16, wa=24.0, wm=2.0, depth=6, group_size=8),
     "mobilenetv1_100": {},
+    "regnety_040": dict(w0=16, wa=24.0, wm=2.0, depth=6, group_size=8),
 }
 
 
@@ -133,18 +142,22 @@ def shrink(model: ConfigDict) -> int:
 def write_shrunk_teacher(config: Config, folder: Path) -> int:
     """Gives a distillation config a small teacher of its own kind, with seeded weights; returns the
     width of its feature."""
-    theirs = teacher_config(config)
+    return shrink_teacher(hook_of(config, "DistillHook").teacher, folder)
+
+
+def shrink_teacher(settings: ConfigDict, folder: Path, name: str = "teacher") -> int:
+    """Does so for one ``teacher`` setting, in files of a name."""
+    theirs = read_teacher(settings)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         width = shrink(theirs.model)
         model = build(theirs.model)
         model.init_weights()
-    file = str(folder / "teacher.pth")
+    file = str(folder / f"{name}.pth")
     torch.save(model.state_dict(), file)
-    hook = hook_of(config, "DistillHook")
-    hook.teacher.update(config=str(folder / "teacher.py"), checkpoint=file)
+    settings.update(config=str(folder / f"{name}.py"), checkpoint=file)
     kept = ("model", "data_preprocessor", "default_scope")
-    Config({key: theirs[key] for key in kept}).dump(hook.teacher.config)
+    Config({key: theirs[key] for key in kept}).dump(settings.config)
     return width
 
 
@@ -153,8 +166,12 @@ def one_step(config: Config, folder: Path, name: str) -> None:
     off, so that a weight moves only where a gradient reaches it."""
     width = shrink(config.model)
     if is_distillation(config):
-        if "config" in hook_of(config, "DistillHook").teacher:
+        teacher = hook_of(config, "DistillHook").teacher
+        if "config" in teacher:
             width = write_shrunk_teacher(config, folder)
+        for name, each in teacher.items():
+            if isinstance(each, ConfigDict):
+                shrink_teacher(each, folder, name)
         hook_of(config, "DistillHook").probe_size = SIDE
     if "teacher_channels" in config.model.head:
         config.model.head.teacher_channels = width
