@@ -34,11 +34,13 @@ class Setting:
         terms: Of the hook; empty for the plain student.
         inherit: Of the hook.
         model: Changes to the student's model.
+        teacher: In the place of the trained one, for students who teach themselves.
     """
 
     terms: Mapping[str, Any] = field(default_factory=dict)
     inherit: Mapping[str, str] | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
+    teacher: Mapping[str, Any] | None = None
 
 
 def logsum(alpha: float = 4.0, projector: str = "mmkd.LinearProjector") -> dict[str, Any]:

@@ -51,7 +51,10 @@ def student_config(setting: Setting, seed: int, data: Path, work_dir: Path, teac
         config.custom_hooks = []
         return config
     [hook] = config.custom_hooks
-    hook.teacher.checkpoint = teacher
+    if setting.teacher is None:
+        hook.teacher.checkpoint = teacher
+    else:
+        hook.teacher = dict(setting.teacher)
     hook.terms = dict(setting.terms)
     if setting.inherit is not None:
         hook.inherit = dict(setting.inherit)

@@ -37,8 +37,12 @@ from mmkd.work_dirs.run_result import RunResult
 STRONG = "classification/cifar10_10k/resnet56_cifar10-10k.py"
 PAIR = "resnet8x4_resnet32x4"
 IMAGES, BATCH = 10_000, 64
-# Of the schedule, what the published pairs spend on rises and on FT's first stage.
-RISE, PARAPHRASE = 20 / 240, 30 / 240
+ITSELF = "resnet8x4_self"
+# A method in two trainings.
+STAGES = ("fitnet-hint", "fitnet-kd")
+# Of the schedule, what the published pairs spend on rises and on first stages.
+RISE = 20 / 240
+FIRST_STAGES = dict(paraphrase=30 / 240, pretext=60 / 240, initial=20 / 240)
 
 
 @dataclass(frozen=True)
@@ -64,23 +68,40 @@ def published(epochs: int) -> dict[str, Setting]:
     """The methods of configs/classification/methods, on a schedule of so many epochs."""
     folder = Path(config_file("classification/README.md")).parent / "methods"
     found = {}
-    for file in sorted(folder.glob(f"{PAIR}-*.py")):
+    for file in sorted([*folder.glob(f"{PAIR}-*.py"), *folder.glob(f"{ITSELF}-*.py")]):
         config = Config.fromfile(file)
         [hook] = config.custom_hooks
         terms = {key: _scaled(term, epochs) for key, term in hook.terms.to_dict().items()}
-        loss = config.model.head.loss.loss_weight
-        model = dict(head=dict(loss=dict(loss_weight=loss))) if loss != 1.0 else {}
         name = file.stem.split("_")[1].partition("-")[2]
-        found[name] = Setting(terms, model=model)
+        if name not in STAGES:
+            teacher = None if "config" in hook.teacher else hook.teacher.to_dict()
+            found[name] = Setting(terms, model=_changes(config), teacher=teacher)
     return found
+
+
+def _changes(config: Config) -> dict[str, Any]:
+    """What a method changes in the student."""
+    head, changes = config.model.head, {}
+    if head.loss.loss_weight != 1.0:
+        changes["loss"] = dict(loss_weight=head.loss.loss_weight)
+    if head.type != "LinearClsHead":
+        changes["type"] = head.type
+    model = dict(head=changes) if changes else {}
+    if "type" in config.data_preprocessor:
+        model["data_preprocessor"] = dict(type=config.data_preprocessor.type)
+    return model
 
 
 def _scaled(term: dict[str, Any], epochs: int) -> dict[str, Any]:
     """What counts images and epochs, for this set and schedule."""
     if "ramp" in term.get("schedule", {}):
         term["schedule"]["ramp"] = RISE * epochs
-    if "paraphrase" in term:
-        term["paraphrase"] = round(PARAPHRASE * epochs * (IMAGES // BATCH))
+    epoch = IMAGES // BATCH
+    for key, part in FIRST_STAGES.items():
+        if key in term:
+            term[key] = round(part * epochs * epoch)
+    if "every" in term:
+        term["every"] = epoch
     if "num_images" in term:
         term.update(num_images=IMAGES, negatives=4096)
     return term
@@ -98,7 +119,7 @@ def job(name: str, setting: Setting, seed: int, teacher: Teacher, args: argparse
         setting = replace(setting, model={**setting.model, "head": head})
     folder = args.runs / teacher.name / folder_name(name, seed)
     config = student_config(setting, seed, args.data, folder, teacher.checkpoint)
-    for hook in config.custom_hooks:
+    for hook in config.custom_hooks if setting.teacher is None else ():
         hook.teacher.config = config_file(teacher.config)
     _set_epochs(config, args.epochs)
     return Job(name, ClassificationRecipe(config), f"{teacher.name}: {name}")

@@ -80,12 +80,10 @@ class Fingerprint:
             files: By what they are to the run.
         """
         flat = flatten(settings)
-        named = {
-            key: Path(value).expanduser() for key, value in flat.items() if _is_read(key, value)
-        }
+        named = dict(each for item in flat.items() for each in _named_files(*item))
         return cls(
             {
-                key: json.dumps(_FILE if key in named else value, sort_keys=True, default=str)
+                key: json.dumps(_without_names(key, value), sort_keys=True, default=str)
                 for key, value in flat.items()
             },
             {key: (str(_place(each)), _digest(each)) for key, each in {**named, **files}.items()},
@@ -145,6 +143,23 @@ def _united(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:20]}...{text[-57:]}"
+
+
+def _named_files(key: str, value: Any) -> Iterator[tuple[str, Path]]:
+    """Files that a setting names, by its key; in a list, by their places."""
+    if isinstance(value, list):
+        for index, each in enumerate(value):
+            if _is_read(key, each):
+                yield f"{key}.{index}", Path(each).expanduser()
+    elif _is_read(key, value):
+        yield key, Path(value).expanduser()
+
+
+def _without_names(key: str, value: Any) -> Any:
+    """A setting whose files are replaced by a sign."""
+    if isinstance(value, list):
+        return [_FILE if _is_read(key, each) else each for each in value]
+    return _FILE if _is_read(key, value) else value
 
 
 def _is_read(key: str, value: Any) -> bool:

@@ -79,6 +79,20 @@ def test_files_that_settings_name_count_by_content(tmp_path: Path) -> None:
     assert list(of(one, save_dir=str(other), evaluator=dict(out_file=str(other))).files) == [key]
 
 
+def test_files_in_a_list_count_by_content_and_place_in_it(tmp_path: Path) -> None:
+    def of(*files: Path) -> Fingerprint:
+        return Fingerprint.of(dict(custom_imports=dict(imports=["mmkd", *map(str, files)])), {})
+
+    one, same, other = (tmp_path / name for name in ("one.py", "same.py", "other.py"))
+    for file, text in ((one, "loss = 1"), (same, "loss = 1"), (other, "loss = 2")):
+        file.write_text(text)
+    assert of(one).digest == of(same).digest
+    assert len({each.digest for each in (of(), of(one), of(other), of(one, other))}) == 4
+    assert of(other, one).digest != of(one, other).digest
+    [change] = of(other).changes_since(of(one))
+    assert change == f"custom_imports.imports.1 ({other}) has changed"
+
+
 def test_changes_are_named(tmp_path: Path) -> None:
     def of(value: Any, seed: int, **files: Path) -> Fingerprint:
         return Fingerprint.of(dict(optimizer=dict(lr=value), seed=seed), files)
