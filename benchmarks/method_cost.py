@@ -6,7 +6,8 @@
         --pair configs/classification/methods/resnet8x4_resnet32x4-sp_1xb64_cifar100.py
 
 Every published pair of configs/detection/methods, or of configs/classification/methods, lends its
-terms to one and the same student and teacher: those of --pair, with random weights. The student's
+terms (and what else it changes in a classifier) to one and the same student and teacher: those of
+--pair, with random weights. The student's
 own step, its step with mmkd's default and its step with each method's terms are timed in turn,
 round by round, all run by MMEngine's Runner. Each one's peak memory is that of a process of its
 own.
@@ -24,55 +25,62 @@ from typing import Any
 import torch
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from published_methods import PublishedMethod, published_methods
 from step_cost import distill_settings, distilled_runner, environment, plain_runner, read
 from step_timing import ROOT, parse_args, peak_bytes, peaks, summary, timings, write
 
 from mmkd import DistillHook
 
+DEFAULT = "default"
 DETECTORS = sorted((ROOT / "configs/detection/methods").glob("*.py"))
-CLASSIFIERS = sorted((ROOT / "configs/classification/methods").glob("*.py"))
 
 
-def methods_of(pair: str) -> dict[str, dict[str, Any] | None]:
-    """Terms by method, of those whose published model is of the pair's kind; mmkd's default
-    first."""
-    kind = read(pair).model.type
-    found: dict[str, dict[str, Any] | None] = {"default": None}
-    if kind == "ImageClassifier":
-        published = [path for path in CLASSIFIERS if _networks(path) == _networks(Path(pair))]
-    else:
-        published = DETECTORS
-    for path in published:
+def detectors(pair: str) -> dict[str, dict[str, Any]]:
+    """Terms by method, of those whose published model is of the pair's kind."""
+    kind, found = read(pair).model.type, {}
+    for path in DETECTORS:
         config = read(str(path))
         if config.model.type == kind:
-            found.setdefault(_method(path), _at_last(distill_settings(config).terms))
+            found.setdefault(path.stem.split("_")[0], distill_settings(config).terms)
     return found
 
 
-def _method(path: Path) -> str:
-    name = path.stem.split("_")
-    return name[0] if path in DETECTORS else name[1].partition("-")[2]
+def classifiers(pair: str) -> dict[str, PublishedMethod]:
+    """By method, of the pair's student."""
+    return published_methods(Path(pair).stem.split("_")[0])
 
 
-def _networks(path: Path) -> tuple[str, str]:
-    """Of a classification pair's config."""
-    student, teacher, *_ = path.stem.split("_")
-    return student, teacher.partition("-")[0]
-
-
-def _at_last(terms: dict[str, Any]) -> dict[str, Any]:
-    """As they are when first stages are over."""
-    for term in terms.values():
-        if "paraphrase" in term:
-            term["paraphrase"] = 1
-    return terms
+def methods_of(pair: str) -> list[str]:
+    """mmkd's default first."""
+    is_classifier = read(pair).model.type == "ImageClassifier"
+    return [DEFAULT, *(classifiers(pair) if is_classifier else detectors(pair))]
 
 
 def runner_of(variant: str, args: argparse.Namespace, folder: str) -> Runner:
     """That has begun to train the student by a method; ``'plain'``: alone."""
     if variant == "plain":
         return plain_runner(args, folder)
-    return distilled_runner(methods_of(args.pair)[variant], args, folder, variant)
+    if variant == DEFAULT:
+        return distilled_runner(None, args, folder, variant)
+    config = read(args.pair)
+    if config.model.type != "ImageClassifier":
+        return distilled_runner(detectors(args.pair)[variant], args, folder, variant)
+    method = classifiers(args.pair)[variant]
+    config.model.head.update(method.head)
+    if method.preprocessor is not None:
+        config.data_preprocessor.type = method.preprocessor
+    if method.teacher is not None:
+        distill_settings(config)["teacher"] = method.teacher
+    return distilled_runner(_at_last(method.terms), args, folder, variant, config)
+
+
+def _at_last(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """As they are when first stages are over."""
+    stages = {"paraphrase", "pretext"}
+    return {
+        name: {key: 1 if key in stages else value for key, value in term.items()}
+        for name, term in terms.items()
+    }
 
 
 def added_parameters(runner: Runner) -> int:
@@ -102,8 +110,10 @@ def main() -> None:
     )
     default = ROOT / "configs/detection/faster_rcnn/faster-rcnn_mbv2-fpn_r50-distill_90k_coco.py"
     parser.add_argument("--pair", default=str(default), help="config of a distilled student")
-    names = ["plain", *{_method(path) for path in (*DETECTORS, *CLASSIFIERS)}, "default"]
-    args = parse_args(parser, "method_cost", names, batch_size=2, rounds=7)
+    names = {path.stem.split("_")[0] for path in DETECTORS} | set(published_methods())
+    args = parse_args(
+        parser, "method_cost", ["plain", DEFAULT, *sorted(names)], batch_size=2, rounds=7
+    )
     if args.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the Runner takes a GPU where it sees one
     if args.threads:

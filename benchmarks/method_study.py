@@ -25,6 +25,7 @@ from cifar_settings import MAIN, Setting
 from cifar_study import TEACHER, folder_name, read_config, student_config
 from mmengine.config import Config
 from mmengine.runner import Runner
+from published_methods import PublishedMethod, published_methods
 from study import by_name, report, top1
 
 from mmkd.checkpoint import read_weights
@@ -35,11 +36,7 @@ from mmkd.runs.running import Job, run_all
 from mmkd.work_dirs.run_result import RunResult
 
 STRONG = "classification/cifar10_10k/resnet56_cifar10-10k.py"
-PAIR = "resnet8x4_resnet32x4"
 IMAGES, BATCH = 10_000, 64
-ITSELF = "resnet8x4_self"
-# A method in two trainings.
-STAGES = ("fitnet-hint", "fitnet-kd")
 # Of the schedule, what the published pairs spend on rises and on first stages.
 RISE = 20 / 240
 FIRST_STAGES = dict(paraphrase=30 / 240, pretext=60 / 240, initial=20 / 240)
@@ -66,29 +63,20 @@ class Teacher:
 
 def published(epochs: int) -> dict[str, Setting]:
     """The methods of configs/classification/methods, on a schedule of so many epochs."""
-    folder = Path(config_file("classification/README.md")).parent / "methods"
-    found = {}
-    for file in sorted([*folder.glob(f"{PAIR}-*.py"), *folder.glob(f"{ITSELF}-*.py")]):
-        config = Config.fromfile(file)
-        [hook] = config.custom_hooks
-        terms = {key: _scaled(term, epochs) for key, term in hook.terms.to_dict().items()}
-        name = file.stem.split("_")[1].partition("-")[2]
-        if name not in STAGES:
-            teacher = None if "config" in hook.teacher else hook.teacher.to_dict()
-            found[name] = Setting(terms, model=_changes(config), teacher=teacher)
-    return found
+    return {
+        name: Setting(
+            {key: _scaled(term, epochs) for key, term in method.terms.items()},
+            model=_model(method),
+            teacher=method.teacher,
+        )
+        for name, method in published_methods().items()
+    }
 
 
-def _changes(config: Config) -> dict[str, Any]:
-    """What a method changes in the student."""
-    head, changes = config.model.head, {}
-    if head.loss.loss_weight != 1.0:
-        changes["loss"] = dict(loss_weight=head.loss.loss_weight)
-    if head.type != "LinearClsHead":
-        changes["type"] = head.type
-    model = dict(head=changes) if changes else {}
-    if "type" in config.data_preprocessor:
-        model["data_preprocessor"] = dict(type=config.data_preprocessor.type)
+def _model(method: PublishedMethod) -> dict[str, Any]:
+    model: dict[str, Any] = dict(head=dict(method.head)) if method.head else {}
+    if method.preprocessor is not None:
+        model["data_preprocessor"] = dict(type=method.preprocessor)
     return model
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -181,13 +181,25 @@ def runner_of(config: Config, name: str, args: argparse.Namespace, folder: str) 
 
 
 def distilled_runner(
-    terms: dict[str, Any] | None, args: argparse.Namespace, folder: str, name: str
+    terms: Mapping[str, Any] | None,
+    args: argparse.Namespace,
+    folder: str,
+    name: str,
+    config: Config | None = None,
 ) -> Runner:
-    """A Runner that has begun to train the pair's student with these terms; None: the default."""
-    config = read(args.pair)
+    """A Runner that has begun to train a student with these terms.
+
+    Args:
+        terms: None: the default.
+        args, folder, name: See :func:`runner_of`.
+        config: Of the student; None for the pair's.
+    """
+    config = config or read(args.pair)
     settings = distill_settings(config)
     settings["terms"] = terms
     teacher = settings["teacher"]
+    if "config" not in teacher:  # It is made from the student.
+        return runner_of(config, name, args, folder)
     model = with_random_weights(read(teacher["config"]), args.size)
     teacher["checkpoint"] = f"{folder}/teacher.pth"
     torch.save(model.state_dict(), teacher["checkpoint"])
