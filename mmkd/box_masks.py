@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["background_scales", "box_cells", "cells_near_anchors", "object_scales"]
+__all__ = ["background_scales", "box_cells", "cells_near_anchors", "object_cells", "object_scales"]
 
 
 def box_cells(corners: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -43,6 +43,12 @@ def _cells_inside(corners: Tensor, grid: tuple[int, int], size: tuple[int, int])
     columns = torch.arange(grid[1], device=corners.device)
     is_row, is_column = (rows >= y1) & (rows < y2), (columns >= x1) & (columns < x2)
     return is_row[:, :, None] & is_column[:, None, :]
+
+
+def object_cells(corners: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The cells that some box of one image touches, ``[h, w]`` of booleans. See
+    :func:`box_cells`."""
+    return _cells_inside(corners.float(), grid, size).any(dim=0)
 
 
 def object_scales(boxes: Sequence[Tensor], grid: tuple[int, int], size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,177 @@
+"""Likeness of features and predictions, against brute force, and where it must not change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression
+from torch import Tensor, nn
+
+from mmkd.analysis import (
+    agreement,
+    between_class_cosine,
+    cosine_by_place,
+    explained_variance,
+    linear_cka,
+    translational_equivariance,
+)
+
+seeds = st.integers(0, 2**16)
+
+
+def drawn(seed: int, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+# CKA and explained variance ---------------------------------------------------------------
+
+
+@given(seed=seeds, samples=st.sampled_from([3, 6, 20]))
+def test_cka_against_kernels(seed: int, samples: int) -> None:
+    """By HSIC of centred kernels, whichever side of the matrices is the smaller."""
+    x, y = drawn(seed, samples, 5) + 3, drawn(seed + 1, samples, 4)
+    centre = np.eye(samples) - 1 / samples
+    k, m = (centre @ (z @ z.T).numpy() @ centre for z in (x, y))
+    expected = np.trace(k @ m) / math.sqrt(np.trace(k @ k) * np.trace(m @ m))
+    assert linear_cka(x, y) == pytest.approx(expected, rel=1e-9)
+    assert linear_cka(y, x) == pytest.approx(expected, rel=1e-9)
+    turned = torch.linalg.qr(drawn(seed + 2, 5, 5))[0]
+    assert linear_cka(7 * x @ turned - 2, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_cka_at_its_ends() -> None:
+    x = drawn(0, 9, 4)
+    assert linear_cka(x, -x) == pytest.approx(1)
+    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    assert linear_cka(rows[:, :1], rows[:, 1:]) == pytest.approx(0)
+    assert math.isnan(linear_cka(torch.ones(4, 2), rows))
+    with pytest.raises(ValueError, match="as many samples on either side, got 4 and 9"):
+        linear_cka(rows, x)
+
+
+@given(seed=seeds)
+def test_explained_variance_against_a_regression(seed: int) -> None:
+    x, y = drawn(seed, 15, 3), drawn(seed + 1, 15, 2) + 4
+    model = LinearRegression().fit(x, y)
+    residual = y.numpy() - model.predict(x)
+    expected = 1 - (residual**2).sum() / ((y - y.mean(dim=0)) ** 2).sum()
+    assert explained_variance(x, y) == pytest.approx(float(expected), rel=1e-9)
+    # Any other coordinates of the student's tell as much, and a channel twice over no more.
+    again = torch.cat([x, x[:, :1]], dim=1) @ (drawn(seed + 2, 4, 4) + 3 * torch.eye(4))
+    assert explained_variance(again, y) == pytest.approx(float(expected), rel=1e-6)
+    assert explained_variance(x, x @ drawn(seed, 3, 5)) == pytest.approx(1)
+
+
+def test_explained_variance_of_what_does_not_vary() -> None:
+    x = drawn(0, 6, 2)
+    assert math.isnan(explained_variance(x, torch.ones(6, 2)))
+    assert explained_variance(torch.ones(6, 2), x) == pytest.approx(0)
+
+
+# Classes and predictions ------------------------------------------------------------------
+
+
+@given(seed=seeds)
+def test_between_classes_against_loops(seed: int) -> None:
+    features, labels = drawn(seed, 7, 3), torch.tensor([0, 0, 1, 2, 1, 0, 2])
+    found = []
+    for i in range(7):
+        for j in range(7):
+            if labels[i] != labels[j]:
+                a, b = features[i].tolist(), features[j].tolist()
+                product = sum(p * q for p, q in zip(a, b, strict=True))
+                found.append(product / math.hypot(*a) / math.hypot(*b))
+    assert between_class_cosine(features, labels) == pytest.approx(sum(found) / len(found))
+
+
+def test_between_classes_by_hand() -> None:
+    features = torch.tensor([[2.0, 0.0], [0.0, 5.0], [0.0, 0.0], [3.0, 0.0]])
+    # Right angles with the second, a zero, and (of another class) the same direction.
+    assert between_class_cosine(features, torch.tensor([0, 1, 2, 3])) == pytest.approx(1 / 6)
+    assert math.isnan(between_class_cosine(features, torch.zeros(4)))
+    with pytest.raises(ValueError, match="with a label each"):
+        between_class_cosine(features, torch.zeros(3))
+
+
+def test_agreement_by_hand() -> None:
+    student = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]])
+    teacher = torch.tensor([[0.0, 9.0], [0.0, 1.0], [0.0, 1.0], [2.0, 1.0]])
+    assert agreement(student, teacher) == 0.75
+    with pytest.raises(ValueError, match=r"logits \[M, K\] of one shape"):
+        agreement(student, teacher[:2])
+
+
+# Where ------------------------------------------------------------------------------------
+
+
+def test_a_convolution_lets_translation_pass_and_a_position_does_not() -> None:
+    tokens = drawn(0, 2, 1 + 9, 4)
+
+    def pointwise(x: Tensor) -> Tensor:
+        return x.tanh() * 2
+
+    def circular(x: Tensor) -> Tensor:
+        grid = x.unflatten(1, (3, 3))
+        return (grid + 0.5 * grid.roll(1, dims=2)).flatten(1, 2)
+
+    for layer in (pointwise, circular):
+        value = translational_equivariance(layer, tokens, (1, 2), extra_tokens=1)
+        assert value == pytest.approx(0, abs=1e-24)
+    weights = torch.arange(9.0, dtype=torch.float64)[None, :, None]
+    found = translational_equivariance(lambda x: x * weights, tokens, (1, 0), extra_tokens=1)
+    rolled = tokens[:, 1:].roll(3, dims=1)
+    expected = ((weights - weights.roll(3, dims=1)) * rolled).square().mean()
+    assert found == pytest.approx(float(expected))
+
+
+def test_self_attention_without_positions_lets_translation_pass() -> None:
+    torch.manual_seed(0)
+    block = nn.MultiheadAttention(4, 2, batch_first=True).double()
+    tokens = drawn(1, 2, 16, 4)
+    found = translational_equivariance(lambda x: block(x, x, x)[0], tokens, (2, 3))
+    assert found == pytest.approx(0, abs=1e-20)
+
+
+def test_patches_that_form_no_square() -> None:
+    with pytest.raises(ValueError, match="10 patches form no square grid: give the number of extr"):
+        translational_equivariance(lambda x: x, torch.ones(1, 10, 2))
+
+
+def test_cosines_by_place_by_hand() -> None:
+    # Cells of 64 pixels. The student is right in column 0, opposite in the last, else across.
+    teacher = torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 4, 4)
+    student = torch.zeros(1, 2, 4, 4)
+    student[:, 1] = 1
+    student[:, :, :, 0] = torch.tensor([1.0, 0.0])[None, :, None]
+    student[:, :, :, 3] = torch.tensor([-1.0, 0.0])[None, :, None]
+    boxes = [
+        torch.tensor(
+            [
+                [10.0, 10.0, 30.0, 30.0],  # small, in cell (0, 0)
+                [70.0, 200.0, 140.0, 250.0],  # medium, in cells (3, 1) and (3, 2)
+                [130.0, 0.0, 256.0, 128.0],  # large, in rows 0 and 1 of columns 2 and 3
+            ]
+        )
+    ]
+    found = cosine_by_place(student, teacher, boxes, (256, 256))
+    assert found.small == 1
+    assert found.medium == pytest.approx(0)
+    assert found.large == pytest.approx(-1 / 2)
+    assert found.inside == pytest.approx((1 + 0 + 0 - 2) / 7)
+    # Of the nine other cells: three right, two opposite.
+    assert found.outside == pytest.approx((3 - 2) / 9)
+
+
+def test_cosines_without_boxes() -> None:
+    feature = drawn(0, 2, 3, 4, 4)
+    found = cosine_by_place(feature, 3 * feature, [torch.zeros(0, 4)] * 2, (32, 32))
+    assert found.outside == pytest.approx(1)
+    assert all(map(math.isnan, (found.inside, found.small, found.medium, found.large)))
+    with pytest.raises(ValueError, match="of one shape and the boxes of N images"):
+        cosine_by_place(feature, feature[:1], [], (32, 32))
