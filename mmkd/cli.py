@@ -10,6 +10,7 @@ import mmkd
 from mmkd.commands.compare import compare
 from mmkd.commands.data import data
 from mmkd.commands.demo import demo
+from mmkd.commands.doctor import doctor
 from mmkd.commands.eval import evaluate
 from mmkd.commands.report import report
 from mmkd.commands.test import test
@@ -23,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.command()(demo)
 app.command(cls=TrainCommand)(train)
 app.command()(test)
+app.command()(doctor)
 app.command("eval")(evaluate)
 app.command()(report)
 app.command()(compare)

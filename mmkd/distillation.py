@@ -109,6 +109,7 @@ class Distillation:
         seed: Of the projectors' initial weights, and of which teachers are dropped when.
 
     Attributes:
+        arrived: By term, what came back to its feature in the last backward pass.
         terms_on_two_images: Terms that fail on a batch of a single image, for it is a single
             sample, which has no variance.
         watch: Tells of terms that cannot help; an adapter asks it what is due after each iteration,
@@ -138,7 +139,7 @@ class Distillation:
         self._taps: FeatureTaps | None = None
         self.factors: dict[str, float] = {}
         self.fired = False
-        self._arrived: dict[str, Arrived] = {}
+        self.arrived: dict[str, Arrived] = {}
         # Shares by which a weight is known.
         self._balanced: set[str] = set()
         self._checked: Counter[str] = Counter()
@@ -407,11 +408,11 @@ class Distillation:
     def shares(self) -> dict[str, Tensor]:
         """Of the gradient at their features, of the terms that are on, in the last backward pass;
         see :class:`mmkd.balance.Arrived`."""
-        return {n: self._arrived[n].share for n in self.factors if n in self._arrived}
+        return {n: self.arrived[n].share for n in self.factors if n in self.arrived}
 
     def _observe(self, arrived: Mapping[str, Arrived]) -> None:
         """After a backward pass."""
-        self._arrived.update(arrived)
+        self.arrived.update(arrived)
         for name, each in arrived.items():
             balance = self.distillers[name].balance
             rule = balance if isinstance(balance, WeightRule) else None
@@ -449,7 +450,7 @@ class Distillation:
         if distiller.balance is not None:
             distiller.balance.begin(distance.detach(), task)
         weight = self.factors[term.name] * distiller.weight
-        share = self._arrived[term.name].share if term.name in self._arrived else 0.0
+        share = self.arrived[term.name].share if term.name in self.arrived else 0.0
         measured = Measured(distance, weight * distance, weight, share)
         is_hidden = self._is_hidden(term)
         unit = None

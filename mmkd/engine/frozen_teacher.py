@@ -183,10 +183,13 @@ class FrozenTeacher:
         self._record(inputs, context)
         return self._taps.take()
 
+    def converted(self, inputs: Tensor, context: Any = None) -> Tensor:
+        """A batch as the teacher is given it. See :meth:`features`."""
+        return self._convert(inputs, None if self._convert.is_identity else image_sizes(context))
+
     @torch.no_grad()
     def _record(self, inputs: Tensor, context: Any = None) -> None:
-        sizes = None if self._convert.is_identity else image_sizes(context)
-        images = self._convert(inputs, sizes)
+        images = self.converted(inputs, context)
         if self._dtype is None:
             self._run(as_weights(self.model, images), context)
             return

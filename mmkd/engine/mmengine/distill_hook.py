@@ -135,6 +135,11 @@ class DistillHook(Hook):
         return self._distillation.teachers if self._distillation else {}
 
     @property
+    def distillation(self) -> Distillation | None:
+        """All terms, built; None outside training."""
+        return self._distillation
+
+    @property
     def distillers(self) -> nn.ModuleDict | None:
         """The built distillers by term; None outside training."""
         return self._distillation.distillers if self._distillation else None

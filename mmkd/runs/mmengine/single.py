@@ -19,7 +19,7 @@ from mmkd.engine.mmengine.resume_points import go_on_from_newest
 from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data
 from mmkd.errors import InputError, SettingError
 
-__all__ = ["config_to_test", "config_to_train", "test", "train"]
+__all__ = ["config_to_test", "config_to_train", "running", "test", "train"]
 
 
 def config_to_train(
@@ -97,7 +97,7 @@ def config_to_test(
 def train(config: Config) -> None:
     """Trains by a config of :func:`config_to_train`."""
     go_on_from_newest(config)
-    with _runner(config) as runner:
+    with running(config) as runner:
         runner.train()
 
 
@@ -108,7 +108,7 @@ def test(config: Config, out: str | None = None) -> None:
         config: The config.
         out: ``.pkl`` file for the predictions.
     """
-    with _runner(config) as runner:
+    with running(config) as runner:
         if out:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=out))
         runner.test()
@@ -126,7 +126,7 @@ class _Begun(Hook):
 
 
 @contextmanager
-def _runner(config: Config) -> Iterator[Runner]:
+def running(config: Config) -> Iterator[Runner]:
     """A Runner that reads checkpoints as data, until it is done.
 
     A config is a program, and any value of it can be wrong: what fails before the first batch

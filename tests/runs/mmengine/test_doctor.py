@@ -1,0 +1,163 @@
+"""The doctor names what is planted, and leaves a healthy distillation alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from rich.console import Console
+from typer.testing import CliRunner
+
+from helpers.toy import PREPROCESSOR, Probe, distill, toy_config, train, write_teacher
+from mmkd.cli import app
+from mmkd.doctor import Advice, Examination, advise
+from mmkd.doctor.terminal import print_examination
+from mmkd.errors import InputError
+from mmkd.runs.mmengine.doctor import examine
+
+TERMS = dict(deep=dict(weight=dict(share=0.4)), fine=dict(level=0, weight=0.01))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """A teacher that knows the toy's three classes."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = toy_config(folder, model=dict(type="ToyModel", width=6, dropout=0.0))
+    config.train_cfg.max_epochs = 12
+    config.default_hooks.checkpoint.interval = 12
+    work_dir = Path(train(config).work_dir)
+    plain = Config(dict(default_scope="mmengine", model=config.model))
+    plain.dump(folder / "teacher.py")
+    return dict(config=str(folder / "teacher.py"), checkpoint=str(work_dir / "epoch_12.pth"))
+
+
+def look(folder: Path, teacher: dict, terms: Any = TERMS, **changes: Any) -> Examination:
+    return examine(toy_config(folder, **distill(teacher, terms), **changes), iterations=3)
+
+
+def errors(found: Examination) -> list[Advice]:
+    return [each for each in advise(found) if each.level == "error"]
+
+
+def test_a_healthy_distillation(tmp_path: Path, trained: dict) -> None:
+    found = look(tmp_path, trained)
+    assert not errors(found), advise(found)
+    deep, fine = found.terms
+    assert (deep.name, fine.name) == ("deep", "fine")
+    assert deep.student_shapes == ((4, 8, 4, 4),)
+    assert deep.teacher_shapes == ((4, 12, 4, 4),)
+    # Every location is a sample.
+    assert deep.samples == 4 * 4 * 4
+    assert deep.is_balanced and not fine.is_balanced
+    assert deep.share == pytest.approx(0.4, abs=0.25)
+    assert fine.weight == pytest.approx(0.01)
+    assert all(-1 <= term.cosine <= 1 and term.distance > 0 for term in found.terms)
+    assert deep.active == fine.active == 1
+    [teacher] = found.teachers
+    assert teacher.loss < 0.5 * found.student_loss
+    assert teacher.parameters > found.student_parameters > 0
+    assert found.iterations == 8
+    assert found.distilled.seconds > 0 and found.plain.peak_bytes is None
+    assert 0 < found.teacher_share < 1
+    # Nothing of the user's is written.
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_loss_is_the_teachers_own(tmp_path: Path, trained: dict) -> None:
+    """By the teacher's own model, on the first batch."""
+    found = look(tmp_path, trained)
+    wide = dict(type="ToyModel", width=6, dropout=0.0)
+    runner = Runner.from_cfg(toy_config(tmp_path, model=wide))
+    model = runner.model.eval()
+    model.load_state_dict(torch.load(trained["checkpoint"], weights_only=False)["state_dict"])
+    with torch.no_grad():
+        first = model.data_preprocessor(next(iter(runner.train_dataloader)), True)
+        expected, _ = model.parse_losses(model(**first, mode="loss"))
+    assert found.teachers[0].loss == pytest.approx(float(expected), rel=1e-3)
+
+
+def own(trained: dict, **images: Any) -> dict:
+    """The trained teacher, with what is said of its images."""
+    stated = {key: PREPROCESSOR[key] for key in ("mean", "std")}
+    return {**trained, **stated, **images}
+
+
+FAULTS: dict[str, tuple[Any, Any, dict[str, Any], str, str]] = {
+    "wrong order": (
+        lambda t: own(t, order="bgr"), TERMS, {}, "teacher", "given images of another kind",
+    ),
+    "wrong scale": (
+        lambda t: own(t, mean=[0.0] * 3, std=[1.0] * 3, order="student"),
+        TERMS, {}, "teacher", "given images of another kind",
+    ),
+    "untrained teacher": (None, TERMS, {}, "teacher", "it is not trained, or on other data"),
+    "40 times the task": (
+        lambda t: t, dict(deep=dict(weight=1e4)), {}, "terms.deep.weight", "times the task's",
+    ),
+    "few samples": (
+        lambda t: t, dict(deep=dict(view="global", weight=0.1)), {}, "terms.deep",
+        "sees 4 samples a batch",
+    ),
+    "never on": (
+        lambda t: t, dict(deep=dict(schedule=dict(begin=50))), {}, "terms.deep.schedule",
+        "never on in this training",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults(tmp_path: Path, trained: dict, fault: str) -> None:
+    make, terms, changes, about, text = FAULTS[fault]
+    teacher = write_teacher(tmp_path) if make is None else make(trained)
+    (tmp_path / "runs").mkdir()
+    found = look(tmp_path / "runs", teacher, terms, **changes)
+    named = [each for each in errors(found) if each.about == about]
+    assert any(text in each.text for each in named), advise(found)
+
+
+def test_a_student_larger_than_its_teacher(tmp_path: Path, trained: dict) -> None:
+    found = look(tmp_path, trained, model=dict(type="ToyModel", width=16))
+    [warning] = [each for each in advise(found) if each.about == "teacher"]
+    assert warning.level == "warning" and "are they swapped?" in warning.text
+
+
+def test_a_frozen_stage_and_a_missing_hook(tmp_path: Path, trained: dict) -> None:
+    config = toy_config(tmp_path, **distill(trained, dict(deep=dict())))
+    freeze = Probe(before_train=lambda r: r.model.backbone.requires_grad_(False))
+    config.custom_hooks.append(freeze)
+    with pytest.raises(RuntimeError, match=r"terms\.deep: .* has no gradient"):
+        examine(config, iterations=1)
+    with pytest.raises(InputError, match="has no DistillHook to look at"):
+        examine(toy_config(tmp_path), iterations=1)
+
+
+def test_the_command(tmp_path: Path, trained: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    toy_config(tmp_path / "work", **distill(trained, TERMS)).dump(tmp_path / "pair.py")
+    done = CliRunner().invoke(app, ["doctor", "pair.py", "--iterations", "2"])
+    assert done.exit_code == 0, done.output
+    for part in ("deep", "A step:", "its own loss here", "Nothing to change."):
+        assert part in done.output
+    # Never on, which is an error.
+    late = "custom_hooks.0.terms.deep.schedule.begin=99"
+    done = CliRunner().invoke(app, ["doctor", "pair.py", "--iterations", "2", "--json", "-o", late])
+    assert done.exit_code == 1, done.output
+    content = json.loads(done.stdout[done.stdout.index("{") :])
+    assert content["advice"][0]["about"] == "terms.deep.schedule"
+    assert content["terms"][0]["active"] == 0
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["pair.py"]
+    done = CliRunner().invoke(app, ["doctor", "nowhere.py"])
+    assert done.exit_code == 2 and "mmkd doctor: " in done.output
+
+
+def test_what_people_read(tmp_path: Path, trained: dict) -> None:
+    found = look(tmp_path, trained)
+    with (tmp_path / "page.txt").open("w") as file:
+        print_examination(found, [], Console(file=file, width=200))
+    text = (tmp_path / "page.txt").read_text()
+    assert "Nothing to change." in text and "backbone[-1] 4x8x4x4" in text
