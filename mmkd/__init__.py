@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from mmkd.distiller import FeatureDistiller
     from mmkd.engine.mmengine.alignment_hook import ClassifierAlignmentHook
     from mmkd.engine.mmengine.distill_hook import DistillHook
+    from mmkd.engine.mmengine.dynamics_hook import DynamicsHook
 
 __all__ = [
     "ClassifierAlignmentHook",
     "DistillHook",
+    "DynamicsHook",
     "FeatureDistiller",
     "losses",
     "normalizers",
@@ -33,6 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ClassifierAlignmentHook": "mmkd.engine.mmengine.alignment_hook",
     "DistillHook": "mmkd.engine.mmengine.distill_hook",
+    "DynamicsHook": "mmkd.engine.mmengine.dynamics_hook",
     "FeatureDistiller": "mmkd.distiller",
 }
 

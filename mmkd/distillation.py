@@ -404,6 +404,33 @@ class Distillation:
                 )
         return measured
 
+    def features(
+        self, run: Callable[[], Any], inputs: Tensor, context: Any = None
+    ) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+        """What each term compares for a batch, without gradient and with the student in evaluation
+        mode: its features of either side, one a level.
+
+        Args:
+            run: Runs the student on the batch.
+            inputs, context: See :meth:`measure`.
+
+        Raises:
+            RuntimeError: A tapped module did not run.
+        """
+        with naming(f"{self.owner} student"):
+            student = outputs_when_run(self._student, self._paths(), run)
+        teacher = {
+            source: each.features(inputs, context, student)
+            for source, each in self.teachers.items()
+        }
+        return {
+            term.name: (
+                _selected(student, term.student),
+                _selected(teacher[term.source], term.teacher),
+            )
+            for term in self.terms
+        }
+
     @property
     def shares(self) -> dict[str, Tensor]:
         """Of the gradient at their features, of the terms that are on, in the last backward pass;

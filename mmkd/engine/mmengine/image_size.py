@@ -1,4 +1,4 @@
-"""The size of the images that a Runner trains on."""
+"""The images that a Runner's loaders hold, looked at before or beside a training."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.runner import set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 
-__all__ = ["image_size"]
+__all__ = ["first_batch", "image_size"]
 
 # What MMEngine's data sets hold of every image: shared with the copy, for it is large.
 _ANNOTATIONS = ("data_list", "data_bytes", "data_address")
@@ -20,9 +21,6 @@ _ANNOTATIONS = ("data_list", "data_bytes", "data_address")
 
 def image_size(owner: str, loader: DataLoader, preprocessor: nn.Module) -> tuple[int, int]:
     """Height and width of the first training image as the model is given it.
-
-    It is read by a copy of the data set, so that neither a cache of its pipeline's nor a random
-    state is another afterwards.
 
     Args:
         owner: Whose setting the error names.
@@ -32,16 +30,8 @@ def image_size(owner: str, loader: DataLoader, preprocessor: nn.Module) -> tuple
     Raises:
         InputError: It cannot be read, or is no image.
     """
-    shared = {
-        id(value): value
-        for dataset in _nested(loader.dataset)
-        for value in (getattr(dataset, name, None) for name in _ANNOTATIONS)
-    }
     try:
-        with preserved_random_state():
-            sample = copy.deepcopy(loader.dataset, shared)[0]
-            images = preprocessor(loader.collate_fn([sample]), False)["inputs"]
-        height, width = images[0].shape[-2:]
+        height, width = first_batch(loader, preprocessor, 1)["inputs"][0].shape[-2:]
     except Exception as error:  # Pipelines and data sets fail in any way.
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError.at(
@@ -50,6 +40,29 @@ def image_size(owner: str, loader: DataLoader, preprocessor: nn.Module) -> tuple
             "mend train_dataloader, or give the images' size, as probe_size=(height, width)",
         ) from error
     return int(height), int(width)
+
+
+def first_batch(loader: DataLoader, preprocessor: nn.Module, count: int) -> dict[str, Any]:
+    """The first images of a data set as the model is given them in a test.
+
+    They are read by a copy of the data set, so that neither a cache of its pipeline's nor a random
+    state is another afterwards; what a pipeline draws is the same each time.
+
+    Args:
+        loader: Whose data set, and whose way of joining images.
+        preprocessor: The model's own.
+        count: Of images; fewer where there are no more.
+    """
+    shared = {
+        id(value): value
+        for dataset in _nested(loader.dataset)
+        for value in (getattr(dataset, name, None) for name in _ANNOTATIONS)
+    }
+    with preserved_random_state():
+        set_random_seed(0)
+        dataset: Any = copy.deepcopy(loader.dataset, shared)
+        samples = [dataset[index] for index in range(min(count, len(dataset)))]
+        return preprocessor(loader.collate_fn(samples), False)
 
 
 def _nested(dataset: Any) -> Iterator[Any]:

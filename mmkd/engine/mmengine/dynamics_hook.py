@@ -1,0 +1,125 @@
+"""What goes on inside a distillation, recorded while MMEngine's Runner trains."""
+
+from __future__ import annotations
+
+import csv
+import io
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmkd.dynamics import arrived_dynamics, term_dynamics
+from mmkd.engine.mmengine.detector_heads import BatchSamples, run_model
+from mmkd.engine.mmengine.distill_hook import DistillHook
+from mmkd.engine.mmengine.image_size import first_batch
+from mmkd.engine.mmengine.targets import targets_of
+from mmkd.errors import InputError
+from mmkd.output_files import write_text
+from mmkd.registry import HOOKS
+
+__all__ = ["DynamicsHook"]
+
+_FILE = "dynamics.csv"
+_COLUMNS = ("epoch", "images", "term", "measure", "value")
+
+
+@HOOKS.register_module()
+class DynamicsHook(Hook):
+    """Records measures of each term of a DistillHook after each epoch.
+
+    They are those of :func:`mmkd.dynamics.term_dynamics`, on the first images of the training and
+    of the validation set, the same each time, with the student in evaluation mode; and share and
+    cosine of the term's gradient in the epoch's last iteration. The hook only looks: weights,
+    statistics and random numbers are what they would be without it.
+
+    Each epoch's go to the visualizer's backends as ``dynamics/<term>/<measure>``
+    (``dynamics/<term>/val_<measure>`` on validation images), with the number of finished epochs as
+    their step, and into ``dynamics.csv`` in the work dir, a row a value: epoch, images (train or
+    val), term, measure, value. A resumed training goes on with that file.
+
+    Args:
+        images: How many.
+        interval: Epochs from one record to the next.
+
+    Raises:
+        ValueError: A number below 1, on construction; no DistillHook, before training.
+    """
+
+    # Behind DistillHook.
+    priority = "BELOW_NORMAL"
+
+    def __init__(self, images: int = 16, interval: int = 1) -> None:
+        for name, value in (("images", images), ("interval", interval)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError.at(
+                    f"DynamicsHook {name}", f"expected a number from 1 on, got {value!r}"
+                )
+        self.images, self.interval = images, interval
+        self._batches: dict[str, dict[str, Any]] = {}
+        self._rows: list[tuple[str, ...]] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Reads the images, and what a run that is resumed has recorded."""
+        if not any(isinstance(hook, DistillHook) for hook in runner.hooks):
+            raise InputError.at(
+                "DynamicsHook", "custom_hooks holds no DistillHook whose terms it could look at"
+            )
+        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        loaders = {"train": runner.train_dataloader}
+        if runner.val_loop is not None:
+            loaders["val"] = runner.val_dataloader
+        self._batches = {
+            name: first_batch(loader, model.data_preprocessor, self.images)
+            for name, loader in loaders.items()
+        }
+        self._rows = _rows_until(Path(runner.work_dir) / _FILE, runner.epoch)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Measures, logs and writes."""
+        if runner.rank or (runner.epoch + 1) % self.interval:
+            return
+        found = self._measured(runner)
+        runner.visualizer.add_scalars(
+            {
+                f"dynamics/{term}/{'val_' if images == 'val' else ''}{name}": value
+                for (images, term, name), value in found.items()
+            },
+            step=runner.epoch + 1,
+        )
+        self._rows += [(str(runner.epoch + 1), *key, repr(v)) for key, v in found.items()]
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([_COLUMNS, *self._rows])
+        write_text(Path(runner.work_dir) / _FILE, stream.getvalue())
+
+    def _measured(self, runner: Runner) -> dict[tuple[str, str, str], float]:
+        [hook] = (hook for hook in runner.hooks if isinstance(hook, DistillHook))
+        distillation = hook.distillation
+        assert distillation is not None
+        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        found: dict[tuple[str, str, str], float] = {}
+        for term in distillation.terms:
+            for name, value in arrived_dynamics(distillation, term.name).items():
+                found["train", term.name, name] = value
+        for images, batch in self._batches.items():
+            inputs, samples = batch["inputs"], BatchSamples(batch.get("data_samples") or ())
+            run = partial(run_model, model, inputs, samples)
+            features = distillation.features(run, inputs, samples)
+            targets = targets_of(inputs, samples)
+            for term in distillation.terms:
+                own = term_dynamics(distillation.distiller(term), *features[term.name], targets)
+                for name, value in own.items():
+                    found[images, term.name, name] = value
+        return found
+
+
+def _rows_until(file: Path, epoch: int) -> list[tuple[str, ...]]:
+    """What a file tells of the epochs that are over; nothing of another run's, which begins."""
+    if not epoch or not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = [tuple(row) for row in csv.reader(stream)]
+    return [row for row in rows[1:] if row[0].isdigit() and int(row[0]) <= epoch]

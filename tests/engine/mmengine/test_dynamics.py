@@ -1,0 +1,147 @@
+"""What is recorded inside a distillation, and that looking changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from helpers.classifier_toy import KD_TERM, classifier_config, write_classifier
+from helpers.classifier_toy import VALIDATION as CLASSIFIER_VALIDATION
+from helpers.classifier_toy import distill as distill_classifier
+from helpers.detector import detector_config, write_detector_teacher
+from helpers.toy import (
+    VALIDATION,
+    checkpoint_of,
+    differences,
+    distill,
+    distill_hook_of,
+    toy_config,
+    train,
+)
+from mmkd.analysis import effective_rank, linear_cka, singular_values
+from mmkd.engine.mmengine.image_size import first_batch
+from mmkd.errors import InputError
+from mmkd.features import pair_as_samples
+
+TERMS = dict(
+    deep=dict(weight=dict(share=0.4)), connector=dict(level=0, loss=dict(type="mmkd.MSELoss"))
+)
+
+
+def recorded(config: Config, **settings: Any) -> Config:
+    """With the hook."""
+    config.custom_hooks.append(dict(type="mmkd.DynamicsHook", images=6, **settings))
+    return config
+
+
+def rows(runner: Runner) -> list[dict[str, str]]:
+    with (Path(runner.work_dir) / "dynamics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def values(runner: Runner, epoch: int, images: str, term: str) -> dict[str, float]:
+    return {
+        row["measure"]: float(row["value"])
+        for row in rows(runner)
+        if (int(row["epoch"]), row["images"], row["term"]) == (epoch, images, term)
+    }
+
+
+def end(runner: Runner) -> dict[str, Any]:
+    checkpoint = checkpoint_of(runner, "epoch_2.pth")
+    return {key: checkpoint[key] for key in ("state_dict", "optimizer", "mmkd")}
+
+
+def test_looking_changes_nothing(tmp_path: Path, teacher: dict) -> None:
+    settings = {**VALIDATION, **distill(teacher, TERMS)}
+    settings["train_dataloader.dataset.flip"] = True
+    looked_at = train(recorded(toy_config(tmp_path, **settings)))
+    assert not differences(end(train(toy_config(tmp_path, **settings))), end(looked_at))
+
+
+def test_values_are_those_of_the_saved_weights(tmp_path: Path, teacher: dict) -> None:
+    runner = train(recorded(toy_config(tmp_path, **VALIDATION, **distill(teacher, TERMS))))
+    found = values(runner, 2, "val", "deep")
+    hook = distill_hook_of(runner)
+    model = runner.model.eval()
+    batch = first_batch(runner.val_dataloader, model.data_preprocessor, 6)
+    assert len(batch["inputs"]) == 6
+    with torch.no_grad():
+        ours = model.backbone(batch["inputs"])[-1]
+        theirs = hook.teachers["teacher"].features(batch["inputs"])["backbone"][-1]
+    samples = pair_as_samples(ours, theirs, "dense")
+    assert found["cka"] == pytest.approx(linear_cka(*samples), rel=1e-5)
+    weight = hook.distillers["deep"].projector.linear.weight
+    assert found["effective_rank"] == pytest.approx(effective_rank(singular_values(weight)))
+    assert set(found) == {
+        "cka", "explained_variance", "effective_rank", "condition_number", "rest", "passes",
+    }  # fmt: skip
+    ours_in_training = values(runner, 2, "train", "deep")
+    assert 0 < ours_in_training["gradient_share"] < 1
+    assert -1 <= ours_in_training["gradient_cosine"] <= 1
+    assert {int(row["epoch"]) for row in rows(runner)} == {1, 2}
+
+
+def test_backends_are_told(tmp_path: Path, teacher: dict) -> None:
+    runner = train(recorded(toy_config(tmp_path, **distill(teacher, TERMS)), interval=2))
+    [file] = Path(runner.work_dir).glob("*/vis_data/scalars.json")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    told = [line for line in lines if "dynamics/deep/cka" in line]
+    assert [line["step"] for line in told] == [2]
+    assert told[0]["dynamics/deep/cka"] == values(runner, 2, "train", "deep")["cka"]
+    assert not any(key.startswith("dynamics/deep/val_") for key in told[0])
+
+
+def test_a_resumed_run_goes_on_with_the_file(tmp_path: Path, teacher: dict) -> None:
+    def make(**more: Any) -> Config:
+        config = recorded(toy_config(tmp_path, **distill(teacher, TERMS), **more))
+        config.work_dir = str(tmp_path / "run")
+        return config
+
+    whole = rows(train(make()))
+    resumed = make(load_from=str(tmp_path / "run" / "epoch_1.pth"), resume=True)
+    assert rows(train(resumed)) == whole
+    # One that begins does not go on with it.
+    assert {row["epoch"] for row in rows(train(make(**{"train_cfg.max_epochs": 1})))} == {"1"}
+
+
+def test_a_classifier_s_classes_and_predictions(tmp_path: Path) -> None:
+    teacher = write_classifier(tmp_path)
+    terms = dict(kd=KD_TERM, feature=dict(view="global"))
+    config = classifier_config(
+        tmp_path, **CLASSIFIER_VALIDATION, **distill_classifier(teacher, terms)
+    )
+    runner = train(recorded(config))
+    for images in ("train", "val"):
+        assert 0 <= values(runner, 2, images, "kd")["agreement"] <= 1
+        found = values(runner, 2, images, "feature")
+        assert {"between_classes", "teacher_between_classes", "cka"} <= set(found)
+        assert all(math.isfinite(value) for value in found.values())
+
+
+def test_a_detector_s_places(tmp_path: Path, digits: Path) -> None:
+    terms = dict(maps=dict(stride="all", weight=dict(share=0.3)))
+    config = detector_config(digits, tmp_path, **distill(write_detector_teacher(tmp_path), terms))
+    config.train_cfg.max_epochs = 1
+    runner = train(recorded(config))
+    found = values(runner, 1, "train", rows(runner)[0]["term"])
+    assert {"cosine_inside", "cosine_outside"} <= set(found)
+    assert all(-1 <= found[name] <= 1 for name in found if name.startswith("cosine_"))
+
+
+def test_what_it_refuses(tmp_path: Path) -> None:
+    for settings in (dict(images=0), dict(interval=1.5)):
+        [name] = settings
+        config = toy_config(tmp_path, custom_hooks=[dict(type="mmkd.DynamicsHook", **settings)])
+        with pytest.raises(InputError, match=f"DynamicsHook {name}: expected a number from 1 on"):
+            train(config)
+    with pytest.raises(InputError, match="custom_hooks holds no DistillHook"):
+        train(toy_config(tmp_path, custom_hooks=[dict(type="mmkd.DynamicsHook")]))
