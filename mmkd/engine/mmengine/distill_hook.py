@@ -45,7 +45,7 @@ from mmkd.registry import HOOKS
 from mmkd.term_warnings import write_warnings
 from mmkd.terms import Term
 
-__all__ = ["DistillHook"]
+__all__ = ["DistillHook", "iterations_per_epoch"]
 
 CHECKPOINT_KEY = "mmkd"
 _LOGGED_ONCE = ("train/distill_ratio", "train/teacher_time_share")
@@ -216,7 +216,7 @@ class DistillHook(Hook):
         if (extractor := proposals_module(self._student)) is not None:
             note = OwnHook(extractor, self._note_proposals)
             self._handles.append(extractor.register_forward_pre_hook(note))
-        self._epoch_length = _iterations_per_epoch(runner)
+        self._epoch_length = iterations_per_epoch(runner)
         for term in self.terms:
             distiller = distillation.distiller(term)
             if not distiller.is_on:
@@ -402,7 +402,8 @@ def _saves_iterations(runner: Runner) -> bool:
     )
 
 
-def _iterations_per_epoch(runner: Runner) -> int:
+def iterations_per_epoch(runner: Runner) -> int:
+    """By which schedules count epochs, also in a loop that counts iterations."""
     loader = runner.train_dataloader
     sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
     # Every process's infinite sampler counts the whole data set.

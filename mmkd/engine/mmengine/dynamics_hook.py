@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd.dynamics import arrived_dynamics, term_dynamics
 from mmkd.engine.mmengine.detector_heads import BatchSamples, run_model
@@ -24,41 +24,43 @@ from mmkd.registry import HOOKS
 __all__ = ["DynamicsHook"]
 
 _FILE = "dynamics.csv"
-_COLUMNS = ("epoch", "images", "term", "measure", "value")
+_COLUMNS = ("step", "images", "term", "measure", "value")
 
 
 @HOOKS.register_module()
 class DynamicsHook(Hook):
-    """Records measures of each term of a DistillHook after each epoch.
+    """Records measures of each term of a DistillHook, epoch by epoch or every so many iterations.
 
     They are those of :func:`mmkd.dynamics.term_dynamics`, on the first images of the training and
     of the validation set, the same each time, with the student in evaluation mode; and share and
-    cosine of the term's gradient in the epoch's last iteration. The hook only looks: weights,
+    cosine of the term's gradient in the last iteration. The hook only looks: weights,
     statistics and random numbers are what they would be without it.
 
-    Each epoch's go to the visualizer's backends as ``dynamics/<term>/<measure>``
-    (``dynamics/<term>/val_<measure>`` on validation images), with the number of finished epochs as
-    their step, and into ``dynamics.csv`` in the work dir, a row a value: epoch, images (train or
-    val), term, measure, value. A resumed training goes on with that file.
+    They go to the visualizer's backends as ``dynamics/<term>/<measure>``
+    (``dynamics/<term>/val_<measure>`` on validation images), with the number of finished epochs or
+    iterations as their step, and into ``dynamics.csv`` in the work dir, a row a value: step, images
+    (train or val), term, measure, value. A resumed training goes on with that file.
 
     Args:
         images: How many.
-        interval: Epochs from one record to the next.
+        interval: Epochs, or iterations, from one record to the next.
+        by_epoch: Which of them; as the training's own loop counts.
 
     Raises:
-        ValueError: A number below 1, on construction; no DistillHook, before training.
+        ValueError: A number below 1, on construction; no DistillHook, or a loop that counts the
+            other, before training.
     """
 
     # Behind DistillHook.
     priority = "BELOW_NORMAL"
 
-    def __init__(self, images: int = 16, interval: int = 1) -> None:
+    def __init__(self, images: int = 16, interval: int = 1, by_epoch: bool = True) -> None:
         for name, value in (("images", images), ("interval", interval)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InputError.at(
                     f"DynamicsHook {name}", f"expected a number from 1 on, got {value!r}"
                 )
-        self.images, self.interval = images, interval
+        self.images, self.interval, self.by_epoch = images, interval, by_epoch
         self._batches: dict[str, dict[str, Any]] = {}
         self._rows: list[tuple[str, ...]] = []
 
@@ -68,6 +70,12 @@ class DynamicsHook(Hook):
             raise InputError.at(
                 "DynamicsHook", "custom_hooks holds no DistillHook whose terms it could look at"
             )
+        if isinstance(runner.train_loop, EpochBasedTrainLoop) != self.by_epoch:
+            raise InputError.at(
+                "DynamicsHook by_epoch",
+                f"train_cfg is a {type(runner.train_loop).__name__}: give by_epoch="
+                f"{not self.by_epoch}, and an interval in what it counts",
+            )
         model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
         loaders = {"train": runner.train_dataloader}
         if runner.val_loop is not None:
@@ -76,11 +84,22 @@ class DynamicsHook(Hook):
             name: first_batch(loader, model.data_preprocessor, self.images)
             for name, loader in loaders.items()
         }
-        self._rows = _rows_until(Path(runner.work_dir) / _FILE, runner.epoch)
+        done = runner.epoch if self.by_epoch else runner.iter
+        self._rows = _rows_until(Path(runner.work_dir) / _FILE, done)
 
     def after_train_epoch(self, runner: Runner) -> None:
+        """Records, where epochs count."""
+        if self.by_epoch and self.every_n_epochs(runner, self.interval):
+            self._record(runner, runner.epoch + 1)
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Records, where iterations count."""
+        if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
+            self._record(runner, runner.iter + 1)
+
+    def _record(self, runner: Runner, step: int) -> None:
         """Measures, logs and writes."""
-        if runner.rank or (runner.epoch + 1) % self.interval:
+        if runner.rank:
             return
         found = self._measured(runner)
         runner.visualizer.add_scalars(
@@ -88,9 +107,9 @@ class DynamicsHook(Hook):
                 f"dynamics/{term}/{'val_' if images == 'val' else ''}{name}": value
                 for (images, term, name), value in found.items()
             },
-            step=runner.epoch + 1,
+            step=step,
         )
-        self._rows += [(str(runner.epoch + 1), *key, repr(v)) for key, v in found.items()]
+        self._rows += [(str(step), *key, repr(v)) for key, v in found.items()]
         stream = io.StringIO()
         csv.writer(stream, lineterminator="\n").writerows([_COLUMNS, *self._rows])
         write_text(Path(runner.work_dir) / _FILE, stream.getvalue())
@@ -116,10 +135,10 @@ class DynamicsHook(Hook):
         return found
 
 
-def _rows_until(file: Path, epoch: int) -> list[tuple[str, ...]]:
-    """What a file tells of the epochs that are over; nothing of another run's, which begins."""
-    if not epoch or not file.is_file():
+def _rows_until(file: Path, done: int) -> list[tuple[str, ...]]:
+    """What a file tells of the steps that are over; nothing of another run's, which begins."""
+    if not done or not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as stream:
         rows = [tuple(row) for row in csv.reader(stream)]
-    return [row for row in rows[1:] if row[0].isdigit() and int(row[0]) <= epoch]
+    return [row for row in rows[1:] if row[0].isdigit() and int(row[0]) <= done]

@@ -23,7 +23,7 @@ from mmkd.distillation import Distillation
 from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding, TermFinding
 from mmkd.engine.frozen_teacher import FrozenTeacher
-from mmkd.engine.mmengine.distill_hook import DistillHook
+from mmkd.engine.mmengine.distill_hook import DistillHook, iterations_per_epoch
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 from mmkd.normalizers import BatchNormalizer
@@ -110,7 +110,7 @@ class _Watch(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listens to the student and the terms."""
         self._runner = runner
-        self._total = runner.max_iters
+        self._total, self._epoch = runner.max_iters, iterations_per_epoch(runner)
         model: Any = getattr(runner.model, "module", runner.model)
         self._parameters = sum(p.numel() for p in model.parameters())
         self._device = next(model.parameters()).device
@@ -243,7 +243,6 @@ class _Watch(Hook):
             key: fmean(values) if (values := self._series.get((term.name, key))) else None
             for key in ("distill", "distill_weight", "share", "cosine")
         }
-        epoch = self._total / max(1, self._runner.max_epochs or 1)
         return TermFinding(
             term.name,
             ", ".join(map(str, term.student)),
@@ -256,7 +255,7 @@ class _Watch(Hook):
             means["share"],
             means["cosine"],
             distiller.balance is not None,
-            _active(term.schedule, self._total, round(epoch)) if distiller.is_on else 0.0,
+            _active(term.schedule, self._total, self._epoch) if distiller.is_on else 0.0,
         )
 
 
@@ -266,7 +265,7 @@ def _shapes_of(side: Any) -> tuple[tuple[int, ...], ...]:
 
 def _active(schedule: Schedule, iterations: int, epoch: int) -> float:
     places = range(0, iterations, max(1, iterations // _PLACES))
-    return sum(schedule.factor(place, max(1, epoch)) > 0 for place in places) / len(places)
+    return sum(schedule.factor(place, epoch) > 0 for place in places) / len(places)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def values(runner: Runner, epoch: int, images: str, term: str) -> dict[str, floa
     return {
         row["measure"]: float(row["value"])
         for row in rows(runner)
-        if (int(row["epoch"]), row["images"], row["term"]) == (epoch, images, term)
+        if (int(row["step"]), row["images"], row["term"]) == (epoch, images, term)
     }
 
 
@@ -87,7 +87,7 @@ def test_values_are_those_of_the_saved_weights(tmp_path: Path, teacher: dict) ->
     ours_in_training = values(runner, 2, "train", "deep")
     assert 0 < ours_in_training["gradient_share"] < 1
     assert -1 <= ours_in_training["gradient_cosine"] <= 1
-    assert {int(row["epoch"]) for row in rows(runner)} == {1, 2}
+    assert {int(row["step"]) for row in rows(runner)} == {1, 2}
 
 
 def test_backends_are_told(tmp_path: Path, teacher: dict) -> None:
@@ -110,7 +110,7 @@ def test_a_resumed_run_goes_on_with_the_file(tmp_path: Path, teacher: dict) -> N
     resumed = make(load_from=str(tmp_path / "run" / "epoch_1.pth"), resume=True)
     assert rows(train(resumed)) == whole
     # One that begins does not go on with it.
-    assert {row["epoch"] for row in rows(train(make(**{"train_cfg.max_epochs": 1})))} == {"1"}
+    assert {row["step"] for row in rows(train(make(**{"train_cfg.max_epochs": 1})))} == {"1"}
 
 
 def test_a_classifier_s_classes_and_predictions(tmp_path: Path) -> None:
@@ -135,6 +135,19 @@ def test_a_detector_s_places(tmp_path: Path, digits: Path) -> None:
     found = values(runner, 1, "train", rows(runner)[0]["term"])
     assert {"cosine_inside", "cosine_outside"} <= set(found)
     assert all(-1 <= found[name] <= 1 for name in found if name.startswith("cosine_"))
+
+
+def test_a_loop_of_iterations(tmp_path: Path, teacher: dict) -> None:
+    def make(**hook: Any) -> Config:
+        config = recorded(toy_config(tmp_path, **distill(teacher, TERMS)), **hook)
+        config.train_dataloader.sampler = dict(type="InfiniteSampler")
+        config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=6)
+        return config
+
+    runner = train(make(by_epoch=False, interval=2))
+    assert {int(row["step"]) for row in rows(runner)} == {2, 4, 6}
+    with pytest.raises(InputError, match=r"DynamicsHook by_epoch: .*IterBased.* by_epoch=False"):
+        train(make())
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ def test_planted_faults(tmp_path: Path, trained: dict, fault: str) -> None:
     assert any(text in each.text for each in named), advise(found)
 
 
+def test_a_loop_of_iterations(tmp_path: Path, trained: dict) -> None:
+    """Its schedules count epochs by the length of the data set, here 4 iterations."""
+    terms = dict(deep=dict(weight=0.1, schedule=dict(begin=1, end=2)))
+    config = toy_config(tmp_path, **distill(trained, terms))
+    config.train_dataloader.sampler = dict(type="InfiniteSampler")
+    config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=16)
+    found = examine(config, iterations=6)
+    assert found.iterations == 16
+    assert found.terms[0].active == pytest.approx(1 / 4)
+
+
 def test_a_student_larger_than_its_teacher(tmp_path: Path, trained: dict) -> None:
     found = look(tmp_path, trained, model=dict(type="ToyModel", width=16))
     [warning] = [each for each in advise(found) if each.about == "teacher"]
