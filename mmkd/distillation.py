@@ -558,7 +558,7 @@ def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
 
 def _scores(outputs: Mapping[str, Any], tap: Tap) -> Tensor:
     """The largest class probability at each cell, of logits ``[N, A K, h, w]``."""
-    logits = at_least_float32(select(outputs[tap.path], tap.level))
+    logits = at_least_float32(select(outputs[tap.path], tap.level)).detach()
     return logits.amax(dim=1, keepdim=True).sigmoid()
 
 

@@ -61,9 +61,11 @@ def term_dynamics(
         student, teacher: Its features for the batch, one a level.
         targets: What the batch shows.
     """
-    if not isinstance(distiller, FeatureDistiller) or len(student) != 1:
+    if not isinstance(distiller, FeatureDistiller) or distiller.takes.several_levels:
         return {}
     ours, theirs = student[0].detach().float(), teacher[0].detach().float()
+    if not (ours.isfinite().all() and theirs.isfinite().all()):
+        return {}
     if distiller.takes.form == "logits" and ours.ndim == 2:
         return dict(agreement=agreement(ours, theirs))
     has_maps = ours.ndim == theirs.ndim == 4
@@ -119,6 +121,8 @@ def _of_places(
         return {}
     projected = distiller.projector(as_weights(distiller.projector, ours)).float()
     projected, theirs = pair_as_maps(projected, theirs, targets.size)
+    if projected.shape != theirs.shape:  # Compared in either side's own width.
+        return {}
     places = cosine_by_place(projected, theirs, boxes, targets.size)
     return {f"cosine_{name}": value for name, value in places._asdict().items()}
 

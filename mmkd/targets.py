@@ -156,8 +156,10 @@ def target_and_others(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"a target and others are 2 classes or more, got {classes}")
     if labels.shape != (rows,):
         raise ValueError(f"expected a label for each of {rows} rows, got {tuple(labels.shape)}")
-    is_target = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, labels[:, None], True)
-    return logits[is_target], logits[~is_target].view(rows, classes - 1)
+    own = labels[:, None]
+    # By their places, not by a mask, whose entries a device would have to count.
+    others = torch.arange(classes - 1, device=logits.device).expand(rows, -1)
+    return logits.gather(1, own)[:, 0], logits.gather(1, others + (others >= own))
 
 
 def on_grid(scores: Tensor, feature: Tensor) -> Tensor:

@@ -47,6 +47,9 @@ class Levels(nn.Module):
 class FixedTeacher:
     """Features of 5 and 7 channels, computed from the images without a network."""
 
+    state = None
+    own_taps = ()
+
     def __init__(self, size: int = 16) -> None:
         self.calls: list[tuple[Tensor, Any]] = []
         self.probed = self._features(torch.zeros(1, 3, size, size))
@@ -64,7 +67,12 @@ class FixedTeacher:
         seven = torch.cat([pooled, pooled**2, pooled.sum(dim=1, keepdim=True).sin()], dim=1)
         return dict(map=seven, pair=(seven[:, :5], seven))
 
-    def features(self, inputs: Tensor, context: Any) -> Mapping[str, Any]:
+    def advance(self, iteration: int) -> None:
+        pass
+
+    def features(
+        self, inputs: Tensor, context: Any = None, student: Any = None
+    ) -> Mapping[str, Any]:
         self.calls.append((inputs, context))
         features = self._features(inputs)
         return features | dict(map=self.change(features["map"]))

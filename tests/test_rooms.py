@@ -23,7 +23,8 @@ FLOORS = [
     ["demo"],
     ["report", "runs"],
     ["engine", "evaluation", "work_dirs", "data", "models"],
-    ["distillation", "analysis", "custom_imports", "configs", "ops"],
+    ["dynamics"],
+    ["distillation", "analysis", "custom_imports", "configs", "ops", "doctor"],
     ["distillers", "terms", "term_watch", "checkpoint"],
     ["distiller"],
     ["losses", "projectors", "normalizers", "balance", "linear_probe"],
@@ -43,7 +44,7 @@ FRAMEWORKS = {
 }
 # Names that users write, by the modules from which they may be imported.
 PUBLIC = {
-    "mmkd": "FeatureDistiller DistillHook ClassifierAlignmentHook "
+    "mmkd": "FeatureDistiller DistillHook DynamicsHook ClassifierAlignmentHook "
     "losses normalizers ops projectors",
     "mmkd.engine": "DistillHook ClassifierAlignmentHook",
     "mmkd.engine.plain": "distill",
@@ -57,7 +58,8 @@ PUBLIC = {
     "ATLoss BinaryKDLoss CrossKDLoss DKDLoss FBKDLoss FGDLoss FGFILoss LDLoss MGDLoss "
     "ReviewKDLoss ScoreWeightedL2Loss CCLoss DISTLoss FSPLoss ICKDLoss NKDLoss NSTLoss PKTLoss "
     "RKDLoss SPLoss SphericalKDLoss VIDLoss",
-    "mmkd.distillers": "AFDDistiller CRDDistiller FTDistiller",
+    "mmkd.distillers": "AFDDistiller CIDDistiller CRDDistiller FTDistiller SSKDDistiller "
+    "USKDDistiller",
     "mmkd.models": "CIFARResNet CIFARBottleneckResNet CIFARMobileNetV2 CIFARShuffleNetV1 "
     "CIFARShuffleNetV2 CIFARVGG WideResNet",
     "mmkd.models.heads": "ConnectorClsHead DeiTDistillHead",

@@ -22,7 +22,7 @@ def doctor(
     options: CfgOptions = None,
     imports: Imports = None,
 ) -> None:
-    """Look at a distillation before it is trained: taps, teacher, gradients, costs, and advice.
+    """Look at a distillation before it is trained, with advice.
 
     Ends with status 1 where something of it will not help as it is. Nothing is written.
     """

@@ -86,14 +86,14 @@ class CIDDistiller(Distiller):
         every: Iterations from one to the next; an epoch.
         logits, samples, classes: Factors; 1, 10 and 1 from ResNet-56 to ResNet-20.
         temperature: T.
-        weight: See :class:`mmkd.distiller.Distiller`.
+        weight: A number.
         seed: Of initial weights.
 
     Shapes: ``[[N, C, H, W] or [N, C], [N, K]]`` of either side and N labels to a scalar.
 
     Raises:
-        ValueError: Other than two features; a setting out of range; a head without contexts, or for
-            other features; a batch without labels, or with mixed ones.
+        ValueError: Other than two features; a setting out of range, or a share; a head without
+            contexts, or for other features; a batch without labels, or with mixed ones.
     """
 
     takes = Takes(form="logits", several_levels=True, targets=True, own_widths=True)
@@ -119,6 +119,11 @@ class CIDDistiller(Distiller):
         check_positive(initial=initial, every=every)
         check_factors(logits=logits, samples=samples, classes=classes)
         check_temperature(temperature)
+        if self.balance is not None:
+            raise ValueError(
+                "CIDDistiller takes a number as its weight: until its contexts are known, the "
+                "student has no loss of its own beside which a share could be kept"
+            )
         if len(student_channels) != 2 or len(teacher_channels) != 2:
             raise ValueError(
                 "CIDDistiller takes two modules of either side, that of the feature and that of "

@@ -55,7 +55,8 @@ def kept(places: Tensor, ratio: float) -> Tensor:
     is_wrong = places > 0
     count = (~is_wrong).sum() + (is_wrong.sum() * ratio).floor()
     order = places.argsort(stable=True)
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)).to(order)) < count
+    ranks = torch.arange(len(order), device=order.device)
+    return torch.empty_like(order).scatter_(0, order, ranks) < count
 
 
 @MODELS.register_module()
@@ -69,10 +70,11 @@ class SSKDDistiller(Distiller):
     others: of all classes in the second part, of the batch's images in the third.
 
     In its first iterations, in the place of the third part, the term trains the teacher's network
-    z to find each turned image's original (Eq. (1)), with a gradient that no weight changes; then
-    that network stands still. The authors do so before the student's training. Defaults are theirs
-    on CIFAR-100. The batch comes from :class:`mmkd.models.views.RotationPreprocessor`, which leaves
-    turned images out of the student's own cross-entropy.
+    z to find each turned image's original (Eq. (1)), with a gradient that no weight changes (a
+    schedule does); then that network stands still. The authors do so before the student's training.
+    Defaults are theirs on CIFAR-100. The batch comes from
+    :class:`mmkd.models.views.RotationPreprocessor`, which leaves turned images out of the student's
+    own cross-entropy.
 
     Args:
         student_channels, teacher_channels: Of the feature, and the number of classes.

@@ -99,7 +99,7 @@ def _of_term(term: TermFinding) -> Iterator[Advice]:
             f"{term.share / max(1 - term.share, 1e-9):.0f} times the task's: give a smaller "
             "weight, or weight=dict(share=0.5)",
         )
-    if term.share is not None and term.share < _UNHEARD:
+    if term.share is not None and term.share < _UNHEARD and not term.is_ramping:
         yield Advice(
             "warning",
             f"{about}.weight",

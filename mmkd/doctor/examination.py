@@ -18,9 +18,11 @@ class TermFinding:
         student_shapes, teacher_shapes: Of a batch, one a level.
         samples: Rows that its BatchNorm sees in a batch; None without such a one.
         distance, weight: Means over the iterations; the weight includes the schedule's factor.
-        share: Of the term in the gradient at the student's feature; None where nothing arrived.
+        share: Of the term in the gradient at the student's feature; None where nothing of it, or
+            of the task, arrived.
         cosine: Of its gradient to the task's, likewise.
         is_balanced: Whether the weight is chosen by a rule.
+        is_ramping: Whether the schedule's factor was not yet 1 (or no longer).
         active: Share of the training's iterations in which its schedule has it on.
     """
 
@@ -35,6 +37,7 @@ class TermFinding:
     share: float | None
     cosine: float | None
     is_balanced: bool
+    is_ramping: bool
     active: float
 
 
@@ -80,7 +83,7 @@ class Examination:
         teachers: From whom.
         student_parameters: Of the student alone.
         student_loss: Its own task's, on the batch of the teachers' losses, before it learns; None
-            where it cannot be told.
+            where it cannot be told, or the student is no longer untrained.
         plain, distilled: A step of the student alone, and with the terms.
         teacher_share: Of a distilled step's time.
         iterations: Of the training.

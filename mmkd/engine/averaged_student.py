@@ -69,11 +69,13 @@ class AveragedStudent(FrozenTeacher):
     def _follow(self, averaged: _Tensors, current: _Tensors, updates: Tensor | int) -> None:
         # Not the argument, which lies on the student's device and would be waited for.
         done = int(self._average.n_averaged)
-        weight = 1 - min(self._momentum, done / (done + 1))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(list(averaged), list(current), weight)
+        momentum = min(self._momentum, done / (done + 1))
+        if averaged[0].is_floating_point() and momentum:
+            # Not by their difference, which is none of two infinite masks.
+            torch._foreach_mul_(list(averaged), momentum)
+            torch._foreach_add_(list(averaged), list(current), alpha=1 - momentum)
             return
-        # Counters.
+        # Counters; or all, without a memory.
         torch._foreach_copy_(list(averaged), list(current))
 
 

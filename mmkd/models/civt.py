@@ -53,7 +53,10 @@ class CivT(VisionTransformer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "out_type": "cls_token"})
         patch = self.patch_embed.projection.kernel_size[0] // 2
-        del self.patch_embed
+        # Of it, only the grid for which positions were made is asked for.
+        grid: Any = nn.Identity()
+        grid.init_out_size = self.patch_resolution
+        self.patch_embed: Any = grid
         norm = dict(type="BN")
         convolutions = nn.Sequential(
             ConvModule(3, _STEM, 7, stride=2, padding=3, norm_cfg=norm),
@@ -79,7 +82,8 @@ class CivT(VisionTransformer):
         x = self.drop_after_pos(x)
         for layer in self.layers:
             x = layer(x)
-        x = self.ln1(x)
+        if self.final_norm:
+            x = self.ln1(x)
         return ((x[:, 0], x[:, 1], x[:, 2]),)
 
 

@@ -49,7 +49,7 @@ class Involution(nn.Module):
         self.conv2 = ConvModule(
             channels // reduction, kernel_size**2 * self.groups, 1, norm_cfg=None, act_cfg=None
         )
-        self.pool = nn.AvgPool2d(stride, stride) if stride > 1 else nn.Identity()
+        self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         filters = self.conv2(self.conv1(self.pool(x)))

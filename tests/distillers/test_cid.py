@@ -180,6 +180,8 @@ def test_what_it_refuses() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             cid(head)
+    with pytest.raises(ValueError, match="takes a number as its weight"):
+        cid(weight=dict(share=0.3))
     with pytest.raises(ValueError, match="every must be a positive integer"):
         cid(every=0)
     with pytest.raises(ValueError, match=r"two modules of either side, .* got 1"):

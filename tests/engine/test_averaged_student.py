@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,14 @@ def test_features_are_those_of_the_average_in_eval_mode() -> None:
     with torch.no_grad():
         assert torch.equal(average(distillation).features(images)["head"], model(images))
     assert all(parameter.requires_grad for parameter in student.parameters())
+
+
+def test_masks_without_end_stay_so() -> None:
+    student = net(4)
+    student.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+    distillation = plain.distill(student, dict(ema=0.9))
+    trained(student, distillation, steps=4)
+    assert average(distillation).model.mask.tolist() == [0, -math.inf]
 
 
 def test_it_follows_while_no_term_is_on() -> None:

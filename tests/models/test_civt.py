@@ -113,6 +113,19 @@ def test_civt_s_tokens() -> None:
     assert [token.shape for token in larger] == [(1, 8)] * 3
 
 
+def test_maps_of_odd_sizes() -> None:
+    layer = Involution(4, 3, stride=2, group_channels=2, reduction=2).eval()
+    assert layer(torch.rand(1, 4, 5, 7)).shape == (1, 4, 3, 4)
+    assert build("RedNet", depth=26)(torch.rand(1, 3, 75, 50))[-1].shape == (1, 2048, 3, 2)
+
+
+def test_civt_s_weights_serve_another_size() -> None:
+    small, large = (build("CivT", arch=ARCH, img_size=size, patch_size=16) for size in (32, 64))
+    large.load_state_dict(small.state_dict())
+    torch.testing.assert_close(large.pos_embed[:, :3], small.pos_embed[:, :3])
+    assert large.pos_embed.shape == (1, 3 + 16, 8)
+
+
 def test_civt_s_classifiers() -> None:
     head = build("CivTClsHead", num_classes=3, in_channels=8, init_cfg=None)
     tokens = tuple(torch.rand(3, 2, 8).unbind())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,11 +21,12 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmkd.distillation import Distillation
+from mmkd.distillation import CHECKED_ITERATIONS, Distillation
 from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding, TermFinding
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.mmengine.distill_hook import DistillHook, iterations_per_epoch
+from mmkd.engine.mmengine.dynamics_hook import DynamicsHook
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 from mmkd.normalizers import BatchNormalizer
@@ -32,8 +35,8 @@ from mmkd.terms import Schedule, Term
 
 __all__ = ["examine"]
 
-# In which a device and its caches come up.
-_WARM_UP = 2
+# In which a device and its caches come up, and terms are checked.
+_WARM_UP = CHECKED_ITERATIONS
 # Where a schedule is looked at.
 _PLACES = 1000
 
@@ -44,7 +47,7 @@ def examine(config: Config, iterations: int = 10) -> Examination:
     Args:
         config: Of :func:`mmkd.runs.mmengine.single.config_to_train`; it is not changed. Nothing is
             written but in a temporary folder.
-        iterations: Of either training, beside a warm-up of two.
+        iterations: Of either training, beside a warm-up of ten.
 
     Raises:
         InputError: The config has no DistillHook, or cannot be started.
@@ -52,29 +55,36 @@ def examine(config: Config, iterations: int = 10) -> Examination:
     """
     if not any(_is_distillation(hook) for hook in config.get("custom_hooks") or []):
         raise InputError.at("custom_hooks", f"{config.filename} has no DistillHook to look at")
-    distilled = _Watch(iterations)
-    with _begun(config, distilled):
-        pass
+    config = copy.deepcopy(config)
+    config.custom_hooks = [hook for hook in config.custom_hooks if not _is_dynamics(hook)]
     alone = copy.deepcopy(config)
     alone.custom_hooks = [hook for hook in alone.custom_hooks if not _is_distillation(hook)]
-    plain = _Watch(iterations)
-    with _begun(alone, plain):
-        pass
-    return distilled.examination(plain.costs())
+    # First, and forgotten: what it holds on the device is not the other's.
+    plain = _looked_at(alone, iterations).costs()
+    return _looked_at(config, iterations).examination(plain)
 
 
 def _is_distillation(hook: Any) -> bool:
-    return isinstance(hook, DistillHook) or (
-        isinstance(hook, dict) and hook.get("type") in ("DistillHook", "mmkd.DistillHook")
-    )
+    return _is(hook, DistillHook)
+
+
+def _is_dynamics(hook: Any) -> bool:
+    """Measures of its own would be timed."""
+    return _is(hook, DynamicsHook)
+
+
+def _is(hook: Any, kind: type[Hook]) -> bool:
+    names = (kind.__name__, f"mmkd.{kind.__name__}")
+    return isinstance(hook, kind) or (isinstance(hook, dict) and hook.get("type") in names)
 
 
 class _Enough(Exception):
     """Ends a training from within."""
 
 
-@contextmanager
-def _begun(config: Config, watch: _Watch) -> Iterator[None]:
+def _looked_at(config: Config, iterations: int) -> _Watch:
+    """The first iterations of a training."""
+    watch = _Watch(iterations, starts_from_weights=bool(config.get("load_from")))
     config = copy.deepcopy(config)
     for split in ("val", "test"):
         config.update({f"{split}_{part}": None for part in ("cfg", "dataloader", "evaluator")})
@@ -87,17 +97,16 @@ def _begun(config: Config, watch: _Watch) -> Iterator[None]:
         config.work_dir = folder
         with running(config) as runner:
             runner.register_hook(watch, priority="LOWEST")
-            try:
+            with suppress(_Enough):
                 runner.train()
-            except _Enough:
-                yield
+    return watch
 
 
 class _Watch(Hook):
     """Notes what happens in the first iterations, and ends the training then."""
 
-    def __init__(self, iterations: int) -> None:
-        self._iterations = iterations
+    def __init__(self, iterations: int, starts_from_weights: bool) -> None:
+        self._iterations, self._starts_from_weights = iterations, starts_from_weights
         self._seconds: list[float] = []
         self._series: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._shapes: dict[str, tuple[Any, Any]] = {}
@@ -111,6 +120,9 @@ class _Watch(Hook):
         """Listens to the student and the terms."""
         self._runner = runner
         self._total, self._epoch = runner.max_iters, iterations_per_epoch(runner)
+        # However short it is, as much of it is looked at.
+        loop: Any = runner.train_loop
+        loop._max_epochs = loop._max_iters = sys.maxsize
         model: Any = getattr(runner.model, "module", runner.model)
         self._parameters = sum(p.numel() for p in model.parameters())
         self._device = next(model.parameters()).device
@@ -169,6 +181,8 @@ class _Watch(Hook):
         """Stops it; the last one ends the training."""
         self._synchronize()
         self._seconds.append(time.perf_counter() - self._start)
+        if len(self._seconds) == _WARM_UP and self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
         if self._terms:
             self._note(outputs or {})
         if len(self._seconds) == _WARM_UP + self._iterations:
@@ -188,11 +202,14 @@ class _Watch(Hook):
                 if f"{key}_{term.name}" in outputs:
                     value = float(outputs[f"{key}_{term.name}"])
                     self._series[term.name, key].append(value)
-            # In the first iteration a balanced weight is 0.
+            # In the first iteration a balanced weight is 0. Where nothing of the task arrives, as
+            # behind a classifier that labels do not teach, there is nothing to share.
             arrived = self._distillation.arrived.get(term.name)
-            if arrived is not None and len(self._seconds) > 1:
-                self._series[term.name, "share"].append(float(arrived.share))
-                self._series[term.name, "cosine"].append(float(arrived.cosine))
+            if arrived is not None and len(self._seconds) > 1 and float(arrived.task) > 0:
+                for key in ("share", "cosine"):
+                    value = float(getattr(arrived, key))
+                    if math.isfinite(value):
+                        self._series[term.name, key].append(value)
 
     def _teacher(self, name: str) -> TeacherFinding:
         teacher: Any = self._distillation.teachers[name]
@@ -201,7 +218,9 @@ class _Watch(Hook):
         if network is not None:
             parameters = sum(p.numel() for p in network.parameters())
         found = TeacherFinding(name, teacher.introduction, parameters)
-        if not isinstance(teacher, FrozenTeacher) or self._batch is None:
+        # One that follows the student begins as untrained as that.
+        is_trained = isinstance(teacher, FrozenTeacher) and teacher.state is None
+        if not is_trained or self._batch is None:
             return found
         inputs, samples = self._batch
         images = teacher.converted(inputs, samples)
@@ -229,7 +248,7 @@ class _Watch(Hook):
             terms=tuple(self._finding(term) for term in self._terms),
             teachers=self._teachers,
             student_parameters=self._parameters,
-            student_loss=self._student_loss,
+            student_loss=None if self._starts_from_weights else self._student_loss,
             plain=plain,
             distilled=self.costs(),
             teacher_share=None if share is None else float(share.current()),
@@ -255,6 +274,7 @@ class _Watch(Hook):
             means["share"],
             means["cosine"],
             distiller.balance is not None,
+            term.schedule.factor(_WARM_UP + self._iterations - 1, self._epoch) < 1,
             _active(term.schedule, self._total, self._epoch) if distiller.is_on else 0.0,
         )
 

@@ -137,6 +137,25 @@ def test_a_detector_s_places(tmp_path: Path, digits: Path) -> None:
     assert all(-1 <= found[name] <= 1 for name in found if name.startswith("cosine_"))
 
 
+@pytest.mark.parametrize("loss", ["ATLoss", "SPLoss", "ReviewKDLoss"])
+def test_losses_in_their_own_widths_and_of_several_levels(
+    tmp_path: Path, digits: Path, loss: str
+) -> None:
+    """They end no training, and tell what can be told."""
+    several = loss == "ReviewKDLoss"
+    settings = (
+        dict(levels=[0], loss=dict(type=f"mmkd.{loss}", inner=8))
+        if several
+        else dict(level=0, loss=dict(type=f"mmkd.{loss}"))
+    )
+    terms = dict(one=dict(**settings, weight=0.01))
+    config = detector_config(digits, tmp_path, **distill(write_detector_teacher(tmp_path), terms))
+    config.train_cfg.max_epochs = 1
+    found = values(train(recorded(config)), 1, "train", "one")
+    assert ("cka" in found) != several
+    assert "cosine_inside" not in found
+
+
 def test_a_loop_of_iterations(tmp_path: Path, teacher: dict) -> None:
     def make(**hook: Any) -> Config:
         config = recorded(toy_config(tmp_path, **distill(teacher, TERMS)), **hook)

@@ -19,7 +19,7 @@ from helpers.yolo_toy import DEFINITION, SIZE, YOLOToy, read_checkpoint, train, 
 from mmkd.engine.ultralytics import DistillCallback
 from mmkd.engine.ultralytics.resume import _rewrite, check_resume
 from mmkd.engine.ultralytics.safe_loading import SWITCH, load_safely
-from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs
+from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs, run_detector
 from mmkd.engine.ultralytics.train import prepare
 from mmkd.errors import InputError
 from mmkd.evaluation.coco_files import read_annotations
@@ -55,7 +55,7 @@ def built(toy: YOLOToy, teacher: Any) -> str:
     student = tasks.DetectionModel(str(toy.student), verbose=False)
     settings = DistillCallback(teacher, probe_size=SIZE).settings
     distillation = settings.build(
-        student, YOLO_FORMAT, student, lambda: (64, 64), named=named_outputs
+        student, YOLO_FORMAT, run_detector, lambda: (64, 64), named=named_outputs
     )
     return distillation.teachers["teacher"].introduction
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from rich.console import Console
 from typer.testing import CliRunner
 
-from helpers.toy import PREPROCESSOR, Probe, distill, toy_config, train, write_teacher
+from helpers.toy import PREPROCESSOR, Probe, ToyModel, distill, toy_config, train, write_teacher
 from mmkd.cli import app
 from mmkd.doctor import Advice, Examination, advise
 from mmkd.doctor.terminal import print_examination
@@ -129,6 +130,39 @@ def test_a_loop_of_iterations(tmp_path: Path, trained: dict) -> None:
     found = examine(config, iterations=6)
     assert found.iterations == 16
     assert found.terms[0].active == pytest.approx(1 / 4)
+
+
+def test_beside_a_recorder_and_with_a_teacher_that_follows(tmp_path: Path, trained: dict) -> None:
+    config = toy_config(tmp_path, **distill(dict(ema=0.9), dict(deep=dict(weight=0.1))))
+    config.custom_hooks.append(dict(type="mmkd.DynamicsHook"))
+    found = examine(config, iterations=2)
+    assert not errors(found), advise(found)
+    assert found.teachers[0].loss is None
+    # A student that is no longer untrained says nothing of its teacher.
+    config = toy_config(tmp_path, **distill(trained, dict(deep=dict(weight=0.1))))
+    config.load_from = trained["checkpoint"]
+    config.model.width = 6
+    assert examine(config, iterations=2).student_loss is None
+
+
+def test_where_nothing_of_the_task_arrives(tmp_path: Path, trained: dict) -> None:
+    """No share of nothing, and JSON of no NaN."""
+    config = toy_config(tmp_path, **distill(trained, dict(deep=dict(weight=0.1))))
+    config.model.type = "ToyIdle"
+    found = examine(config, iterations=2)
+    assert found.terms[0].share is None and found.terms[0].cosine is None
+    assert not [each for each in advise(found) if each.about.startswith("terms.deep")]
+
+
+@MODELS.register_module()
+class ToyIdle(ToyModel):
+    """Whose losses are all 0."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().forward(*args, **kwargs)
+        if kwargs.get("mode") == "loss":
+            return dict(loss_cls=0 * found["loss_cls"])
+        return found
 
 
 def test_a_student_larger_than_its_teacher(tmp_path: Path, trained: dict) -> None:
