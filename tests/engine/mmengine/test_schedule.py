@@ -155,7 +155,7 @@ def test_an_epoch_of_an_infinite_sampler(
     )
     runner.build_train_loop(runner._train_loop)
     monkeypatch.setattr(runner, "_world_size", processes)
-    assert distill_hook._iterations_per_epoch(runner) == LENGTH // processes
+    assert distill_hook.iterations_per_epoch(runner) == LENGTH // processes
 
 
 def test_what_has_ended_is_logged_as_zero(tmp_path: Path, teacher: dict) -> None:
