@@ -9,12 +9,13 @@ from method_arms import method_of, method_terms
 from proving_cells import DISTILL_MODEL, PLAIN_ARM, Arm, Cell
 
 from mmkd.evaluation.comparison import BASELINE
-from mmkd.terms import DEFAULT as DEFAULT_TERM
+from mmkd.terms import DEFAULTS
 
-__all__ = ["DEFAULT", "TWICE", "arm_of"]
+__all__ = ["BACKBONE", "DEFAULT", "TWICE", "arm_of"]
 
-# mmkd's own, spelled out.
-DEFAULT = f"all-s{DEFAULT_TERM['weight']['share']:g}"
+# mmkd's own, spelled out, and what it was before.
+DEFAULT = f"cwd-s{DEFAULTS['neck']['weight']['share']:g}"
+BACKBONE = f"all-s{DEFAULTS['backbone']['weight']['share']:g}"
 # At an arm's end: on twice its schedule.
 TWICE = "-twice"
 

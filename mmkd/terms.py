@@ -16,7 +16,7 @@ from mmkd.features import Level, Stride
 from mmkd.losses.base import Takes
 from mmkd.registry import arguments_of, find_class
 
-__all__ = ["DEFAULT", "Schedule", "Tap", "Term", "parse_terms"]
+__all__ = ["DEFAULTS", "Schedule", "Tap", "Term", "parse_terms"]
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,20 @@ class Term:
         return dataclasses.replace(self, **changes)
 
 
-# What is distilled where no terms are given: every map of the backbone from stride 8 up, at half of
-# its gradient. Chosen in benchmarks/results/proving_ground.md.
-DEFAULT: Mapping[str, Any] = dict(stride="all", weight=dict(share=0.5))
+# What is distilled where no terms are given: of detectors with a neck, its maps by CWD; else every
+# map of the backbone from stride 8 up, by LogSum. Each at half of its gradient. Chosen in
+# benchmarks/results/proving_ground.md.
+_SHARE = dict(share=0.5)
+DEFAULTS: Mapping[str, Mapping[str, Any]] = dict(
+    neck=dict(
+        student="neck",
+        teacher="neck",
+        stride="all",
+        loss=dict(type="mmkd.CWDLoss"),
+        weight=_SHARE,
+    ),
+    backbone=dict(stride="all", weight=_SHARE),
+)
 _SIDES = ("student", "teacher")
 # Where a detector's class logits are found.
 _SCORES = "head.classes"
@@ -170,18 +181,22 @@ _TERM_KEYS = (
 
 
 def parse_terms(
-    terms: Mapping[str, Mapping[str, Any]] | None, sources: Sequence[str], owner: str = ""
+    terms: Mapping[str, Mapping[str, Any]] | None,
+    sources: Sequence[str],
+    owner: str = "",
+    default: str = "backbone",
 ) -> list[Term]:
     """Reads the ``terms`` setting.
 
     Args:
-        terms: Name to settings. None: :data:`DEFAULT` for each teacher. A ``level`` or ``stride``
+        terms: Name to settings. None: one of :data:`DEFAULTS` each. A ``level`` or ``stride``
             that is a list makes one term, with a projector of its own, per entry; ``levels`` or
             ``strides`` make one term of them all, for a loss or distiller that takes several at
             once. ``student`` and ``teacher`` may be lists of modules: a term a pair, or one of them
             all where that is what the loss or distiller takes.
         sources: The teachers' names.
         owner: Whose setting it is (``'DistillHook'``), for errors.
+        default: Which of them.
 
     Raises:
         ValueError: No terms, an unknown key or type, two terms of one name, or a teacher that is
@@ -189,7 +204,7 @@ def parse_terms(
         TypeError: Something other than a dict.
     """
     if terms is None:
-        terms = _default(sources)
+        terms = _default(sources, default)
     where = f"{owner} terms".strip()
     if not isinstance(terms, Mapping):
         raise InputTypeError(
@@ -211,13 +226,10 @@ def parse_terms(
     return parsed
 
 
-def _default(sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _default(sources: Sequence[str], place: str) -> dict[str, dict[str, Any]]:
     """A term a teacher; several have the share among them."""
-    weight = dict(share=DEFAULT["weight"]["share"] / len(sources))
-    return {
-        "backbone" if len(sources) == 1 else name: {**DEFAULT, "source": name, "weight": weight}
-        for name in sources
-    }
+    term = {**DEFAULTS[place], "weight": dict(share=_SHARE["share"] / len(sources))}
+    return {place if len(sources) == 1 else name: {**term, "source": name} for name in sources}
 
 
 def _parse(

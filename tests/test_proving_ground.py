@@ -12,7 +12,7 @@ import pytest
 from mmkd.data.digits import make_digits
 from mmkd.registry import MODELS
 from mmkd.runs.fingerprint import Fingerprint
-from mmkd.terms import DEFAULT, parse_terms
+from mmkd.terms import DEFAULTS, parse_terms
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -31,7 +31,7 @@ def proving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_the_default_arm_is_the_default(proving: Any) -> None:
     arms, cells = proving
     arm = arms.arm_of(arms.DEFAULT, cells.CELLS["bccd_yolov5"])
-    assert arm.terms == dict(backbone=DEFAULT)
+    assert list(arm.terms.values()) == [DEFAULTS["neck"]]
 
 
 @pytest.mark.parametrize(

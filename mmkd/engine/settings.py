@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +35,15 @@ class DistillSettings:
         terms: With taps as they were given.
         probe_size: Height and width of the blank image on which all of it is tried; None for those
             of the training's own images.
+        of_necks: Terms in the place of these, where student and teachers have necks that give maps;
+            None where a user has given the terms.
     """
 
     owner: str
     teachers: Mapping[str, TeacherSettings]
     terms: tuple[Term, ...]
     probe_size: tuple[int, int] | None
+    of_necks: tuple[Term, ...] | None = None
 
     @classmethod
     def parse(
@@ -70,7 +74,8 @@ class DistillSettings:
             if not any(term.source == name for term in parsed):
                 where = f"{owner} teacher.{name}"
                 raise InputError.at(where, f"no term has source={name!r}")
-        return cls(owner, teachers, tuple(parsed), size)
+        necks = None if terms else tuple(parse_terms(None, list(teachers), owner, "neck"))
+        return cls(owner, teachers, tuple(parsed), size, necks)
 
     def build(
         self,
@@ -108,17 +113,27 @@ class DistillSettings:
         with preserved_random_state():
             probe = probing(self.owner, "the student", blank)(lambda: run(student, blank, None))
             levels = Levels(student, probe, size, named)
-            terms = [each for term in self.terms for each in self._resolved(term, levels)]
-            teachers: dict[str, FeatureSource] = {}
-            found: dict[str, Term] = {}
-            for name, settings in self.teachers.items():
-                if isinstance(settings, FromStudent):
-                    settings = settings.of(StudentSide(student, run, named))
-                own = [term for term in terms if term.source == name]
-                teachers[name], matched = settings.build(own, student_format, blank, dtype)
-                found |= {term.name: term for term in matched}
-            terms = [found[term.name] for term in terms]
-            return Distillation(self.owner, student, terms, teachers, probe, size=size, seed=seed)
+
+            def built(terms: Sequence[Term]) -> Distillation:
+                terms = [each for term in terms for each in self._resolved(term, levels)]
+                teachers: dict[str, FeatureSource] = {}
+                found: dict[str, Term] = {}
+                for name, settings in self.teachers.items():
+                    if isinstance(settings, FromStudent):
+                        settings = settings.of(StudentSide(student, run, named))
+                    own = [term for term in terms if term.source == name]
+                    teachers[name], matched = settings.build(own, student_format, blank, dtype)
+                    found |= {term.name: term for term in matched}
+                terms = [found[term.name] for term in terms]
+                return Distillation(
+                    self.owner, student, terms, teachers, probe, size=size, seed=seed
+                )
+
+            if self.of_necks is not None and _has_maps(levels, "neck"):
+                # Whatever else is wrong is wrong of the others too.
+                with suppress(ValueError, RuntimeError):
+                    return built(self.of_necks)
+            return built(self.terms)
 
     def _resolved(self, term: Term, levels: Levels) -> list[Term]:
         with naming(f"{self.owner} {term.key}.student"):
@@ -126,6 +141,14 @@ class DistillSettings:
                 each.replace(student=tuple(levels.find(tap) for tap in each.student))
                 for each in expanded(term, levels)
             ]
+
+
+def _has_maps(levels: Levels, path: str) -> bool:
+    """Whether a student has such a module, and it gives maps."""
+    try:
+        return bool(levels.by_stride(path))
+    except (ValueError, RuntimeError):
+        return False
 
 
 def _check_name(where: str, name: str) -> None:

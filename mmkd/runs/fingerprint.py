@@ -18,7 +18,7 @@ from mmkd.custom_imports import import_custom, source_files
 from mmkd.engine.mmengine.config_files import open_config
 from mmkd.errors import InputError
 from mmkd.input_files import sha256
-from mmkd.terms import DEFAULT
+from mmkd.terms import DEFAULTS
 from mmkd.work_dirs.dumped_config import flatten
 
 __all__ = [
@@ -281,7 +281,7 @@ def with_networks_read(settings: Any) -> Any:
 
 def with_terms(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a distillation, which is another one once mmkd's default terms are others."""
-    return {**settings, "terms": settings.get("terms") or dict(DEFAULT)}
+    return {**settings, "terms": settings.get("terms") or dict(DEFAULTS)}
 
 
 def scored_config(name: str | Path) -> dict[str, Any]:

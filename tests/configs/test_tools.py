@@ -107,7 +107,7 @@ def test_train_writes_an_ordinary_checkpoint(trained: Path) -> None:
     state = state_of(trained / "epoch_1.pth")
     assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in plain.items()}
     logged = scalars(trained)
-    assert "loss_distill_backbone" in logged[0]
+    assert "loss_distill_neck" in logged[0]
     assert "coco/bbox_mAP" in logged[-1]
 
 

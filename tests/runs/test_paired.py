@@ -398,7 +398,10 @@ def change(folder: Path, file: Path, **changes: Any) -> Path:
         ({"custom_hooks.0.terms.backbone.level": 9}, r"terms\.backbone.*level"),
         ({"custom_hooks.0.terms.backbone.view": "dens"}, r"terms\.backbone.*'dens'"),
         ({"custom_hooks.0.terms.backbone.loss.type": "mmkd.Nosuch"}, r"terms\.backbone.*Nosuch"),
-        ({"model.backbone.frozen_stages": 4}, r"terms\.backbone: .*no gradient"),
+        (
+            {"model.backbone.frozen_stages": 4, "custom_hooks.0.terms.backbone.stride": "all"},
+            r"terms\.backbone: .*no gradient",
+        ),
         ({"model.backbone.type": "NoNet"}, r"does not begin: .*NoNet.* More in "),
     ],
 )

@@ -54,7 +54,7 @@ def config_of(folder: Path, teacher: dict, terms: Any = None, **settings: Any) -
 def test_it_is_as_large_as_the_first_training_image(tmp_path: Path) -> None:
     teacher = write_teacher(tmp_path)
     for size in ((16, 32), (48, 16)):
-        config = config_of(tmp_path, teacher)
+        config = config_of(tmp_path, teacher, dict(deep=dict(level=0)))
         config.train_dataloader.dataset.sizes = (size,)
         assert probed(config) == (size[0] // 2, size[1] // 2)
 
