@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,9 +95,14 @@ _ONE_STAGE = ("scored", "kd-classes", "ld")
 _TWO_STAGE = ("kd-rpn", "kd-regions", "dkd-regions")
 
 
+# After a method's name: ``-s0.5``, a share, or ``-w3``, a fixed weight.
+_WEIGHT = re.compile(r"-([sw])([\d.]+)$")
+
+
 def method_of(name: str) -> str | None:
-    """The method that an arm's name names, with a share or without; None if it is no method's."""
-    method = name.partition("-s0.")[0]
+    """The method that an arm's name names, at a weight of its own or not; None if it is no
+    method's."""
+    method = _WEIGHT.sub("", name)
     return method if method in METHODS else None
 
 
@@ -110,11 +116,11 @@ def applies(name: str, cell: Cell) -> bool:
 
 
 def method_terms(name: str, cell: Cell) -> dict[str, Any]:
-    """The terms of a method (``fgd``) at its published weight, or at a share (``fgd-s0.5``), which
-    is of each of them."""
-    method, _, share = name.partition("-s0.")
-    terms = METHODS[method](cell)
-    if share:
-        weight = dict(share=float(f"0.{share}"))
+    """The terms of a method: at their published weights (``fgd``), each at a share (``fgd-s0.5``),
+    or each at a fixed weight (``cwd-w3``)."""
+    terms = METHODS[_WEIGHT.sub("", name)](cell)
+    if match := _WEIGHT.search(name):
+        kind, value = match[1], float(match[2])
+        weight = dict(share=value) if kind == "s" else value
         terms = {key: {**term, "weight": weight} for key, term in terms.items()}
     return terms

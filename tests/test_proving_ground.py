@@ -67,6 +67,8 @@ def test_methods_by_name(proving: Any) -> None:
                 continue
             published = arms.arm_of(name, cell).terms
             shared = arms.arm_of(f"{name}-s0.25", cell).terms
+            fixed = arms.arm_of(f"{name}-w3", cell).terms
+            assert {term["weight"] for term in fixed.values()} == {3.0}
             parsed = parse_terms(published, ["teacher"])
             assert parsed and all(term.parts["weight"] > 0 for term in parsed)
             assert published.keys() == shared.keys()
