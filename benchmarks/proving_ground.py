@@ -79,7 +79,8 @@ def main() -> None:
         nargs="+",
         default=[DEFAULT, DISTILL_MODEL],
         help="distill_model, methods such as fgd, fgd-s0.5 or cwd-w3 (see method_arms.py), or "
-        "settings such as all-s0.3 (see proving_arms.py), each with -twice at its end on twice the epochs; "
+        "settings such as all-s0.3 (see proving_arms.py), each with -twice at its end on twice the "
+        "epochs; "
         f"{DEFAULT} is mmkd's default; beside plain, which always is",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
