@@ -24,7 +24,7 @@ from mmkd.projectors.base import Projector
 from mmkd.registry import MODELS, build_part
 from mmkd.targets import Targets
 
-__all__ = ["Distiller", "FeatureDistiller"]
+__all__ = ["Distiller", "FeatureDistiller", "check_feature_and_logits"]
 
 Part = nn.Module | Mapping[str, Any]
 Channels = int | Sequence[int] | None
@@ -78,6 +78,11 @@ class Distiller(nn.Module):
         """Whether it ever runs."""
         return self._fixed > 0 if self.balance is None else self.balance.is_on
 
+    def _refuse_share(self, because: str) -> None:
+        """For a constructor whose weight must be a number."""
+        if self.balance is not None:
+            raise ValueError(f"{type(self).__name__} takes a number as its weight: {because}")
+
     def distance(self, student: Any, teacher: Any, targets: Targets | None = None) -> Tensor:
         """The term without its weight.
 
@@ -95,6 +100,19 @@ class Distiller(nn.Module):
                 "the callback or mmkd.engine.plain.distill. Here, give weight a number"
             )
         return self.weight * self.distance(student, teacher, targets)
+
+
+def check_feature_and_logits(owner: str, student: Sequence[int], teacher: Sequence[int]) -> None:
+    """For a distiller that takes a feature and the logits of either side, by their channels.
+
+    Raises:
+        ValueError: Other than two.
+    """
+    if len(student) != 2 or len(teacher) != 2:
+        raise ValueError(
+            f"{owner} takes two modules of either side, that of the feature and that of the "
+            f"logits, got {len(student)} of the student and {len(teacher)} of the teacher"
+        )
 
 
 @MODELS.register_module()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from mmkd.analysis import (
 from mmkd.analysis.samples import standardised
 from mmkd.distillation import Distillation
 from mmkd.distiller import FeatureDistiller
-from mmkd.features import pair_as_maps, pair_as_samples, pooled
+from mmkd.features import evaluation_mode, pair_as_maps, pair_as_samples, pooled
 from mmkd.numerics import as_weights
 from mmkd.projectors import LinearProjector
 from mmkd.targets import Targets
@@ -69,23 +68,12 @@ def term_dynamics(
     if distiller.takes.form == "logits" and ours.ndim == 2:
         return dict(agreement=agreement(ours, theirs))
     has_maps = ours.ndim == theirs.ndim == 4
-    with _at_rest(distiller):
+    with evaluation_mode(distiller):
         found = _of_samples(distiller, ours, theirs, "dense" if has_maps else "global", targets)
         if has_maps:
             found |= _of_places(distiller, ours, theirs, targets)
     found |= _of_classes(ours, theirs, targets)
     return {name: value for name, value in found.items() if math.isfinite(value)}
-
-
-@contextmanager
-def _at_rest(module: nn.Module) -> Iterator[None]:
-    modes = {each: each.training for each in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, mode in modes.items():
-            each.training = mode
 
 
 def _of_samples(

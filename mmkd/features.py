@@ -29,6 +29,7 @@ __all__ = [
     "channels_of",
     "check_layout",
     "entries",
+    "evaluation_mode",
     "find_module",
     "levels_by_stride",
     "of_stride",
@@ -215,6 +216,18 @@ class FeatureTaps:
         self._handles = []
 
 
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each module's own is put back exactly."""
+    modes = {each: each.training for each in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, mode in modes.items():
+            each.training = mode
+
+
 def outputs_when_run(
     model: nn.Module, paths: Iterable[str], run: Callable[[], Any]
 ) -> dict[str, Any]:
@@ -229,17 +242,13 @@ def outputs_when_run(
         ValueError: A path names no module.
         RuntimeError: A module did not run.
     """
-    modes = {module: module.training for module in model.modules()}
     taps = FeatureTaps(model, paths, stop_when_complete=True)
     try:
-        model.eval()
-        with torch.no_grad(), taps.recording():
+        with evaluation_mode(model), torch.no_grad(), taps.recording():
             run()
         return taps.take()
     finally:
         taps.detach()
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softmax
 
 from mmkd.counted_calls import CountedCalls
-from mmkd.distiller import Distiller
+from mmkd.distiller import Distiller, check_feature_and_logits
 from mmkd.distributed import all_reduce_sum, is_synchronized
 from mmkd.features import pooled
 from mmkd.initial_weights import initialize, linear_layer
@@ -119,16 +119,11 @@ class CIDDistiller(Distiller):
         check_positive(initial=initial, every=every)
         check_factors(logits=logits, samples=samples, classes=classes)
         check_temperature(temperature)
-        if self.balance is not None:
-            raise ValueError(
-                "CIDDistiller takes a number as its weight: until its contexts are known, the "
-                "student has no loss of its own beside which a share could be kept"
-            )
-        if len(student_channels) != 2 or len(teacher_channels) != 2:
-            raise ValueError(
-                "CIDDistiller takes two modules of either side, that of the feature and that of "
-                f"the logits, got {len(student_channels)}"
-            )
+        self._refuse_share(
+            "until its contexts are known, the student has no loss of its own beside which a "
+            "share could be kept"
+        )
+        check_feature_and_logits(type(self).__name__, student_channels, teacher_channels)
         ours, count = student_channels
         _check_head(student_classifier, (count, ours))
         # Not a submodule: it belongs to the student.

@@ -78,11 +78,10 @@ class FTDistiller(Distiller):
     ) -> None:
         super().__init__(weight)
         check_positive(paraphrase=paraphrase)
-        if self.balance is not None:
-            raise ValueError(
-                "FTDistiller takes a number as its weight: while its paraphraser learns, the "
-                "student has no gradient of it whose share could be kept"
-            )
+        self._refuse_share(
+            "while its paraphraser learns, the student has no gradient of it whose share could be "
+            "kept"
+        )
         if not 0 < rate <= 1:
             raise ValueError(f"rate must be above 0 and at most 1, got {rate}")
         self.paraphrase = paraphrase

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from mmkd.counted_calls import CountedCalls
-from mmkd.distiller import Distiller
+from mmkd.distiller import Distiller, check_feature_and_logits
 from mmkd.features import pooled
 from mmkd.initial_weights import initialize, linear_layer
 from mmkd.losses.base import Takes
@@ -120,16 +120,10 @@ class SSKDDistiller(Distiller):
         for name, ratio in (("kept_turned", kept_turned), ("kept_relations", kept_relations)):
             if not 0 <= ratio <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, got {ratio}")
-        if self.balance is not None:
-            raise ValueError(
-                "SSKDDistiller takes a number as its weight: while the teacher's network learns, a "
-                "part of the distance is not the student's"
-            )
-        if len(student_channels) != 2 or len(teacher_channels) != 2:
-            raise ValueError(
-                "SSKDDistiller takes two modules of either side, that of the feature and that of "
-                f"the logits, got {len(student_channels)}"
-            )
+        self._refuse_share(
+            "while the teacher's network learns, a part of the distance is not the student's"
+        )
+        check_feature_and_logits(type(self).__name__, student_channels, teacher_channels)
         self.pretext = pretext
         self.normal, self.turned, self.relations = normal, turned, relations
         self.temperature, self.relation_temperature = temperature, relation_temperature

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Fingerprint:
         named = dict(each for item in flat.items() for each in _named_files(*item))
         return cls(
             {
-                key: json.dumps(_without_names(key, value), sort_keys=True, default=str)
+                key: json.dumps(_without_names(key, value, named), sort_keys=True, default=str)
                 for key, value in flat.items()
             },
             {key: (str(_place(each)), _digest(each)) for key, each in {**named, **files}.items()},
@@ -155,11 +155,11 @@ def _named_files(key: str, value: Any) -> Iterator[tuple[str, Path]]:
         yield key, Path(value).expanduser()
 
 
-def _without_names(key: str, value: Any) -> Any:
+def _without_names(key: str, value: Any, named: Container[str]) -> Any:
     """A setting whose files are replaced by a sign."""
     if isinstance(value, list):
-        return [_FILE if _is_read(key, each) else each for each in value]
-    return _FILE if _is_read(key, value) else value
+        return [_FILE if f"{key}.{n}" in named else each for n, each in enumerate(value)]
+    return _FILE if key in named else value
 
 
 def _is_read(key: str, value: Any) -> bool:

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmkd.analysis import classifier_distance, pearson_correlation
 from mmkd.engine.mmengine.addresses import read_weights_of
+from mmkd.engine.mmengine.models import unwrapped
 from mmkd.errors import InputError, TermError, naming
 from mmkd.features import find_module
 from mmkd.registry import HOOKS
@@ -112,7 +113,7 @@ class ClassifierAlignmentHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Attaches to the student, behind distillation, which enlarges its dict of losses."""
-        self._handle = _unwrapped(runner).register_forward_hook(
+        self._handle = unwrapped(runner.model).register_forward_hook(
             self._after_forward, with_kwargs=True
         )
 
@@ -181,12 +182,8 @@ class ClassifierAlignmentHook(Hook):
             )
 
     def _student_weight(self, runner: Runner) -> Tensor:
-        module = find_module(_unwrapped(runner), self._student_path)
+        module = find_module(unwrapped(runner.model), self._student_path)
         return _linear_weight(module, self._student_path)
-
-
-def _unwrapped(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _linear_weight(module: nn.Module, path: str) -> Tensor:

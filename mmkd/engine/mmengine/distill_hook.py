@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
@@ -27,8 +26,9 @@ from mmkd.engine.mmengine.detector_heads import (
     run_model,
 )
 from mmkd.engine.mmengine.exact_resume import TrainingState
-from mmkd.engine.mmengine.image_size import image_size
+from mmkd.engine.mmengine.first_images import image_size
 from mmkd.engine.mmengine.loaded_order import loaded_order
+from mmkd.engine.mmengine.models import inputs_and_samples, unwrapped
 from mmkd.engine.mmengine.optimizer import (
     add_distillers,
     put_back_distillers,
@@ -139,6 +139,11 @@ class DistillHook(Hook):
         """All terms, built; None outside training."""
         return self._distillation
 
+    @classmethod
+    def among(cls, hooks: Iterable[Hook]) -> DistillHook | None:
+        """The one of a Runner's hooks; None where there is none."""
+        return next((hook for hook in hooks if isinstance(hook, cls)), None)
+
     @property
     def distillers(self) -> nn.ModuleDict | None:
         """The built distillers by term; None outside training."""
@@ -163,7 +168,7 @@ class DistillHook(Hook):
             raise InputError.at(
                 "DistillHook", "custom_hooks holds several, expected one with all terms"
             )
-        self._student = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._student = unwrapped(runner.model)
         device = next(self._student.parameters()).device
         self._distillation = distillation = self._settings.build(
             self._student,
@@ -265,8 +270,7 @@ class DistillHook(Hook):
     ) -> dict[str, Tensor] | None:
         if not self._built.fired or not module.training or kwargs.get("mode") != "loss":
             return None
-        inputs = kwargs["inputs"] if "inputs" in kwargs else args[0]
-        samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
+        inputs, samples = inputs_and_samples(args, kwargs)
         losses: dict[str, Tensor] = dict(output)
         task = _total(losses)
         context = BatchSamples(samples or ())

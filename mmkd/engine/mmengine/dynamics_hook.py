@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd.dynamics import arrived_dynamics, term_dynamics
 from mmkd.engine.mmengine.detector_heads import BatchSamples, run_model
 from mmkd.engine.mmengine.distill_hook import DistillHook
-from mmkd.engine.mmengine.image_size import first_batch
+from mmkd.engine.mmengine.first_images import first_batch
+from mmkd.engine.mmengine.models import unwrapped
 from mmkd.engine.mmengine.targets import targets_of
 from mmkd.errors import InputError
 from mmkd.output_files import write_text
@@ -33,8 +33,10 @@ class DynamicsHook(Hook):
 
     They are those of :func:`mmkd.dynamics.term_dynamics`, on the first images of the training and
     of the validation set, the same each time, with the student in evaluation mode; and share and
-    cosine of the term's gradient in the last iteration. The hook only looks: weights,
-    statistics and random numbers are what they would be without it.
+    cosine of the term's gradient in the last iteration. Cosines inside and outside boxes are of
+    training images only: a test's pipeline may leave boxes in pixels of the image before its
+    resizing. The hook only looks: weights, statistics and random numbers are what they would be
+    without it.
 
     They go to the visualizer's backends as ``dynamics/<term>/<measure>``
     (``dynamics/<term>/val_<measure>`` on validation images), with the number of finished epochs or
@@ -66,7 +68,7 @@ class DynamicsHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Reads the images, and what a run that is resumed has recorded."""
-        if not any(isinstance(hook, DistillHook) for hook in runner.hooks):
+        if DistillHook.among(runner.hooks) is None:
             raise InputError.at(
                 "DynamicsHook", "custom_hooks holds no DistillHook whose terms it could look at"
             )
@@ -76,7 +78,7 @@ class DynamicsHook(Hook):
                 f"train_cfg is a {type(runner.train_loop).__name__}: give by_epoch="
                 f"{not self.by_epoch}, and an interval in what it counts",
             )
-        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         loaders = {"train": runner.train_dataloader}
         if runner.val_loop is not None:
             loaders["val"] = runner.val_dataloader
@@ -115,10 +117,10 @@ class DynamicsHook(Hook):
         write_text(Path(runner.work_dir) / _FILE, stream.getvalue())
 
     def _measured(self, runner: Runner) -> dict[tuple[str, str, str], float]:
-        [hook] = (hook for hook in runner.hooks if isinstance(hook, DistillHook))
+        hook = DistillHook.among(runner.hooks)
+        assert hook is not None and hook.distillation is not None
         distillation = hook.distillation
-        assert distillation is not None
-        model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         found: dict[tuple[str, str, str], float] = {}
         for term in distillation.terms:
             for name, value in arrived_dynamics(distillation, term.name).items():
@@ -131,7 +133,6 @@ class DynamicsHook(Hook):
             for term in distillation.terms:
                 own = term_dynamics(distillation.distiller(term), *features[term.name], targets)
                 for name, value in own.items():
-                    # A test's pipeline may leave boxes in pixels of the image before its resizing.
                     if images == "train" or not name.startswith("cosine_"):
                         found[images, term.name, name] = value
         return found

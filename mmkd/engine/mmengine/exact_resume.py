@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, distributed, nn
 
+from mmkd.engine.mmengine.models import unwrapped
 from mmkd.engine.random_state import random_state, set_random_state
 
 __all__ = ["TrainingState"]
@@ -137,7 +137,7 @@ def _set_gradients(runner: Runner, saved: Sequence[Sequence[Tensor | None]]) -> 
 
 
 def _buffers(runner: Runner, modules: Sequence[nn.Module]) -> list[Tensor]:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     return [buffer for module in (model, *modules) for buffer in module.buffers()]
 
 

@@ -27,8 +27,10 @@ from mmkd.doctor.examination import Costs, Examination, TeacherFinding, TermFind
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.mmengine.distill_hook import DistillHook, iterations_per_epoch
 from mmkd.engine.mmengine.dynamics_hook import DynamicsHook
+from mmkd.engine.mmengine.models import inputs_and_samples, unwrapped
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
+from mmkd.features import evaluation_mode
 from mmkd.normalizers import BatchNormalizer
 from mmkd.runs.mmengine.single import running
 from mmkd.terms import Schedule, Term
@@ -53,24 +55,14 @@ def examine(config: Config, iterations: int = 10) -> Examination:
         InputError: The config has no DistillHook, or cannot be started.
         RuntimeError: A term that cannot be trained, as in a training.
     """
-    if not any(_is_distillation(hook) for hook in config.get("custom_hooks") or []):
+    if not any(_is(hook, DistillHook) for hook in config.get("custom_hooks") or []):
         raise InputError.at("custom_hooks", f"{config.filename} has no DistillHook to look at")
-    config = copy.deepcopy(config)
-    config.custom_hooks = [hook for hook in config.custom_hooks if not _is_dynamics(hook)]
-    alone = copy.deepcopy(config)
-    alone.custom_hooks = [hook for hook in alone.custom_hooks if not _is_distillation(hook)]
+    # Measures of a DynamicsHook would be timed.
+    own = [hook for hook in config.custom_hooks if not _is(hook, DynamicsHook)]
+    others = [hook for hook in own if not _is(hook, DistillHook)]
     # First, and forgotten: what it holds on the device is not the other's.
-    plain = _looked_at(alone, iterations).costs()
-    return _looked_at(config, iterations).examination(plain)
-
-
-def _is_distillation(hook: Any) -> bool:
-    return _is(hook, DistillHook)
-
-
-def _is_dynamics(hook: Any) -> bool:
-    """Measures of its own would be timed."""
-    return _is(hook, DynamicsHook)
+    plain = _looked_at(config, others, iterations).costs()
+    return _looked_at(config, own, iterations).examination(plain)
 
 
 def _is(hook: Any, kind: type[Hook]) -> bool:
@@ -82,10 +74,11 @@ class _Enough(Exception):
     """Ends a training from within."""
 
 
-def _looked_at(config: Config, iterations: int) -> _Watch:
-    """The first iterations of a training."""
+def _looked_at(config: Config, hooks: list[Any], iterations: int) -> _Watch:
+    """The first iterations of a training with these hooks in the place of its own."""
     watch = _Watch(iterations, starts_from_weights=bool(config.get("load_from")))
     config = copy.deepcopy(config)
+    config.custom_hooks = copy.deepcopy(hooks)
     for split in ("val", "test"):
         config.update({f"{split}_{part}": None for part in ("cfg", "dataloader", "evaluator")})
     config.default_hooks = {**config.get("default_hooks", {}), "checkpoint": None, "logger": None}
@@ -123,7 +116,7 @@ class _Watch(Hook):
         # However short it is, as much of it is looked at.
         loop: Any = runner.train_loop
         loop._max_epochs = loop._max_iters = sys.maxsize
-        model: Any = getattr(runner.model, "module", runner.model)
+        model = unwrapped(runner.model)
         self._parameters = sum(p.numel() for p in model.parameters())
         self._device = next(model.parameters()).device
         # Before the hook arms its taps.
@@ -133,26 +126,20 @@ class _Watch(Hook):
 
     @property
     def _distillation(self) -> Distillation:
-        [hook] = (hook for hook in self._runner.hooks if isinstance(hook, DistillHook))
-        assert hook.distillation is not None
+        hook = DistillHook.among(self._runner.hooks)
+        assert hook is not None and hook.distillation is not None
         return hook.distillation
 
     @property
     def _terms(self) -> list[Term]:
-        has_one = any(isinstance(hook, DistillHook) for hook in self._runner.hooks)
-        return self._distillation.terms if has_one else []
+        return [] if DistillHook.among(self._runner.hooks) is None else self._distillation.terms
 
     def _note_batch(self, module: Any, args: tuple, kwargs: dict) -> None:
         if self._batch is None and kwargs.get("mode") == "loss":
-            inputs = kwargs["inputs"] if "inputs" in kwargs else args[0]
-            samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
+            inputs, samples = inputs_and_samples(args, kwargs)
             self._batch = (inputs.detach().clone(), copy.deepcopy(samples))
-            modes = {each: each.training for each in module.modules()}
-            with preserved_random_state():
-                module.eval()
+            with preserved_random_state(), evaluation_mode(module):
                 self._student_loss = _loss_of(module, *self._batch)
-            for each, mode in modes.items():
-                each.training = mode
 
     def _listen(self, term: Term, distiller: Distiller) -> None:
         inner: Callable[..., Tensor] = distiller.distance

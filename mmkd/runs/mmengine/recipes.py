@@ -13,12 +13,12 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmkd.custom_imports import import_custom
 from mmkd.engine.mmengine.config_files import check_scope
 from mmkd.engine.mmengine.exact_resume import TrainingState
+from mmkd.engine.mmengine.models import unwrapped
 from mmkd.engine.mmengine.resume_points import whole_checkpoints
 from mmkd.engine.mmengine.safe_checkpoints import checkpoints_as_data, read_checkpoint
 from mmkd.errors import InputError
@@ -244,7 +244,7 @@ class _RunHook(Hook):
     def before_train(self, runner: Runner) -> None:
         if runner.epoch == 0:
             model = runner.model
-            self._record.start(model.module if is_model_wrapper(model) else model)
+            self._record.start(unwrapped(model))
 
     def before_train_epoch(self, runner: Runner) -> None:
         self._state.go_on(runner, runner.epoch)

@@ -27,7 +27,7 @@ from helpers.toy import (
     train,
 )
 from mmkd.analysis import effective_rank, linear_cka, singular_values
-from mmkd.engine.mmengine.image_size import first_batch
+from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.errors import InputError
 from mmkd.features import pair_as_samples
 
