@@ -55,7 +55,8 @@ def distill(
         student: On its device; any module, DistributedDataParallel around it included. Its
             forward passes in training mode are listened to.
         teacher: A torch module, or as for :class:`mmkd.DistillHook`.
-        terms: Likewise. None: the outputs of the modules ``backbone`` are compared.
+        terms: Likewise. None: the maps of the modules ``neck`` are compared where both have one,
+            else the outputs of the modules ``backbone``.
         images: How the student's images are normalised: ``dict(mean=..., std=..., order='rgb')`` of
             0 to 255 images. Needed where a teacher takes images of a known normalisation, unless
             the student is a network of timm's or torchvision's, whose pretrained weights' it is

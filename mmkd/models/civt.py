@@ -79,7 +79,7 @@ class CivT(VisionTransformer):
             mode=self.interpolate_mode,
             num_extra_tokens=self.num_extra_tokens,
         )
-        x = self.drop_after_pos(x)
+        x = self.pre_norm(self.drop_after_pos(x))
         for layer in self.layers:
             x = layer(x)
         if self.final_norm:

@@ -79,7 +79,8 @@ class DistillHook(Hook):
             ``teacher_classifier`` (module paths; see :class:`mmkd.FeatureDistiller`; channels are
             measured where left out) and ``schedule`` (see :class:`mmkd.terms.Schedule`). ``type``
             names a :class:`mmkd.distiller.Distiller` of one's own, whose settings take the place of
-            projector, normalizer, loss and view. None: one default term a teacher.
+            projector, normalizer, loss and view. None: :data:`mmkd.terms.DEFAULTS`, one a teacher:
+            the neck where student and teachers have one, else the backbone.
         inherit: Student module to teacher module whose weights it starts from, such as
             ``{'head.fc': 'head.fc'}``, or ``{'neck': 'neck', 'bbox_head': 'bbox_head'}``, of which
             layers of another shape are left as they are. They are copied when a training begins,

@@ -44,9 +44,9 @@ class DistillCallback(Attached):
             order='rgb')`` for a module with its own input normalisation (of images from 0 to
             255). For several teachers, a dict of such values by name.
         terms: Name to settings, as in :class:`mmkd.DistillHook`. ``student`` and ``teacher``
-            name modules (``'model.9'``); ``'backbone'``, the default, stands for the outputs of
-            the model's own backbone definition, the last being ``level=-1``, and ``'neck'`` for
-            those that its head reads, the finest being ``level=0``.
+            name modules (``'model.9'``); ``'backbone'`` stands for the outputs of the model's own
+            backbone definition, the last being ``level=-1``, and ``'neck'`` for those that its head
+            reads, the finest being ``level=0``. None: the neck.
         probe_size: Height and width in pixels, or one number for both, of the blank image on
             which taps and channels are checked. None: the training's ``imgsz``.
 
