@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +25,119 @@ from mmkd.analysis import (
 from mmkd.analysis.samples import standardised
 from mmkd.distillation import Distillation
 from mmkd.distiller import FeatureDistiller
+from mmkd.errors import InputError
 from mmkd.features import evaluation_mode, pair_as_maps, pair_as_samples, pooled
 from mmkd.numerics import as_weights
 from mmkd.projectors import LinearProjector
 from mmkd.targets import Targets
 
-__all__ = ["arrived_dynamics", "term_dynamics"]
+__all__ = [
+    "DynamicsSettings",
+    "ProbeImages",
+    "arrived_dynamics",
+    "dynamics_of",
+    "recorded",
+    "term_dynamics",
+]
 
 # Rows are picked evenly from a batch's locations: enough for some hundred channels.
 _MOST_SAMPLES = 2048
 
 
-def arrived_dynamics(distillation: Distillation, term: str) -> dict[str, float]:
-    """Share and cosine of a term's gradient in the last iteration in which it was on."""
-    arrived = distillation.arrived.get(term)
-    if arrived is None:
-        return {}
-    return dict(gradient_share=float(arrived.share), gradient_cosine=float(arrived.cosine))
+@dataclass(frozen=True)
+class DynamicsSettings:
+    """What is recorded, and when.
+
+    Args:
+        images: Number of images that are looked at, of either split.
+        interval: Epochs (or iterations) from one record to the next.
+    """
+
+    images: int = 16
+    interval: int = 1
+
+    @classmethod
+    def parse(cls, prefix: str, settings: Any) -> DynamicsSettings:
+        """Reads a dict, or True for what is usual.
+
+        Args:
+            prefix: Of the keys that errors name: ``'DistillCallback dynamics.'``.
+            settings: As a user wrote it.
+
+        Raises:
+            InputError: Something else, an unknown key, or a number below 1.
+        """
+        if settings is True:
+            return cls()
+        known = [each.name for each in fields(cls)]
+        if not isinstance(settings, Mapping) or set(settings) - set(known):
+            raise InputError.at(
+                prefix.rstrip(" ."), f"expected True, or a dict of {known}, got {settings!r}"
+            )
+        for name, value in settings.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError.at(
+                    f"{prefix}{name}", f"expected a number from 1 on, got {value!r}"
+                )
+        return cls(**settings)
+
+
+class ProbeImages(NamedTuple):
+    """Images that are looked at again and again.
+
+    Args:
+        inputs: ``[N, 3, H, W]``, as the student takes them.
+        targets: What they show.
+        run: Runs the student on them.
+        context: See :meth:`mmkd.distillation.Distillation.measure`.
+    """
+
+    inputs: Tensor
+    targets: Targets
+    run: Callable[[], Any]
+    context: Any = None
+
+
+def dynamics_of(distillation: Distillation, probe: ProbeImages) -> dict[str, dict[str, float]]:
+    """:func:`term_dynamics` by term, with the student in evaluation mode.
+
+    Args:
+        distillation: Of which nothing changes.
+        probe: The images.
+    """
+    features = distillation.features(probe.run, probe.inputs, probe.context)
+    return {
+        term.name: term_dynamics(distillation.distiller(term), *features[term.name], probe.targets)
+        for term in distillation.terms
+    }
+
+
+def arrived_dynamics(distillation: Distillation) -> dict[str, dict[str, float]]:
+    """By term, share and cosine of its gradient in the last iteration in which it was on."""
+    found = {
+        name: dict(gradient_share=float(each.share), gradient_cosine=float(each.cosine))
+        for name, each in distillation.arrived.items()
+    }
+    return {
+        name: {key: value for key, value in each.items() if math.isfinite(value)}
+        for name, each in found.items()
+    }
+
+
+def recorded(
+    distillation: Distillation, probes: Mapping[str, ProbeImages]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What a trainer records, by images, term and measure: :func:`dynamics_of`, and of the training
+    :func:`arrived_dynamics`.
+
+    Args:
+        distillation: Of which nothing changes.
+        probes: By split, ``'train'`` among them.
+    """
+    found = {name: dynamics_of(distillation, probe) for name, probe in probes.items()}
+    for term, values in arrived_dynamics(distillation).items():
+        found["train"][term] = {**values, **found["train"][term]}
+    return found
 
 
 @torch.no_grad()

@@ -70,6 +70,13 @@ class Targets:
         found.__dict__.pop("scores", None)
         return found
 
+    def without_boxes(self) -> Targets:
+        """The same, of a training that has none."""
+        found = copy.copy(self)
+        found._boxes = None
+        found.__dict__.pop("boxes", None)
+        return found
+
     @cached_property
     def labels(self) -> Tensor:
         """Class indices ``[N]`` or probabilities ``[N, K]``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mmkd.distillation import FeatureSource, Measured
+from mmkd.dynamics import ProbeImages, recorded
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.input_conversion import KnownFormat
 from mmkd.engine.own_formats import format_of
@@ -20,7 +22,7 @@ from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import StatedImages
 from mmkd.errors import InputError, InputTypeError, TermError
-from mmkd.features import OwnHook
+from mmkd.features import OwnHook, evaluation_mode
 from mmkd.targets import Targets
 from mmkd.terms import Term
 
@@ -242,6 +244,32 @@ class PlainDistillation:
             self._distillation.rest()
             self._is_listening, self._has_run = False, True
 
+    def dynamics(
+        self, images: Tensor | Sequence[Tensor], targets: Targets | None = None
+    ) -> dict[str, dict[str, float]]:
+        """What goes on inside each term, by :func:`mmkd.dynamics.term_dynamics`, of images that one
+        looks at again and again; neither student nor distillation change. A
+        :class:`mmkd.dynamics_file.DynamicsFile` keeps it. Share and cosine of the gradients are
+        those of the last iteration, whatever the images.
+
+        Args:
+            images: As for :meth:`loss`.
+            targets: Likewise.
+        """
+        if self._resizes and not isinstance(images, Tensor):
+            with evaluation_mode(self._student), torch.no_grad():
+                batch = torchvision_detectors.Batch.of(self._student.transform(list(images)))
+            images, context = batch.images, batch.sizes
+        else:
+            images, context = _checked(images), None
+        probe = ProbeImages(
+            images,
+            targets or Targets((images.shape[2], images.shape[3])),
+            partial(_run, self._student, images),
+            context,
+        )
+        return recorded(self._distillation, dict(train=probe))["train"]
+
     def _check_loss_was_called(self) -> None:
         if self._has_run and self._distillation.fired:
             self._has_run = False
@@ -308,9 +336,7 @@ class PlainDistillation:
         if self._batch is not None:
             inputs, sizes = self._batch.images, self._batch.sizes
             targets = targets or self._batch.targets
-        if not isinstance(inputs, Tensor):
-            found = type(images).__name__
-            raise InputError.at(_OWNER, f"images must be [N, 3, H, W], got a {found}")
+        inputs = _checked(inputs)
         if distillation.fired:
             self.measured = distillation.measure(inputs, sizes, targets)
         # Whatever comes next belongs to another forward pass.
@@ -325,6 +351,13 @@ def _run(model: nn.Module, images: Tensor, context: Any = None) -> Any:
     if torchvision_detectors.is_one(model):
         return torchvision_detectors.forward(model, images)
     return model(images)
+
+
+def _checked(images: Any) -> Tensor:
+    if not isinstance(images, Tensor):
+        found = type(images).__name__
+        raise InputError.at(_OWNER, f"images must be [N, 3, H, W], got a {found}")
+    return images
 
 
 def _epoch_length(terms: Sequence[Term], iterations_per_epoch: int | None) -> int:

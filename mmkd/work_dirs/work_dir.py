@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mmkd.dynamics_file import DYNAMICS_FILE, read_dynamics
 from mmkd.errors import InputError
 from mmkd.input_files import read_text
 from mmkd.term_warnings import read_warnings
@@ -182,6 +183,9 @@ def _read_ultralytics(folder: Path) -> WorkDir:
     curves: list[Curve] = []
     if results.is_file():
         builder, left_out = read_results(results)
+        if (folder / DYNAMICS_FILE).is_file():
+            for row in read_dynamics(folder / DYNAMICS_FILE):
+                builder.add(row.name, "dynamics", "epoch", row.step, row.value)
         curves = builder.curves()
         notes += [*left_out, *builder.notes()]
     if not curves:

@@ -19,8 +19,10 @@ from torch.nn.functional import cross_entropy
 from helpers import plain_loops
 from helpers.plain_loops import Net, batch, net, trained, weights
 from mmkd import FeatureDistiller
+from mmkd.analysis import linear_cka
 from mmkd.engine.plain import PlainDistillation, distill
 from mmkd.errors import SettingError
+from mmkd.features import pair_as_samples
 from mmkd.losses import Loss, Takes
 from mmkd.registry import MODELS
 from mmkd.targets import Targets
@@ -662,3 +664,43 @@ def test_a_loop_is_told_of_terms_that_need_two_images(caplog: pytest.LogCaptureF
         distill(net(4), net(6, seed=1), terms)
     (told,) = (each for each in caplog.messages if "drop_last" in each)
     assert told.startswith("distill terms.pooled: it takes one sample an image")
+
+
+# Looked at ------------------------------------------------------------------------------------
+
+
+def test_dynamics_change_nothing_and_are_those_of_the_features() -> None:
+    student, teacher = net(4, dropout=0.3), net(6, seed=1)
+    images, _ = batch(seed=5, size=8)
+    twin = copy.deepcopy(student)
+    with distill(student, teacher, TERMS, seed=3) as distillation:
+        losses = []
+        torch.manual_seed(0)
+        for index in range(3):
+            student(batch(index)[0])
+            losses.append(float(distillation.loss(batch(index)[0])))
+            found = distillation.dynamics(images)
+        assert student.training
+    with distill(twin, net(6, seed=1), TERMS, seed=3) as other:
+        torch.manual_seed(0)
+        for index in range(3):
+            twin(batch(index)[0])
+            assert float(other.loss(batch(index)[0])) == losses[index]
+    assert list(found) == ["last", "first"]
+    with torch.no_grad():
+        sides = (student.backbone(images), teacher.backbone(images))
+    expected = linear_cka(*pair_as_samples(*sides, "dense"))
+    assert found["last"]["cka"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(SettingError, match=r"images must be \[N, 3, H, W\], got a list"):
+        distillation.dynamics([images])
+
+
+def test_dynamics_of_a_torchvision_detector() -> None:
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn as detector
+
+    torch.manual_seed(0)
+    student, teacher = (detector(weights=None, weights_backbone=None) for _ in range(2))
+    term = dict(student="backbone", teacher="backbone", level="0")
+    distillation = distill(student, teacher, dict(a=term), probe_size=64)
+    found = distillation.dynamics([torch.rand(3, 64, 96), torch.rand(3, 80, 60)])
+    assert 0 <= found["a"]["cka"] <= 1

@@ -12,6 +12,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 
+from mmkd.dynamics import DynamicsSettings
 from mmkd.engine.probe import ProbeSize
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.teachers import FAMILIES, TeacherSettings
@@ -21,8 +22,8 @@ from mmkd.engine.ultralytics.trainer import (
     OWNER,
     Attached,
     DistillTrainer,
+    attached_to,
     distilling,
-    settings_of,
 )
 from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.terms import Term
@@ -49,6 +50,9 @@ class DistillCallback(Attached):
             reads, the finest being ``level=0``. None: the neck.
         probe_size: Height and width in pixels, or one number for both, of the blank image on
             which taps and channels are checked. None: the training's ``imgsz``.
+        dynamics: What is recorded of each term every so many epochs, into ``dynamics.csv`` and
+            Ultralytics' loggers: ``dict(images=16, interval=1)``, or True for just that; see
+            :class:`mmkd.DynamicsHook`.
 
     Each term is a column in the progress line, in ``results.csv`` and in the plots (``kd_loss``;
     with several terms ``kd_<term>_loss``), weighted; ``distill/<term>`` (unweighted),
@@ -64,8 +68,12 @@ class DistillCallback(Attached):
         teacher: Any,
         terms: Mapping[str, Mapping[str, Any]] | None = None,
         probe_size: ProbeSize | None = None,
+        dynamics: Mapping[str, int] | bool | None = None,
     ) -> None:
-        super().__init__(DistillSettings.parse(OWNER, _as_settings(teacher), terms, probe_size))
+        super().__init__(
+            DistillSettings.parse(OWNER, _as_settings(teacher), terms, probe_size),
+            DynamicsSettings.parse(f"{OWNER} dynamics.", dynamics) if dynamics else None,
+        )
 
     @property
     def teachers(self) -> dict[str, TeacherSettings]:
@@ -128,7 +136,7 @@ def try_out(model: Model, image_size: int | None = None) -> None:
         ValueError, FileNotFoundError: Something does not fit, naming the setting.
     """
     network, side = model.model, image_size or DEFAULT_CFG.imgsz
-    settings_of(model).build(
+    attached_to(model).settings.build(
         network, YOLO_FORMAT, run_detector, lambda: (side, side), named=named_outputs
     )
 

@@ -18,16 +18,20 @@ from mmkd.engine.ultralytics.resume import check_plain_resume
 from mmkd.engine.ultralytics.safe_start import SafeStart, check_start
 from mmkd.errors import InputError, MissingFileError, naming
 
-__all__ = ["add_imports", "prepare", "read_settings"]
+__all__ = ["OWN_KEYS", "add_imports", "prepare", "read_settings"]
+
+
+# Beside the teacher, what is not Ultralytics'.
+OWN_KEYS = ("terms", "dynamics")
 
 
 def read_settings(config: str | Path | None, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """Reads a config of ``configs/yolo`` and arguments that come before it.
 
     Args:
-        config: YAML file of Ultralytics' training arguments, ``teacher``, ``terms`` and
-            ``custom_imports``. It may name others as ``_base_``. Its ``project`` counts from the
-            current folder, as ``teacher`` does, and not from the ``runs_dir`` of Ultralytics'
+        config: YAML file of Ultralytics' training arguments, ``teacher``, ``terms``, ``dynamics``
+            and ``custom_imports``. It may name others as ``_base_``. Its ``project`` counts from
+            the current folder, as ``teacher`` does, and not from the ``runs_dir`` of Ultralytics'
             settings.
         arguments: ``key=value`` as Ultralytics' command takes them; a dotted key reaches into
             ``terms`` (``terms.backbone.weight=3``). ``resume`` alone means ``resume=True``.
@@ -100,10 +104,11 @@ def prepare(settings: Mapping[str, Any]) -> tuple[YOLO, dict[str, Any]]:
     for key in ("model", "teacher"):
         if key not in arguments:
             raise InputError(f"{key} is missing: give {key}=..., as in model=yolov5s.yaml")
-    name, teacher, terms = (arguments.pop(key, None) for key in ("model", "teacher", "terms"))
-    if teacher is None and terms:
-        raise InputError("terms need a teacher, and teacher is None")
-    callback = None if teacher is None else DistillCallback(teacher, terms)
+    name, teacher = (arguments.pop(key, None) for key in ("model", "teacher"))
+    own = {key: value for key in OWN_KEYS if (value := arguments.pop(key, None))}
+    if teacher is None and own:
+        raise InputError(f"{' and '.join(own)} need a teacher, and teacher is None")
+    callback = None if teacher is None else DistillCallback(teacher, **own)
     check_arguments(arguments)
     model = checked_model(name)
     for key in ("pretrained", "resume"):

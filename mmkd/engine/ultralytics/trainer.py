@@ -17,9 +17,13 @@ from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from mmkd.distillation import Distillation, Measured
+from mmkd.dynamics import DynamicsSettings, recorded
+from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsFile
 from mmkd.engine.last_batch import check_last_batch
+from mmkd.engine.random_state import preserved_random_state
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
+from mmkd.engine.ultralytics.first_images import first_images
 from mmkd.engine.ultralytics.resume import ExactResume
 from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs, run_detector
@@ -27,7 +31,7 @@ from mmkd.errors import InputError, InputTypeError, TermError
 from mmkd.term_warnings import write_warnings
 from mmkd.terms import Term
 
-__all__ = ["OWNER", "Attached", "DistillTrainer", "distilling", "settings_of"]
+__all__ = ["OWNER", "Attached", "DistillTrainer", "attached_to", "distilling"]
 
 # What errors call the settings: the class by which users give them.
 OWNER = "DistillCallback"
@@ -40,10 +44,11 @@ class Attached:
 
     Args:
         settings: Of the distillation.
+        dynamics: What of it is recorded; None for nothing.
     """
 
-    def __init__(self, settings: DistillSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: DistillSettings, dynamics: DynamicsSettings | None = None) -> None:
+        self.settings, self.dynamics = settings, dynamics
 
     def on_train_start(self, trainer: Any) -> None:
         """Refuses a trainer in which nothing would be distilled.
@@ -77,7 +82,9 @@ class DistillTrainer(ExactResume):
         self._joined = self._is_built = False
         self._begin_epoch()
         super().__init__(cfg, overrides, _callbacks)
-        self._settings = settings_of(self)
+        attached = attached_to(self)
+        self._settings, self._recorded = attached.settings, attached.dynamics
+        self._dynamics: dict[str, float] = {}
         if self.args.distill_model is not None:
             raise InputError.at(OWNER, "distill_model asks for a second distillation: leave it out")
         if self.args.compile:
@@ -86,6 +93,8 @@ class DistillTrainer(ExactResume):
             _check_travels(self.callbacks)
             return
         self.add_callback("on_train_epoch_start", DistillTrainer._begin_epoch)
+        # Before Ultralytics' loggers ask.
+        self.callbacks["on_train_epoch_end"].insert(0, DistillTrainer._record_dynamics)
         self.add_callback("on_train_batch_start", DistillTrainer._begin_iteration)
         self.add_callback("on_train_batch_end", DistillTrainer._end_iteration)
 
@@ -168,6 +177,13 @@ class DistillTrainer(ExactResume):
         if self.world_size <= 1:
             loader = self.train_loader
             check_last_batch(self.distillation, len(loader.dataset), loader.batch_size)
+        if self._recorded is not None and RANK in (-1, 0):
+            student, count = unwrap_model(self.model), self._recorded.images
+            with preserved_random_state():
+                self._probes = {
+                    split: first_images(self, student, split, count) for split in ("train", "val")
+                }
+            self._file = DynamicsFile(self.save_dir / DYNAMICS_FILE, self.start_epoch)
         self._join()
 
     def _join(self) -> None:
@@ -267,6 +283,13 @@ class DistillTrainer(ExactResume):
             if self._clock.share is not None:
                 self._add({"teacher_time_share": self._clock.share})
 
+    def _record_dynamics(self) -> None:
+        self._dynamics = {}
+        settings, step = self._recorded, self.epoch + 1
+        if settings is not None and RANK in (-1, 0) and step % settings.interval == 0:
+            rows = self._file.add(step, recorded(self.distillation, self._probes))
+            self._dynamics = {row.name: row.value for row in rows}
+
     def _keep_warnings(self) -> None:
         if RANK in (-1, 0):
             write_warnings(self.save_dir, self.distillation.watch.warnings)
@@ -278,11 +301,14 @@ class DistillTrainer(ExactResume):
 
         With these losses, Ultralytics' loggers (TensorBoard, W&B, MLflow and others) and
         ``results.csv`` get the epoch's unweighted distances, weights and shares of the gradient,
-        the ratio, and the teacher's share of the time.
+        the ratio, and the teacher's share of the time; the loggers alone what is recorded of the
+        dynamics.
         """
         labels = super().label_loss_items(loss_items, prefix)
         if prefix == "train":
-            return {**labels, **self._means()} if isinstance(labels, dict) else labels
+            if isinstance(labels, dict):
+                return {**labels, **self._means(), **self._dynamics}
+            return labels
         own = {f"{prefix}/{self._column(term)}" for term in self.distillation.terms}
         if isinstance(labels, dict):
             return {key: value for key, value in labels.items() if key not in own}
@@ -309,7 +335,8 @@ class DistillTrainer(ExactResume):
             *(f"lr/pg{index}" for index in range(groups - self._own_groups, groups)),
             *self._means(),
         ]
-        plain = [key for key in metrics if key not in own]
+        # Those have a file of their own: an epoch may have none, and a table's columns stay.
+        plain = [key for key in metrics if key not in own and key not in self._dynamics]
         super().save_metrics({key: metrics[key] for key in [*plain, *own]})
 
     def progress_string(self) -> str:
@@ -359,7 +386,7 @@ def _described(term: Term) -> dict[str, Any]:
     return {**asdict(term), **taps}
 
 
-def settings_of(trainer: Any) -> DistillSettings:
+def attached_to(trainer: Any) -> Attached:
     """The settings that are attached to a trainer, or to a model that is to be trained.
 
     Raises:
@@ -369,7 +396,7 @@ def settings_of(trainer: Any) -> DistillSettings:
         for function in functions:
             owner = getattr(function, "__self__", None)
             if isinstance(owner, Attached):
-                return owner.settings
+                return owner
     raise TermError.at(
         OWNER,
         f"{type(trainer).__name__} has no DistillCallback among its callbacks, so it "

@@ -26,12 +26,12 @@ from mmkd.distiller import Distiller, FeatureDistiller
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding, TermFinding
 from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.mmengine.distill_hook import DistillHook, iterations_per_epoch
-from mmkd.engine.mmengine.dynamics_hook import DynamicsHook
 from mmkd.engine.mmengine.models import inputs_and_samples, unwrapped
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 from mmkd.features import evaluation_mode
 from mmkd.normalizers import BatchNormalizer
+from mmkd.runs.mmengine.recipes import distils, records
 from mmkd.runs.mmengine.single import running
 from mmkd.terms import Schedule, Term
 
@@ -55,19 +55,14 @@ def examine(config: Config, iterations: int = 10) -> Examination:
         InputError: The config has no DistillHook, or cannot be started.
         RuntimeError: A term that cannot be trained, as in a training.
     """
-    if not any(_is(hook, DistillHook) for hook in config.get("custom_hooks") or []):
+    if not any(distils(hook) for hook in config.get("custom_hooks") or []):
         raise InputError.at("custom_hooks", f"{config.filename} has no DistillHook to look at")
     # Measures of a DynamicsHook would be timed.
-    own = [hook for hook in config.custom_hooks if not _is(hook, DynamicsHook)]
-    others = [hook for hook in own if not _is(hook, DistillHook)]
+    own = [hook for hook in config.custom_hooks if not records(hook)]
+    others = [hook for hook in own if not distils(hook)]
     # First, and forgotten: what it holds on the device is not the other's.
     plain = _looked_at(config, others, iterations).costs()
     return _looked_at(config, own, iterations).examination(plain)
-
-
-def _is(hook: Any, kind: type[Hook]) -> bool:
-    names = (kind.__name__, f"mmkd.{kind.__name__}")
-    return isinstance(hook, kind) or (isinstance(hook, dict) and hook.get("type") in names)
 
 
 class _Enough(Exception):

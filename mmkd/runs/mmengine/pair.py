@@ -14,7 +14,7 @@ from mmkd.engine.mmengine.distill_hook import DistillHook
 from mmkd.engine.teachers import TeacherSettings, parse_teachers
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.mmengine.recipes import MMRecipe, distils, type_of
+from mmkd.runs.mmengine.recipes import MMRecipe, distils, records, type_of
 
 __all__ = ["MMPair"]
 
@@ -62,12 +62,14 @@ class MMPair:
     def recipe(
         self, is_distilled: bool, seed: int, work_dir: Path
     ) -> MMRecipe | ClassificationRecipe:
-        """Of one run; plain is the config without the hook, and nothing else."""
+        """Of one run; plain is the config without its distillation, and nothing else."""
         config = copy.deepcopy(self.config)
         config.work_dir = str(work_dir)
         config.randomness = {**(config.get("randomness") or {}), "seed": seed}
         if not is_distilled:
-            config.custom_hooks = [hook for hook in config.custom_hooks if not distils(hook)]
+            config.custom_hooks = [
+                hook for hook in config.custom_hooks if not distils(hook) and not records(hook)
+            ]
         return ClassificationRecipe(config) if self._is_classifier else MMRecipe(config)
 
     def trial(self, work_dir: Path) -> MMRecipe | ClassificationRecipe:

@@ -35,7 +35,7 @@ from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
-__all__ = ["ConfigRecipe", "MMRecipe", "distils", "type_of"]
+__all__ = ["ConfigRecipe", "MMRecipe", "distils", "records", "type_of"]
 
 # What differs between two runs of one config without changing what they compute.
 _IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level", "work_dir")
@@ -204,6 +204,11 @@ class MMRecipe(ConfigRecipe):
 def distils(hook: Any) -> bool:
     """Whether an entry of ``custom_hooks`` is a DistillHook."""
     return isinstance(hook, Mapping) and type_of(hook) == "DistillHook"
+
+
+def records(hook: Any) -> bool:
+    """Whether an entry of ``custom_hooks`` is a DynamicsHook, which looks at a DistillHook."""
+    return isinstance(hook, Mapping) and type_of(hook) == "DynamicsHook"
 
 
 def type_of(settings: Any) -> str:

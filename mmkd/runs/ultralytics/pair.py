@@ -16,7 +16,7 @@ from ultralytics.data.utils import check_det_dataset
 
 from mmkd.engine.teachers import TeacherSettings
 from mmkd.engine.ultralytics.callback import DistillCallback
-from mmkd.engine.ultralytics.train import prepare, read_settings
+from mmkd.engine.ultralytics.train import OWN_KEYS, prepare, read_settings
 from mmkd.errors import InputError, MissingFileError
 from mmkd.runs.ultralytics.recipe import YOLORecipe, log_to_stdout
 from mmkd.work_dirs.run_files import STARTED
@@ -83,7 +83,7 @@ class YOLOPair:
         """Of one run; plain has neither teacher nor terms, and all else in common."""
         settings = {**self.settings, "seed": seed}
         if not is_distilled:
-            settings |= dict(teacher=None, terms=None)
+            settings |= dict(teacher=None, **dict.fromkeys(OWN_KEYS))
         return YOLORecipe(
             settings,
             work_dir,

@@ -46,6 +46,7 @@ _IRRELEVANT = (
     "model",
     "data",
     "seed",
+    "dynamics",
 )
 
 

@@ -1,0 +1,94 @@
+"""``dynamics.csv``: what is recorded of a distillation, a row a value."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mmkd.output_files import write_text
+
+__all__ = ["DYNAMICS_FILE", "DynamicsFile", "DynamicsRow", "logged_name", "read_dynamics"]
+
+DYNAMICS_FILE = "dynamics.csv"
+# By the images that are looked at, the term and the measure.
+Values = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+class DynamicsRow(NamedTuple):
+    """One value.
+
+    Args:
+        step: Finished epochs or iterations.
+        images: Which were looked at: ``'train'`` or ``'val'``, or what a loop of one's own says.
+        term: Of the distillation.
+        measure: Of :func:`mmkd.dynamics.term_dynamics`.
+        value: Finite.
+    """
+
+    step: int
+    images: str
+    term: str
+    measure: str
+    value: float
+
+    @property
+    def name(self) -> str:
+        """By which it is logged."""
+        return logged_name(self.images, self.term, self.measure)
+
+
+def logged_name(images: str, term: str, measure: str) -> str:
+    """``dynamics/<term>/<measure>``; ``dynamics/<term>/val_<measure>`` of images other than those
+    of the training."""
+    prefix = "" if images == "train" else f"{images}_"
+    return f"dynamics/{term}/{prefix}{measure}"
+
+
+class DynamicsFile:
+    """A file that grows with a training.
+
+    Args:
+        path: Written anew with each step; its folder exists.
+        done: Steps of a training that is resumed, of which the file holds the values; 0 where one
+            begins, which replaces what was there.
+    """
+
+    def __init__(self, path: str | Path, done: int = 0) -> None:
+        self.path = Path(path)
+        found = read_dynamics(self.path) if done and self.path.is_file() else ()
+        self._rows = [row for row in found if row.step <= done]
+
+    def add(self, step: int, values: Values) -> list[DynamicsRow]:
+        """Writes the values of a step, in the place of what is there of it or of later ones.
+
+        Args:
+            step: Finished epochs or iterations.
+            values: By images, term and measure.
+        """
+        new = [
+            DynamicsRow(step, images, term, measure, value)
+            for images, terms in values.items()
+            for term, measures in terms.items()
+            for measure, value in measures.items()
+        ]
+        self._rows = [*(row for row in self._rows if row.step < step), *new]
+        stream = io.StringIO()
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(DynamicsRow._fields)
+        rows.writerows((*row[:4], repr(row.value)) for row in self._rows)
+        write_text(self.path, stream.getvalue())
+        return new
+
+
+def read_dynamics(path: Path) -> Iterator[DynamicsRow]:
+    """The rows of a file, without those that cannot be read."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.reader(stream):
+            try:
+                step, images, term, measure, value = row
+                yield DynamicsRow(int(step), images, term, measure, float(value))
+            except ValueError:  # The head, or a line that was cut.
+                continue
