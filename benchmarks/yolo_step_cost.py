@@ -5,10 +5,11 @@
 
 Timed in turn, round by round: the training step of the student alone, the step with
 DistillCallback and its defaults, the step with Ultralytics' own distill_model, and the forward pass
-of the teacher's backbone, as Ultralytics runs it and as DistillCallback runs it. A plain step and
-Ultralytics' forward pass of the teacher's backbone are called the floor. A step is all that the
-trainer does with a batch: preprocessing, forward, backward, optimizer, EMA and callbacks; loading
-the batch is not part of it. Each one's peak memory is that of a process of its own.
+of the teacher up to its head, whose inputs both compare, as Ultralytics runs it and as
+DistillCallback runs it. A plain step and Ultralytics' forward pass of the teacher are called the
+floor. A step is all that the trainer does with a batch: preprocessing, forward, backward,
+optimizer, EMA and callbacks; loading the batch is not part of it. Each one's peak memory is that of
+a process of its own.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import autocast
 
 from mmkd.engine.ultralytics import DistillCallback, distilling
+from mmkd.features import entries
 from mmkd.work_dirs.environment import describe_environment
 
 TRAININGS = ("plain", "ours", "distill_model")
@@ -54,7 +56,7 @@ LABELS = {
     "plain": "plain step",
     "ours": "step with DistillCallback",
     "distill_model": "step with `distill_model`",
-    "teacher": "teacher's backbone, forward",
+    "teacher": "teacher up to its head, forward",
     "our_teacher": "the same as DistillCallback runs it",
 }
 CLASSES = 80
@@ -147,10 +149,28 @@ def training(variant: str, student: str, args: argparse.Namespace, folder: Path)
     return trainer
 
 
-def stock_backbone(folder: Path, device: str) -> nn.Module:
-    """The backbone's layers of the teacher, as Ultralytics loads them: float32, in eval mode."""
-    model, _ = load_checkpoint(folder / "teacher.pt")
-    return model.model[: len(model.yaml["backbone"])].to(device)
+class UpToHead(nn.Module):
+    """A detector's layers as Ultralytics loads and runs them, without the head: float32, in eval
+    mode. Returns what the head reads."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        model, _ = load_checkpoint(file)
+        *self.layers, self.head = model.model
+        self.layers = nn.ModuleList(self.layers)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        outputs: list[Tensor] = []
+        for layer in self.layers:
+            sources = [layer.f] if isinstance(layer.f, int) else layer.f
+            inputs = [outputs[index] if outputs else images for index in sources]
+            outputs.append(layer(inputs[0] if isinstance(layer.f, int) else inputs))
+        return [outputs[index] for index in self.head.f]
+
+
+def stock_teacher(folder: Path, args: argparse.Namespace) -> nn.Module:
+    """That of the pair."""
+    return UpToHead(folder / "teacher.pt").to(args.device)
 
 
 def forward_of(
@@ -175,15 +195,17 @@ def noise(args: argparse.Namespace) -> Tensor:
 @torch.no_grad()
 def deviations(ours: Callable[[Tensor], Any], stock: nn.Module, images: Tensor) -> dict[str, float]:
     """The largest differences of the teacher's features, in standard deviations of the feature."""
-    [found], expected = ours(images).values(), stock(images)
+    [neck], expected = ours(images).values(), stock(images)
+    found = list(entries(neck).values())
     exact = copy.deepcopy(stock).double()(images.double())
 
-    def largest(difference: Tensor) -> float:
-        return float(difference.abs().max() / exact.std())
+    def largest(some: list[Tensor], others: list[Tensor]) -> float:
+        pairs = zip(some, others, exact, strict=True)
+        return max(float((a - b).abs().max() / of.std()) for a, b, of in pairs)
 
     return {
-        "ours_from_stock": largest(found - expected),
-        "stock_from_exact": largest(expected - exact),
+        "ours_from_stock": largest(found, expected),
+        "stock_from_exact": largest(expected, exact),
     }
 
 
@@ -203,7 +225,7 @@ def peak_of(variant: str, pair: str, args: argparse.Namespace) -> int:
         if variant in TRAININGS:
             step = training(variant, student, args, folder).step
         else:
-            step = forward_of(stock_backbone(folder, args.device), noise(args), args)
+            step = forward_of(stock_teacher(folder, args), noise(args), args)
         torch.set_num_threads(args.threads)  # now, for a trainer on the CPU sets its own number
         return peak_bytes(step, args.device)
 
@@ -215,7 +237,7 @@ def measure(pair: str, args: argparse.Namespace, memory: dict[str, int]) -> dict
         student = definitions(pair, folder, args)
         trainers = {each: training(each, student, args, folder) for each in TRAININGS}
         torch.set_num_threads(args.threads)  # now, for a trainer on the CPU sets its own number
-        stock, images = stock_backbone(folder, args.device), noise(args)
+        stock, images = stock_teacher(folder, args), noise(args)
         [ours] = trainers["ours"].distillation.teachers.values()
         deviation = deviations(ours.features, stock, images)
         steps = {each: trainer.step for each, trainer in trainers.items()}
@@ -248,7 +270,7 @@ def section(pair: str, result: dict[str, Any], device: str) -> list[str]:
         "",
         *table(LABELS, result, shares, device),
         "",
-        f"- floor = plain step + teacher's backbone, forward: {1000 * result['floor_seconds']:.1f} "
+        f"- floor = plain step + teacher up to its head, forward: {1000 * result['floor_seconds']:.1f} "
         f"ms, {result['floor_of_plain']:.3f} of a plain step, "
         f"{result['floor_of_distill_model']:.3f} of `distill_model`",
         f"- DistillCallback beyond the floor: {100 * result['beyond_floor']:+.1f} % of a plain "
