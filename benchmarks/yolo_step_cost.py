@@ -270,8 +270,8 @@ def section(pair: str, result: dict[str, Any], device: str) -> list[str]:
         "",
         *table(LABELS, result, shares, device),
         "",
-        f"- floor = plain step + teacher up to its head, forward: {1000 * result['floor_seconds']:.1f} "
-        f"ms, {result['floor_of_plain']:.3f} of a plain step, "
+        "- floor = plain step + teacher up to its head, forward: "
+        f"{1000 * result['floor_seconds']:.1f} ms, {result['floor_of_plain']:.3f} of a plain step, "
         f"{result['floor_of_distill_model']:.3f} of `distill_model`",
         f"- DistillCallback beyond the floor: {100 * result['beyond_floor']:+.1f} % of a plain "
         "step",
