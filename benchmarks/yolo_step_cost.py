@@ -48,7 +48,6 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import autocast
 
 from mmkd.engine.ultralytics import DistillCallback, distilling
-from mmkd.features import entries
 from mmkd.work_dirs.environment import describe_environment
 
 TRAININGS = ("plain", "ours", "distill_model")
@@ -195,8 +194,7 @@ def noise(args: argparse.Namespace) -> Tensor:
 @torch.no_grad()
 def deviations(ours: Callable[[Tensor], Any], stock: nn.Module, images: Tensor) -> dict[str, float]:
     """The largest differences of the teacher's features, in standard deviations of the feature."""
-    [neck], expected = ours(images).values(), stock(images)
-    found = list(entries(neck).values())
+    found, expected = list(ours(images).values()), stock(images)
     exact = copy.deepcopy(stock).double()(images.double())
 
     def largest(some: list[Tensor], others: list[Tensor]) -> float:
