@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import mmkd
+from mmkd.commands.analyze import analyze
 from mmkd.commands.compare import compare
 from mmkd.commands.data import data
 from mmkd.commands.demo import demo
@@ -28,6 +29,7 @@ app.command()(doctor)
 app.command("eval")(evaluate)
 app.command()(report)
 app.command()(compare)
+app.command()(analyze)
 app.add_typer(data, name="data")
 app.add_typer(yolo, name="yolo")
 

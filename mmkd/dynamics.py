@@ -20,6 +20,7 @@ from mmkd.analysis import (
     fixed_point_residual,
     input_output_correlation,
     linear_cka,
+    self_correlation,
     singular_values,
 )
 from mmkd.analysis.samples import standardised
@@ -28,10 +29,11 @@ from mmkd.distiller import FeatureDistiller
 from mmkd.errors import InputError
 from mmkd.features import evaluation_mode, pair_as_maps, pair_as_samples, pooled
 from mmkd.numerics import as_weights
-from mmkd.projectors import LinearProjector
+from mmkd.projectors import LinearProjector, MLPProjector, ProjectorEnsemble
 from mmkd.targets import Targets
 
 __all__ = [
+    "SINGULAR_QUANTILES",
     "DynamicsSettings",
     "ProbeImages",
     "arrived_dynamics",
@@ -40,6 +42,10 @@ __all__ = [
     "term_dynamics",
 ]
 
+# Of a projector's singular values, by the measures that they become.
+SINGULAR_QUANTILES = dict(
+    singular_min=0.0, singular_25=0.25, singular_50=0.5, singular_75=0.75, singular_max=1.0
+)
 # Rows are picked evenly from a batch's locations: enough for some hundred channels.
 _MOST_SAMPLES = 2048
 
@@ -146,9 +152,12 @@ def term_dynamics(
 ) -> dict[str, float]:
     """Measures of :mod:`mmkd.analysis` that apply to a term; what is undefined is left out.
 
-    Of features ``cka`` and ``explained_variance``; of a linear projector ``effective_rank``,
-    ``condition_number``, ``rest`` (:func:`mmkd.analysis.fixed_point_residual` of standardised
-    features) and ``passes`` (:func:`mmkd.analysis.input_output_correlation`); where boxes are
+    Of features ``cka``, ``explained_variance``, ``self_correlation`` (of the student's channels)
+    and ``cross_correlation`` (with the teacher's, :func:`mmkd.analysis.input_output_correlation`);
+    of a linear projector ``effective_rank``, ``condition_number``, the quantiles of its singular
+    values (:data:`SINGULAR_QUANTILES`) and ``rest`` (:func:`mmkd.analysis.fixed_point_residual` of
+    standardised features), of any of samples ``passes``
+    (:func:`mmkd.analysis.input_output_correlation`); where boxes are
     known ``cosine_inside``, ``cosine_outside``, ``cosine_small`` and so on of the projected
     feature; where classes are known, ``between_classes`` and ``teacher_between_classes``; of
     logits ``agreement``. Terms of several levels, and distillers of their own, have none.
@@ -180,8 +189,16 @@ def _of_samples(
     ours, theirs = (_few(side) for side in pair_as_samples(ours, theirs, view, targets.size))
     if len(ours) < 2:
         return {}
-    found = dict(cka=linear_cka(ours, theirs), explained_variance=explained_variance(ours, theirs))
+    found = dict(
+        cka=linear_cka(ours, theirs),
+        explained_variance=explained_variance(ours, theirs),
+        self_correlation=self_correlation(ours),
+        cross_correlation=input_output_correlation(ours, theirs),
+    )
     projector = distiller.projector
+    if isinstance(projector, LinearProjector | MLPProjector | ProjectorEnsemble):
+        projected = projector(as_weights(projector, ours))
+        found["passes"] = input_output_correlation(ours, projected)
     if isinstance(projector, LinearProjector):
         weight = projector.linear.weight
         values = singular_values(weight)
@@ -189,7 +206,7 @@ def _of_samples(
             effective_rank=effective_rank(values),
             condition_number=condition_number(values),
             rest=fixed_point_residual(standardised(ours), standardised(theirs), weight),
-            passes=input_output_correlation(ours, projector(as_weights(projector, ours))),
+            **{name: float(values.quantile(place)) for name, place in SINGULAR_QUANTILES.items()},
         )
     return found
 

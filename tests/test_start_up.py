@@ -110,7 +110,7 @@ def test_help_tells_every_command_in_a_line() -> None:
     assert "Distil an object detector from a larger one" in done.stdout
     listed = done.stdout.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in listed] == [
-        *("demo", "train", "test", "doctor", "eval", "report", "compare", "data", "yolo")
+        *("demo", "train", "test", "doctor", "eval", "report", "compare", "analyze", "data", "yolo")
     ]
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 

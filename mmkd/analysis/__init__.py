@@ -8,6 +8,7 @@ from mmkd.analysis.projection import (
     effective_rank,
     fixed_point_residual,
     input_output_correlation,
+    self_correlation,
     singular_values,
 )
 from mmkd.analysis.similarity import (
@@ -32,6 +33,7 @@ __all__ = [
     "input_output_correlation",
     "linear_cka",
     "pearson_correlation",
+    "self_correlation",
     "singular_values",
     "translational_equivariance",
 ]

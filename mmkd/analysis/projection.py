@@ -17,6 +17,7 @@ __all__ = [
     "effective_rank",
     "fixed_point_residual",
     "input_output_correlation",
+    "self_correlation",
     "singular_values",
 ]
 
@@ -81,6 +82,19 @@ def input_output_correlation(before: Tensor, after: Tensor) -> float:
         before, after: ``[M, C_s]`` and ``[M, C_t]``.
     """
     return float(correlation(before, after).square().mean().sqrt())
+
+
+def self_correlation(x: Tensor) -> float:
+    """How alike a feature's channels are: the root mean square of :func:`correlation` between two
+    different ones, 0 to 1; nan of a single channel. It is what the diagonal of ``C_s`` (Eq. (7))
+    leaves out.
+
+    Args:
+        x: ``[M, C]``.
+    """
+    matrix = correlation(x, x)
+    others = ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
+    return float(matrix[others].square().mean().sqrt())
 
 
 def fixed_point_residual(student: Tensor, teacher: Tensor, weight: Tensor) -> float:

@@ -16,6 +16,7 @@ from mmkd.analysis import (
     effective_rank,
     fixed_point_residual,
     input_output_correlation,
+    self_correlation,
     singular_values,
 )
 
@@ -88,6 +89,15 @@ def test_what_passes_through_a_projector_by_hand() -> None:
     before = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     assert input_output_correlation(before, before[:, :1]) == pytest.approx(math.sqrt(1 / 2))
     assert input_output_correlation(before, before.prod(dim=1, keepdim=True)) == 0
+
+
+def test_self_correlation_by_hand() -> None:
+    # Three channels: two alike, one without correlation to either.
+    one = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    x = torch.stack([one, 2 * one + 3, torch.tensor([1.0, -1.0, 1.0, -1.0])], dim=1)
+    assert self_correlation(x) == pytest.approx(math.sqrt(2 / 6))
+    assert math.isnan(self_correlation(x[:, :1]))
+    assert self_correlation(x[:, 1:]) == pytest.approx(0)
 
 
 @given(seed=seeds)

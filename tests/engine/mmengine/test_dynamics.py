@@ -27,6 +27,7 @@ from helpers.toy import (
     train,
 )
 from mmkd.analysis import effective_rank, linear_cka, singular_values
+from mmkd.dynamics import SINGULAR_QUANTILES
 from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.errors import InputError
 from mmkd.features import pair_as_samples
@@ -83,7 +84,12 @@ def test_values_are_those_of_the_saved_weights(tmp_path: Path, teacher: dict) ->
     assert found["effective_rank"] == pytest.approx(effective_rank(singular_values(weight)))
     assert set(found) == {
         "cka", "explained_variance", "effective_rank", "condition_number", "rest", "passes",
+        "self_correlation", "cross_correlation", *SINGULAR_QUANTILES,
     }  # fmt: skip
+    values_of_weight = torch.linalg.svdvals(weight.double())
+    assert found["singular_max"] == pytest.approx(float(values_of_weight[0]))
+    assert found["singular_50"] == pytest.approx(float(values_of_weight.median()), rel=0.5)
+    assert found["singular_min"] <= found["singular_25"] <= found["singular_50"]
     ours_in_training = values(runner, 2, "train", "deep")
     assert 0 < ours_in_training["gradient_share"] < 1
     assert -1 <= ours_in_training["gradient_cosine"] <= 1
