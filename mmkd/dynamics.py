@@ -38,6 +38,7 @@ __all__ = [
     "ProbeImages",
     "arrived_dynamics",
     "dynamics_of",
+    "projector_dynamics",
     "recorded",
     "term_dynamics",
 ]
@@ -130,19 +131,43 @@ def arrived_dynamics(distillation: Distillation) -> dict[str, dict[str, float]]:
     }
 
 
+@torch.no_grad()
+def projector_dynamics(distiller: nn.Module) -> dict[str, float]:
+    """Of a term's linear projector, whatever the images: ``effective_rank``, ``condition_number``
+    and the quantiles of its singular values (:data:`SINGULAR_QUANTILES`); nothing of another.
+
+    Args:
+        distiller: Of the term.
+    """
+    projector = getattr(distiller, "projector", None)
+    if not isinstance(projector, LinearProjector):
+        return {}
+    values = singular_values(projector.linear.weight)
+    found = dict(
+        effective_rank=effective_rank(values),
+        condition_number=condition_number(values),
+        **{name: float(values.quantile(place)) for name, place in SINGULAR_QUANTILES.items()},
+    )
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
 def recorded(
     distillation: Distillation, probes: Mapping[str, ProbeImages]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """What a trainer records, by images, term and measure: :func:`dynamics_of`, and of the training
-    :func:`arrived_dynamics`.
+    """What a trainer records, by images, term and measure: :func:`dynamics_of`; and with those of
+    the training :func:`arrived_dynamics` and :func:`projector_dynamics`, which no images decide.
 
     Args:
         distillation: Of which nothing changes.
         probes: By split, ``'train'`` among them.
     """
     found = {name: dynamics_of(distillation, probe) for name, probe in probes.items()}
-    for term, values in arrived_dynamics(distillation).items():
-        found["train"][term] = {**values, **found["train"][term]}
+    arrived = arrived_dynamics(distillation)
+    for term in distillation.terms:
+        found["train"][term.name] |= {
+            **projector_dynamics(distillation.distiller(term)),
+            **arrived.get(term.name, {}),
+        }
     return found
 
 
@@ -154,13 +179,12 @@ def term_dynamics(
 
     Of features ``cka``, ``explained_variance``, ``self_correlation`` (of the student's channels)
     and ``cross_correlation`` (with the teacher's, :func:`mmkd.analysis.input_output_correlation`);
-    of a linear projector ``effective_rank``, ``condition_number``, the quantiles of its singular
-    values (:data:`SINGULAR_QUANTILES`) and ``rest`` (:func:`mmkd.analysis.fixed_point_residual` of
-    standardised features), of any of samples ``passes``
-    (:func:`mmkd.analysis.input_output_correlation`); where boxes are
-    known ``cosine_inside``, ``cosine_outside``, ``cosine_small`` and so on of the projected
-    feature; where classes are known, ``between_classes`` and ``teacher_between_classes``; of
-    logits ``agreement``. Terms of several levels, and distillers of their own, have none.
+    of a linear projector ``rest`` (:func:`mmkd.analysis.fixed_point_residual` of standardised
+    features), of any of samples ``passes`` (:func:`mmkd.analysis.input_output_correlation`); where
+    boxes are known ``cosine_inside``, ``cosine_outside``, ``cosine_small`` and so on of the
+    projected feature; where classes are known, ``between_classes`` and
+    ``teacher_between_classes``; of logits ``agreement``. Terms of several levels, and distillers of
+    their own, have none.
 
     Args:
         distiller: Of the term; nothing of it changes.
@@ -200,13 +224,8 @@ def _of_samples(
         projected = projector(as_weights(projector, ours))
         found["passes"] = input_output_correlation(ours, projected)
     if isinstance(projector, LinearProjector):
-        weight = projector.linear.weight
-        values = singular_values(weight)
-        found |= dict(
-            effective_rank=effective_rank(values),
-            condition_number=condition_number(values),
-            rest=fixed_point_residual(standardised(ours), standardised(theirs), weight),
-            **{name: float(values.quantile(place)) for name, place in SINGULAR_QUANTILES.items()},
+        found["rest"] = fixed_point_residual(
+            standardised(ours), standardised(theirs), projector.linear.weight
         )
     return found
 

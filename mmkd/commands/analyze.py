@@ -33,7 +33,7 @@ def analyze(
     with user_errors("analyze"):
         with extra("report", "mmkd analyze"):
             from mmkd.commands.recordings import read_recordings
-            from mmkd.report.dynamics_table import final_table
+            from mmkd.report.dynamics_table import final_tables
             from mmkd.report.figures.dynamics import draw_dynamics
             from mmkd.report.terminal import markdown_table, rich_table
         from rich.console import Console
@@ -43,7 +43,9 @@ def analyze(
         check_output_folder(out)
         runs = read_recordings(work_dirs)
         files = draw_dynamics(runs, out)
-        table = final_table(runs)
-        write_text(out / "values.md", f"# {table.title}\n\n{markdown_table(table)}\n")
-        Console().print(rich_table(table))
+        tables = final_tables(runs)
+        sections = [f"## {table.title}\n\n{markdown_table(table)}\n" for table in tables]
+        write_text(out / "values.md", "\n".join(["# What was recorded last\n", *sections]))
+        for table in tables:
+            Console().print(rich_table(table))
         typer.echo(f"{len(files)} figures, each as PNG, SVG and CSV, and values.md: {out}")

@@ -10,6 +10,7 @@ from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsRow, read_dynamics
 from mmkd.errors import InputError, MissingFileError
 from mmkd.input_files import real_path
 from mmkd.work_dirs import read_work_dir
+from mmkd.work_dirs.work_dir import SEED
 
 __all__ = ["read_recordings"]
 
@@ -51,4 +52,5 @@ def _called(file: Path) -> str:
     try:
         return read_work_dir(file.parent).name
     except InputError:  # Of a loop of one's own, there is nothing else.
-        return file.parent.resolve().name if file.name == DYNAMICS_FILE else file.stem
+        name = file.parent.resolve().name if file.name == DYNAMICS_FILE else file.stem
+        return SEED.sub("", name)

@@ -247,10 +247,9 @@ class PlainDistillation:
     def dynamics(
         self, images: Tensor | Sequence[Tensor], targets: Targets | None = None
     ) -> dict[str, dict[str, float]]:
-        """What goes on inside each term, by :func:`mmkd.dynamics.term_dynamics`, of images that one
-        looks at again and again; neither student nor distillation change. A
-        :class:`mmkd.dynamics_file.DynamicsFile` keeps it. Share and cosine of the gradients are
-        those of the last iteration, whatever the images.
+        """What goes on inside each term, by :func:`mmkd.dynamics.recorded`, of images that stay the
+        same; neither student nor distillation change. A
+        :class:`mmkd.dynamics_file.DynamicsFile` keeps it.
 
         Args:
             images: As for :meth:`loss`.

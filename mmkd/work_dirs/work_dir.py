@@ -24,9 +24,10 @@ from mmkd.work_dirs.ultralytics_logs import (
     read_results,
 )
 
-__all__ = ["WorkDir", "read_work_dir"]
+__all__ = ["SEED", "WorkDir", "read_work_dir"]
 
-_SEED = re.compile(r"_seed(\d+)$")
+# At the end of a folder's name.
+SEED = re.compile(r"_seed(\d+)$")
 _SPLITS = ("val", "test")
 _LARGEST_INTEGER = 2**63
 
@@ -251,11 +252,11 @@ class _Result:
         if isinstance(name, str) and name:
             return name
         folder = self._folder.resolve().name
-        return _SEED.sub("", folder) or folder
+        return SEED.sub("", folder) or folder
 
     def seed(self, setting: Any) -> int | None:
         """The trainer's own setting comes first."""
-        folder = _SEED.search(self._folder.resolve().name)
+        folder = SEED.search(self._folder.resolve().name)
         candidates = (setting, self._values.get("seed"), int(folder[1]) if folder else None)
         return next((s for each in candidates if (s := _integer(each)) is not None), None)
 

@@ -23,7 +23,7 @@ from mmkd.report.figures.canvas import LOOKS
 from mmkd.report.figures.panels import line, tidy, wrapped
 from mmkd.report.style import INK, RunStyle, run_styles
 
-__all__ = ["Recordings", "draw_dynamics", "save_figure"]
+__all__ = ["SINGULAR", "Recordings", "draw_dynamics", "save_figure"]
 
 # By run, what each of its seeds recorded.
 Recordings = Mapping[str, Sequence[Sequence[DynamicsRow]]]
@@ -49,6 +49,8 @@ _LABELS = {
 # Quantiles of a projector's singular values: one figure in the place of five.
 _BANDS = (("singular_min", "singular_max", 0.15), ("singular_25", "singular_75", 0.3))
 _MEDIAN = "singular_50"
+# How their measures begin.
+SINGULAR = "singular_"
 # What goes from 0 to 1, or from -1 to 1: so one colour scale serves.
 _BOUNDED = (
     "cka",
@@ -82,7 +84,7 @@ def draw_dynamics(runs: Recordings, folder: Path) -> list[Path]:
     files = []
     with matplotlib.rc_context(LOOKS):
         for measure in measures:
-            if not measure.startswith("singular_"):
+            if not measure.startswith(SINGULAR):
                 files.append(_measure_figure(measure, runs, styles, folder))
         if _MEDIAN in measures:
             files.append(_band_figure(runs, styles, folder))
@@ -136,15 +138,16 @@ def _terms(runs: Recordings, measure: str) -> list[str]:
     return _in_order(row.term for seeds in runs.values() for _, row in _of(seeds, measure))
 
 
-def _grid(count: int, title: str, share_y: bool = True) -> tuple[Figure, list[Axes]]:
-    columns = min(count, _COLUMNS)
+def _grid(count: int, title: str, columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:
+    columns = min(count, columns)
     rows = math.ceil(count / columns)
     # A title and a legend want some width.
     figure = Figure(figsize=(max(_WIDTH * columns, 5), _HEIGHT * rows + 0.9), layout="constrained")
     figure.suptitle(wrapped(title, 30 * max(columns, 2)))
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=share_y).flat)
-    for axis in axes[count:]:
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for index, axis in enumerate(axes[count:], start=count):
         axis.set_visible(False)
+        axes[index - columns].tick_params(labelbottom=True)
     return figure, axes[:count]
 
 
@@ -231,14 +234,15 @@ def _band_figure(runs: Recordings, styles: Mapping[str, RunStyle], folder: Path)
         if any(row.term == term for _, row in _of(seeds, _MEDIAN))
     ]
     title = "Singular values of the projectors: median, middle half, and all"
-    figure, axes = _grid(len(panels), title)
+    # A row a term, where the runs fit beside each other.
+    columns = len(runs) if 1 < len(runs) <= _COLUMNS else _COLUMNS
+    figure, axes = _grid(len(panels), title, columns)
     table = []
     for axis, (term, run) in zip(axes, panels, strict=True):
 
         def of(measure: str, term: str = term, run: str = run) -> tuple[list[int], list[float]]:
             found = (row for _, row in _of(runs[run], measure) if row.term == term)
-            # The projector is the same whatever images are looked at.
-            return _means(row for row in found if row.images == "train")
+            return _means(found)
 
         for low, high, opacity in _BANDS:
             steps, lowest = of(low)
@@ -246,11 +250,11 @@ def _band_figure(runs: Recordings, styles: Mapping[str, RunStyle], folder: Path)
                 steps, lowest, of(high)[1], color=styles[run].color, alpha=opacity, linewidth=0
             )
         steps, medians = of(_MEDIAN)
-        axis.add_line(line(styles[run], steps, medians, marker=None))
+        axis.add_line(line(styles[run], steps, medians, linestyle="-", marker=None))
         _finish(axis, f"{term}, {run}")
-        columns = [of(name)[1] for name in ("singular_min", "singular_25", _MEDIAN)]
-        columns += [of(name)[1] for name in ("singular_75", "singular_max")]
-        table += [(run, term, *values) for values in zip(steps, *columns, strict=True)]
+        quantiles = [of(name)[1] for name in ("singular_min", "singular_25", _MEDIAN)]
+        quantiles += [of(name)[1] for name in ("singular_75", "singular_max")]
+        table += [(run, term, *values) for values in zip(steps, *quantiles, strict=True)]
     head = ("run", "term", "step", "min", "25%", "50%", "75%", "max")
     return save_figure(figure, folder, "singular_values", head, table)
 

@@ -70,7 +70,7 @@ def test_looking_changes_nothing(tmp_path: Path, teacher: dict) -> None:
 
 def test_values_are_those_of_the_saved_weights(tmp_path: Path, teacher: dict) -> None:
     runner = train(recorded(toy_config(tmp_path, **VALIDATION, **distill(teacher, TERMS))))
-    found = values(runner, 2, "val", "deep")
+    found = {**values(runner, 2, "train", "deep"), **values(runner, 2, "val", "deep")}
     hook = distill_hook_of(runner)
     model = runner.model.eval()
     batch = first_batch(runner.val_dataloader, model.data_preprocessor, 6)
@@ -84,7 +84,8 @@ def test_values_are_those_of_the_saved_weights(tmp_path: Path, teacher: dict) ->
     assert found["effective_rank"] == pytest.approx(effective_rank(singular_values(weight)))
     assert set(found) == {
         "cka", "explained_variance", "effective_rank", "condition_number", "rest", "passes",
-        "self_correlation", "cross_correlation", *SINGULAR_QUANTILES,
+        "self_correlation", "cross_correlation", "gradient_share", "gradient_cosine",
+        *SINGULAR_QUANTILES,
     }  # fmt: skip
     values_of_weight = torch.linalg.svdvals(weight.double())
     assert found["singular_max"] == pytest.approx(float(values_of_weight[0]))
