@@ -49,6 +49,8 @@ SINGULAR_QUANTILES = dict(
 )
 # Rows are picked evenly from a batch's locations: enough for some hundred channels.
 _MOST_SAMPLES = 2048
+# By default so many images are trained on for each that is looked at.
+_APART = 60
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class DynamicsSettings:
 
     Args:
         images: Number of images that are looked at, of either split.
-        interval: Epochs (or iterations) from one record to the next.
+        interval: Epochs (or iterations) from one record to the next; None: as few as leave
+            recording less than 2% of the time (``benchmarks/dynamics_cost.py``), by the images that
+            are trained on between.
     """
 
     images: int = 16
-    interval: int = 1
+    interval: int | None = None
 
     @classmethod
     def parse(cls, prefix: str, settings: Any) -> DynamicsSettings:
@@ -82,11 +86,21 @@ class DynamicsSettings:
                 prefix.rstrip(" ."), f"expected True, or a dict of {known}, got {settings!r}"
             )
         for name, value in settings.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            is_unset = name == "interval" and value is None
+            if not is_unset and not (type(value) is int and value >= 1):
                 raise InputError.at(
                     f"{prefix}{name}", f"expected a number from 1 on, got {value!r}"
                 )
         return cls(**settings)
+
+    def is_due(self, step: int, images: int) -> bool:
+        """Whether to record at the end of a step.
+
+        Args:
+            step: Finished epochs or iterations.
+            images: That are trained on in one of them.
+        """
+        return step % (self.interval or math.ceil(_APART * self.images / images)) == 0
 
 
 class ProbeImages(NamedTuple):

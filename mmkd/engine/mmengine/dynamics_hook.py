@@ -41,7 +41,9 @@ class DynamicsHook(Hook):
 
     Args:
         images: How many.
-        interval: Epochs, or iterations, from one record to the next.
+        interval: Epochs, or iterations, from one record to the next; None: each epoch, or as few as
+            hold 60 times as many images as are looked at, so that it takes less than 2% of the time
+            (``benchmarks/dynamics_cost.py``).
         by_epoch: Which of them; as the training's own loop counts.
 
     Raises:
@@ -52,7 +54,9 @@ class DynamicsHook(Hook):
     # Behind DistillHook.
     priority = "BELOW_NORMAL"
 
-    def __init__(self, images: int = 16, interval: int = 1, by_epoch: bool = True) -> None:
+    def __init__(
+        self, images: int = 16, interval: int | None = None, by_epoch: bool = True
+    ) -> None:
         self.settings = DynamicsSettings.parse(
             "DynamicsHook ", dict(images=images, interval=interval)
         )
@@ -85,13 +89,17 @@ class DynamicsHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Records, where epochs count."""
-        if self.by_epoch and self.every_n_epochs(runner, self.settings.interval):
-            self._record(runner, runner.epoch + 1)
+        step = runner.epoch + 1
+        if self.by_epoch and self.settings.is_due(step, len(runner.train_dataloader.dataset)):
+            self._record(runner, step)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Records, where iterations count."""
-        if not self.by_epoch and self.every_n_train_iters(runner, self.settings.interval):
-            self._record(runner, runner.iter + 1)
+        step, loader = runner.iter + 1, runner.train_dataloader
+        # A loader of batches of its own does not tell their size.
+        batch_size = max(1, len(loader.dataset) // len(loader))
+        if not self.by_epoch and self.settings.is_due(step, batch_size):
+            self._record(runner, step)
 
     def _record(self, runner: Runner, step: int) -> None:
         """Measures, logs and writes."""

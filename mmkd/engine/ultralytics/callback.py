@@ -51,7 +51,7 @@ class DistillCallback(Attached):
         probe_size: Height and width in pixels, or one number for both, of the blank image on
             which taps and channels are checked. None: the training's ``imgsz``.
         dynamics: What is recorded of each term every so many epochs, into ``dynamics.csv`` and
-            Ultralytics' loggers: ``dict(images=16, interval=1)``, or True for just that; see
+            Ultralytics' loggers: ``dict(images=16, interval=1)``, or True for what is usual; see
             :class:`mmkd.DynamicsHook`.
 
     Each term is a column in the progress line, in ``results.csv`` and in the plots (``kd_loss``;

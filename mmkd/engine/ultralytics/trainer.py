@@ -286,7 +286,9 @@ class DistillTrainer(ExactResume):
     def _record_dynamics(self) -> None:
         self._dynamics = {}
         settings, step = self._recorded, self.epoch + 1
-        if settings is not None and RANK in (-1, 0) and step % settings.interval == 0:
+        if settings is None or RANK not in (-1, 0):
+            return
+        if settings.is_due(step, len(self.train_loader.dataset)):
             rows = self._file.add(step, recorded(self.distillation, self._probes))
             self._dynamics = {row.name: row.value for row in rows}
 

@@ -38,7 +38,7 @@ TERMS = {TERM: dict(weight=dict(share=0.3))}
 
 def looked_at(toy: YOLOToy, dynamics: Any = None, **args: Any) -> Any:
     """A trainer that recorded of 6 images."""
-    return train(toy, attached(toy, terms=TERMS, dynamics=dynamics or dict(images=6)), **args)
+    return train(toy, attached(toy, terms=TERMS, dynamics=dynamics or dict(images=6, interval=1)), **args)
 
 
 def rows(trainer: Any) -> list[DynamicsRow]:
@@ -95,11 +95,11 @@ def test_loggers_and_the_report_are_told(toy: YOLOToy, monkeypatch: pytest.Monke
 
 def test_a_resumed_run_goes_on_with_the_file(toy: YOLOToy) -> None:
     whole = rows(looked_at(toy))
-    model = attached(toy, terms=TERMS, dynamics=dict(images=6))
+    model = attached(toy, terms=TERMS, dynamics=dict(images=6, interval=1))
     with pytest.raises(Stopped):
         train(toy, model, on=stop_at(1))
     folder = Path(model.trainer.save_dir)
-    resumed = attached(toy, folder / "weights" / "last.pt", terms=TERMS, dynamics=dict(images=6))
+    resumed = attached(toy, folder / "weights" / "last.pt", terms=TERMS, dynamics=dict(images=6, interval=1))
     assert rows(train(toy, resumed, resume=True)) == whole
 
 
