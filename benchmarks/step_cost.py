@@ -164,7 +164,9 @@ def runner_of(config: Config, name: str, args: argparse.Namespace, folder: str) 
         batch_size=args.batch_size,
         num_workers=0,
         sampler=dict(type="InfiniteSampler"),
-        dataset=dict(type=NOISE[config.default_scope], size=args.size, length=args.batch_size),
+        dataset=dict(
+            type=NOISE[config.default_scope], size=args.size, length=max(args.batch_size, 16)
+        ),
     )
     for split in ("val", "test"):
         config.update({f"{split}_{part}": None for part in ("cfg", "dataloader", "evaluator")})

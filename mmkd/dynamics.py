@@ -50,7 +50,7 @@ SINGULAR_QUANTILES = dict(
 # Rows are picked evenly from a batch's locations: enough for some hundred channels.
 _MOST_SAMPLES = 2048
 # By default so many images are trained on for each that is looked at.
-_APART = 60
+_APART = 100
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,13 @@ class DynamicsSettings:
                 )
         return cls(**settings)
 
-    def is_due(self, step: int, images: int) -> bool:
-        """Whether to record at the end of a step.
+    def every(self, images: int) -> int:
+        """Steps from one record to the next.
 
         Args:
-            step: Finished epochs or iterations.
-            images: That are trained on in one of them.
+            images: That are trained on in a step: an epoch or an iteration.
         """
-        return step % (self.interval or math.ceil(_APART * self.images / images)) == 0
+        return self.interval or math.ceil(_APART * self.images / images)
 
 
 class ProbeImages(NamedTuple):

@@ -42,7 +42,7 @@ class DynamicsHook(Hook):
     Args:
         images: How many.
         interval: Epochs, or iterations, from one record to the next; None: each epoch, or as few as
-            hold 60 times as many images as are looked at, so that it takes less than 2% of the time
+            hold 100 times as many images as are looked at, so that it takes less than 2% of the time
             (``benchmarks/dynamics_cost.py``).
         by_epoch: Which of them; as the training's own loop counts.
 
@@ -80,7 +80,7 @@ class DynamicsHook(Hook):
         loaders = {"train": runner.train_dataloader}
         if runner.val_loop is not None:
             loaders["val"] = runner.val_dataloader
-        self._probes = {
+        self.probes = {
             name: _probe(unwrapped(runner.model), loader, self.settings.images, name == "train")
             for name, loader in loaders.items()
         }
@@ -90,7 +90,7 @@ class DynamicsHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Records, where epochs count."""
         step = runner.epoch + 1
-        if self.by_epoch and self.settings.is_due(step, len(runner.train_dataloader.dataset)):
+        if self.by_epoch and step % self.settings.every(len(runner.train_dataloader.dataset)) == 0:
             self._record(runner, step)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -98,14 +98,14 @@ class DynamicsHook(Hook):
         step, loader = runner.iter + 1, runner.train_dataloader
         # A loader of batches of its own does not tell their size.
         batch_size = max(1, len(loader.dataset) // len(loader))
-        if not self.by_epoch and self.settings.is_due(step, batch_size):
+        if not self.by_epoch and step % self.settings.every(batch_size) == 0:
             self._record(runner, step)
 
     def _record(self, runner: Runner, step: int) -> None:
         """Measures, logs and writes."""
         if runner.rank:
             return
-        rows = self._file.add(step, recorded(self._distillation, self._probes))
+        rows = self._file.add(step, recorded(self._distillation, self.probes))
         runner.visualizer.add_scalars({row.name: row.value for row in rows}, step=step)
 
 

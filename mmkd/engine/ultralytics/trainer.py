@@ -288,7 +288,7 @@ class DistillTrainer(ExactResume):
         settings, step = self._recorded, self.epoch + 1
         if settings is None or RANK not in (-1, 0):
             return
-        if settings.is_due(step, len(self.train_loader.dataset)):
+        if step % settings.every(len(self.train_loader.dataset)) == 0:
             rows = self._file.add(step, recorded(self.distillation, self._probes))
             self._dynamics = {row.name: row.value for row in rows}
 
