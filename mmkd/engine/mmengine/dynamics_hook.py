@@ -42,8 +42,8 @@ class DynamicsHook(Hook):
     Args:
         images: How many.
         interval: Epochs, or iterations, from one record to the next; None: each epoch, or as few as
-            hold 100 times as many images as are looked at, so that it takes less than 2% of the time
-            (``benchmarks/dynamics_cost.py``).
+            hold 100 times as many images as are looked at, so that it takes less than 2% of the
+            time (``benchmarks/dynamics_cost.py``).
         by_epoch: Which of them; as the training's own loop counts.
 
     Raises:
