@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmkd.commands.options import CfgOptions, Imports, MMConfig, MoreCfgOptions
+from mmkd.commands.options import CfgOptions, Imports
 from mmkd.commands.user_errors import user_errors
+from mmkd.extras import extra
+
+if TYPE_CHECKING:
+    from mmkd.doctor import Examination
 
 __all__ = ["doctor"]
 
 
 def doctor(
-    config: MMConfig,
-    more_options: MoreCfgOptions = None,
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG [KEY=VALUE...]",
+            help="Config of mmkd train, or YAML file of mmkd yolo train; and settings in the place "
+            "of its own.",
+        ),
+    ],
     iterations: Annotated[int, typer.Option(min=1, help="To look at, beside a warm-up.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
     options: CfgOptions = None,
@@ -26,18 +36,21 @@ def doctor(
 
     Ends with status 1 where something of it will not help as it is. Nothing is written.
     """
-    with user_errors("doctor", RuntimeError):
+    config, *more = arguments
+    is_yolo = config.endswith((".yaml", ".yml"))
+    with user_errors("doctor", RuntimeError, *((TypeError, SyntaxError) if is_yolo else ())):
         from rich.console import Console
 
         from mmkd.custom_imports import import_modules
         from mmkd.doctor import advise
         from mmkd.doctor.terminal import print_examination
-        from mmkd.runs.mmengine.doctor import examine
-        from mmkd.runs.mmengine.single import config_to_train
 
         import_modules(imports or [])
-        settings = config_to_train(config, options=[*(options or []), *(more_options or [])])
-        found = examine(settings, iterations)
+        given = [*(options or []), *more]
+        if is_yolo:
+            found = _of_yolo(config, given, imports or [], iterations)
+        else:
+            found = _of_config(config, given, iterations)
     advice = advise(found)
     if as_json:
         content = {**asdict(found), "advice": [each._asdict() for each in advice]}
@@ -46,3 +59,18 @@ def doctor(
         print_examination(found, advice, Console())
     if any(each.level == "error" for each in advice):
         raise typer.Exit(1)
+
+
+def _of_config(config: str, options: list[str], iterations: int) -> Examination:
+    from mmkd.runs.mmengine.doctor import examine
+    from mmkd.runs.mmengine.single import config_to_train
+
+    return examine(config_to_train(config, options=options), iterations)
+
+
+def _of_yolo(file: str, arguments: list[str], imports: list[str], iterations: int) -> Examination:
+    with extra("yolo", "mmkd doctor"):
+        from mmkd.engine.ultralytics.train import add_imports, read_settings
+        from mmkd.runs.ultralytics.doctor import examine
+
+    return examine(add_imports(read_settings(file, arguments), imports), iterations)

@@ -19,6 +19,8 @@ _OPPOSED = -0.3
 # Of a loss: what is less of a difference is the batch's.
 _CLEARLY = 0.8
 _ALIKE = 1.1
+# Points: what is less of a difference is that of few images; and what an untrained one may score.
+_BETTER, _NOTHING = 10.0, 1.0
 
 
 class Advice(NamedTuple):
@@ -46,6 +48,25 @@ def advise(found: Examination) -> list[Advice]:
 
 def _of_teacher(teacher: TeacherFinding, found: Examination) -> Iterator[Advice]:
     about = "teacher" if teacher.name == "teacher" else f"teacher.{teacher.name}"
+    if teacher.accuracy is not None:
+        most = max(teacher.accuracy_otherwise.values(), default=0.0)
+        scored = f"it scores {teacher.accuracy:.1f}% on {teacher.images} validation images"
+        if most > teacher.accuracy + _BETTER:
+            better = max(teacher.accuracy_otherwise, key=teacher.accuracy_otherwise.__getitem__)
+            yield Advice(
+                "error",
+                about,
+                f"{scored}, and {most:.1f}% with {better}: it is given images of another kind than "
+                "it was trained on. Check mean, std and order of student and teacher",
+            )
+            return
+        if teacher.accuracy < _NOTHING:
+            yield Advice(
+                "error",
+                about,
+                f"{scored}: it is not trained, or on other classes. Check its checkpoint",
+            )
+            return
     if teacher.loss is not None:
         least = min(teacher.otherwise.values(), default=math.inf)
         if least < _CLEARLY * teacher.loss:

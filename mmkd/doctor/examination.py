@@ -52,6 +52,10 @@ class TeacherFinding:
         loss: Of its own task on a training batch, with the images that it is given here; None where
             it cannot be told.
         otherwise: The same loss with images of another kind, by what that is.
+        accuracy: On validation images, in percent: COCO's mAP, or top-1; None where it cannot be
+            told.
+        accuracy_otherwise: The same with images of another kind.
+        images: How many they are.
     """
 
     name: str
@@ -59,6 +63,9 @@ class TeacherFinding:
     parameters: int
     loss: float | None = None
     otherwise: Mapping[str, float] = field(default_factory=dict)
+    accuracy: float | None = None
+    accuracy_otherwise: Mapping[str, float] = field(default_factory=dict)
+    images: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ def print_examination(found: Examination, advice: Sequence[Advice], console: Con
         loss = "" if teacher.loss is None else f"; its own loss here {teacher.loss:.3g}"
         student = _or_dash(found.student_loss, ".3g")
         student = f" (the student's before training {student})" if loss else ""
-        console.print(Text(f"{teacher.introduction}{loss}{student}"))
+        accuracy = ""
+        if teacher.accuracy is not None:
+            accuracy = f"; {teacher.accuracy:.1f}% on {teacher.images} validation images"
+        console.print(Text(f"{teacher.introduction}{loss}{student}{accuracy}"))
     console.print(_costs(found))
     if not advice:
         console.print(Text("Nothing to change.", style="green"))

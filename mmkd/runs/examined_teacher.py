@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -18,18 +19,22 @@ def examined_teacher(
     distillation: Distillation,
     name: str,
     own_parameters: int,
-    inputs: Tensor,
-    context: Any,
-    loss_of: Callable[[Any, Tensor], float | None],
+    batch: tuple[Tensor, Any],
+    loss_of: Callable[[Any, Tensor], float | None] | None,
+    validation: tuple[Tensor, Any] | None,
+    accuracy_of: Callable[[Any, Tensor], float | None],
 ) -> TeacherFinding:
-    """Its size, and its own task's loss with the images that it is given here and with others.
+    """Its size; its own task's loss and accuracy, with the images that it is given here and with
+    others.
 
     Args:
         distillation: That holds it.
         name: In the settings.
         own_parameters: Of the student, which one without a network of its own is.
-        inputs, context: The student's batch, as the distillation passes it on.
-        loss_of: Of a network and its images; None where it cannot be told.
+        batch: The student's training images, and what the distillation passes on with them.
+        loss_of: Of a network and its images; None where it cannot be told, or tells nothing.
+        validation: Likewise of validation images; None without any.
+        accuracy_of: In percent.
     """
     teacher: Any = distillation.teachers[name]
     network = getattr(teacher, "model", None)
@@ -40,16 +45,33 @@ def examined_teacher(
     # One that follows the student begins as untrained as that.
     if not isinstance(teacher, FrozenTeacher) or teacher.state is not None:
         return found
-    images = teacher.converted(inputs, context)
-    loss = loss_of(network, images)
-    if loss is None:
-        return found
-    others = {
-        "red and blue exchanged": images.flip(1),
-        "values of 0 to 255 in the place of 0 to 1": images * 255,
-        "values of 0 to 1 in the place of 0 to 255": images / 255,
-        "the student's own images": inputs,
-    }
-    otherwise = {kind: loss_of(network, each) for kind, each in others.items()}
-    known = {kind: value for kind, value in otherwise.items() if value is not None}
-    return TeacherFinding(name, teacher.introduction, parameters, loss, known)
+
+    def tried(
+        given: tuple[Tensor, Any], value_of: Callable[[Any, Tensor], float | None]
+    ) -> tuple[float | None, dict[str, float]]:
+        inputs, context = given
+        images = teacher.converted(inputs, context)
+        value = value_of(network, images)
+        if value is None:
+            return None, {}
+        others = {
+            "red and blue exchanged": images.flip(1),
+            "values of 0 to 255 in the place of 0 to 1": images * 255,
+            "values of 0 to 1 in the place of 0 to 255": images / 255,
+            "the student's own images": inputs,
+        }
+        otherwise = {kind: value_of(network, each) for kind, each in others.items()}
+        return value, {kind: each for kind, each in otherwise.items() if each is not None}
+
+    loss, with_others = (None, {}) if loss_of is None else tried(batch, loss_of)
+    accuracy, accuracy_with_others = (
+        (None, {}) if validation is None else tried(validation, accuracy_of)
+    )
+    return replace(
+        found,
+        loss=loss,
+        otherwise=with_others,
+        accuracy=accuracy,
+        accuracy_otherwise=accuracy_with_others,
+        images=0 if validation is None else len(validation[0]),
+    )

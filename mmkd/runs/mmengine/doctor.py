@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkd.distillation import Distillation
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding
@@ -27,6 +27,7 @@ from mmkd.features import evaluation_mode
 from mmkd.runs.examined_teacher import examined_teacher
 from mmkd.runs.mmengine.recipes import distils, records
 from mmkd.runs.mmengine.single import running
+from mmkd.runs.mmengine.validation_images import ValidationImages
 
 __all__ = ["examine"]
 
@@ -59,7 +60,9 @@ class _Enough(Exception):
 
 def _looked_at(config: Config, hooks: list[Any], iterations: int) -> _Listener:
     """The first iterations of a training with these hooks in the place of its own."""
-    listener = _Listener(iterations, starts_from_weights=bool(config.get("load_from")))
+    listener = _Listener(
+        iterations, bool(config.get("load_from")), copy.deepcopy(config.get("val_dataloader"))
+    )
     config = copy.deepcopy(config)
     config.custom_hooks = copy.deepcopy(hooks)
     for split in ("val", "test"):
@@ -79,11 +82,18 @@ def _looked_at(config: Config, hooks: list[Any], iterations: int) -> _Listener:
 
 
 class _Listener(Hook):
-    """Tells a watch of the first iterations, and ends the training then."""
+    """Tells a watch of the first iterations, and ends the training then.
 
-    def __init__(self, iterations: int, starts_from_weights: bool) -> None:
+    Args:
+        iterations: See :class:`Watch`.
+        starts_from_weights: Whether the student is trained already.
+        validation: Config of the validation's loader; None without one.
+    """
+
+    def __init__(self, iterations: int, starts_from_weights: bool, validation: Any) -> None:
         self.watch = Watch(iterations)
         self._starts_from_weights = starts_from_weights
+        self._validation = validation
         self._batch: tuple[Tensor, Any] | None = None
         self._teachers: tuple[TeacherFinding, ...] = ()
         self._student_loss: float | None = None
@@ -118,23 +128,24 @@ class _Listener(Hook):
         is_first = self.watch.is_first
         is_enough = self.watch.step_ends()
         if is_first and self._distillation is not None and self._batch is not None:
-            self._teachers = tuple(
-                self._teacher(self._distillation, name, *self._batch)
-                for name in self._distillation.teachers
-            )
+            self._examine_teachers(self._distillation, *self._batch)
         if is_enough:
             raise _Enough
 
-    def _teacher(
-        self, distillation: Distillation, name: str, inputs: Tensor, samples: Any
-    ) -> TeacherFinding:
-        return examined_teacher(
-            distillation,
-            name,
-            self.watch.parameters,
-            inputs,
-            samples,
-            lambda network, images: _loss_of(network, images, samples),
+    def _examine_teachers(self, distillation: Distillation, inputs: Tensor, samples: Any) -> None:
+        model = unwrapped(self._runner.model)
+        validation = ValidationImages.of(self._validation, model.data_preprocessor)
+        self._teachers = tuple(
+            examined_teacher(
+                distillation,
+                name,
+                self.watch.parameters,
+                (inputs, samples),
+                lambda network, images: _loss_of(network, images, samples),
+                None if validation is None else (validation.inputs, validation.samples),
+                lambda network, images: _accuracy_of(network, images, model, validation),
+            )
+            for name in distillation.teachers
         )
 
     def examination(self, plain: Costs) -> Examination:
@@ -146,6 +157,21 @@ class _Listener(Hook):
             None if self._starts_from_weights else self._student_loss,
             None if share is None else float(share.current()),
         )
+
+
+def _accuracy_of(
+    network: Any, images: Tensor, student: Any, validation: ValidationImages | None
+) -> float | None:
+    """In percent; None without images, or for other classes."""
+    if validation is None or _classes_of(network) != _classes_of(student):
+        return None
+    return validation.accuracy_of(network, images)
+
+
+def _classes_of(network: nn.Module) -> int:
+    """As many as one of its heads tells apart."""
+    counts = (getattr(module, "num_classes", None) for module in network.modules())
+    return max((count for count in counts if isinstance(count, int)), default=0)
 
 
 @torch.no_grad()

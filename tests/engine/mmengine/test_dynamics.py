@@ -39,7 +39,9 @@ TERMS = dict(
 
 def recorded(config: Config, **settings: Any) -> Config:
     """With the hook."""
-    config.custom_hooks.append(dict(type="mmkd.DynamicsHook", **{"images": 6, "interval": 1, **settings}))
+    config.custom_hooks.append(
+        dict(type="mmkd.DynamicsHook", **{"images": 6, "interval": 1, **settings})
+    )
     return config
 
 

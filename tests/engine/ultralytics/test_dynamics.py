@@ -38,7 +38,9 @@ TERMS = {TERM: dict(weight=dict(share=0.3))}
 
 def looked_at(toy: YOLOToy, dynamics: Any = None, **args: Any) -> Any:
     """A trainer that recorded of 6 images."""
-    return train(toy, attached(toy, terms=TERMS, dynamics=dynamics or dict(images=6, interval=1)), **args)
+    return train(
+        toy, attached(toy, terms=TERMS, dynamics=dynamics or dict(images=6, interval=1)), **args
+    )
 
 
 def rows(trainer: Any) -> list[DynamicsRow]:
@@ -99,7 +101,9 @@ def test_a_resumed_run_goes_on_with_the_file(toy: YOLOToy) -> None:
     with pytest.raises(Stopped):
         train(toy, model, on=stop_at(1))
     folder = Path(model.trainer.save_dir)
-    resumed = attached(toy, folder / "weights" / "last.pt", terms=TERMS, dynamics=dict(images=6, interval=1))
+    resumed = attached(
+        toy, folder / "weights" / "last.pt", terms=TERMS, dynamics=dict(images=6, interval=1)
+    )
     assert rows(train(toy, resumed, resume=True)) == whole
 
 

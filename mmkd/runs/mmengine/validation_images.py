@@ -1,0 +1,96 @@
+"""A few validation images of a config, and how accurate a network is on them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmkd.engine.mmengine.first_images import first_batch
+from mmkd.runs.accuracy import Found, average_precision
+from mmkd.targets import Boxes
+
+__all__ = ["ValidationImages"]
+
+_COUNT = 16
+# At once, for large ones.
+_CHUNK = 4
+
+
+@dataclass(frozen=True)
+class ValidationImages:
+    """The first of a validation set.
+
+    Args:
+        inputs: ``[N, 3, H, W]``, as the student is given them.
+        samples: Their data samples.
+        objects: Of each image, in its own pixels; None of classifiers.
+    """
+
+    inputs: Tensor
+    samples: Sequence[Any]
+    objects: Sequence[Boxes] | None
+
+    @classmethod
+    def of(
+        cls, loader: Mapping[str, Any] | None, preprocessor: nn.Module
+    ) -> ValidationImages | None:
+        """Reads them; None where there is none that could be scored.
+
+        Args:
+            loader: Config of the validation's.
+            preprocessor: Of the student.
+        """
+        if loader is None:
+            return None
+        try:
+            built = Runner.build_dataloader(
+                {**copy.deepcopy(loader), "num_workers": 0, "persistent_workers": False}, seed=0
+            )
+            batch = first_batch(built, preprocessor, _COUNT)
+            samples = batch["data_samples"]
+            infos = [built.dataset.get_data_info(index) for index in range(len(samples))]
+        except Exception:  # Whatever is wrong with it, the training's validation tells.
+            return None
+        if all("instances" in info for info in infos):
+            return cls(batch["inputs"], samples, [_boxes(info["instances"]) for info in infos])
+        if all("gt_label" in sample for sample in samples):
+            return cls(batch["inputs"], samples, None)
+        return None
+
+    @torch.no_grad()
+    def accuracy_of(self, network: Any, images: Tensor) -> float | None:
+        """COCO's mAP of a detector, top-1 of a classifier, in percent; None where its predictions
+        are of another kind.
+
+        Args:
+            network: In evaluation mode.
+            images: As it is given them.
+        """
+        found: list[Any] = []
+        try:
+            for start in range(0, len(images), _CHUNK):
+                chunk = slice(start, start + _CHUNK)
+                own = copy.deepcopy(list(self.samples[chunk]))
+                found += network(images[chunk], own, mode="predict")
+            if self.objects is None:
+                right = [bool((each.pred_label == each.gt_label).all()) for each in found]
+                return 100 * sum(right) / len(right)
+            return average_precision(self.objects, [_found(each.pred_instances) for each in found])
+        except Exception:  # Networks without predictions, and of other tasks, differ.
+            return None
+
+
+def _boxes(instances: Sequence[Mapping[str, Any]]) -> Boxes:
+    shown = [each for each in instances if not each.get("ignore_flag")]
+    corners = torch.tensor([each["bbox"] for each in shown], dtype=torch.float64).reshape(-1, 4)
+    return Boxes(corners, torch.tensor([each["bbox_label"] for each in shown], dtype=torch.long))
+
+
+def _found(instances: Any) -> Found:
+    return Found(instances.bboxes.cpu(), instances.scores.cpu(), instances.labels.cpu())

@@ -1,0 +1,125 @@
+"""The doctor on Ultralytics' trainer: what it finds, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+from ultralytics import YOLO
+
+from helpers.yolo_toy import DEFINITION, SIZE, TAP, YOLOToy, make_toy, train, write_definition
+from mmkd.cli import app
+from mmkd.doctor import Advice, Examination, advise
+from mmkd.errors import InputError
+from mmkd.runs.ultralytics.doctor import examine
+
+TERMS = dict(maps=dict(weight=dict(share=0.4)), fixed=dict(weight=0.01))
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> YOLOToy:
+    return make_toy(tmp_path_factory.mktemp("yolo"))
+
+
+@pytest.fixture(scope="module")
+def trained(toy: YOLOToy) -> str:
+    """A teacher that knows the data's classes."""
+    definition = write_definition(toy.folder / "wide.yaml", DEFINITION, 1.5, 10)
+    still = dict.fromkeys(("mosaic", "scale", "translate", "fliplr"), 0.0)
+    trainer = train(
+        toy, YOLO(definition), epochs=40, optimizer="AdamW", lr0=0.01, val=False, **still
+    )
+    return str(trainer.last)
+
+
+def settings(toy: YOLOToy, teacher: str, **changes: Any) -> dict[str, Any]:
+    common = dict(imgsz=SIZE, batch=4, workers=0, device="cpu", epochs=3, nbs=4)
+    own = dict(model=str(toy.student), teacher=teacher, data=str(toy.data), terms=TERMS)
+    return {**common, **own, **changes}
+
+
+def errors(found: Examination) -> list[Advice]:
+    return [each for each in advise(found) if each.level == "error"]
+
+
+def test_a_healthy_distillation(toy: YOLOToy, trained: str) -> None:
+    found = examine(settings(toy, trained), iterations=3)
+    assert not errors(found), advise(found)
+    maps, fixed = found.terms
+    assert maps.student_shapes == ((4, 32, 4, 4),)
+    assert maps.teacher_shapes == ((4, 48, 4, 4),)
+    assert maps.samples == 4 * 4 * 4
+    assert maps.share == pytest.approx(0.4, abs=0.25)
+    assert fixed.weight == pytest.approx(0.01)
+    assert maps.is_balanced and not fixed.is_balanced
+    [teacher] = found.teachers
+    assert 1 < teacher.accuracy < 100
+    assert teacher.images == 4
+    assert found.iterations == 3 * 4
+    assert 0 < found.plain.seconds and 0 < found.distilled.seconds
+    assert 0 < found.teacher_share < 1
+
+
+def test_planted_faults(toy: YOLOToy, trained: str) -> None:
+    untrained = toy.folder / "untrained.pt"
+    YOLO(toy.folder / "wide.yaml").save(untrained)
+    [error] = errors(examine(settings(toy, str(untrained)), iterations=2))
+    assert (
+        error.about == "teacher"
+        and "it scores 0.0% on 4 validation images: it is not trained" in error.text
+    )
+    drowned = dict(maps=dict(weight=1e4))
+    [error] = errors(examine(settings(toy, trained, terms=drowned), iterations=2))
+    assert error.about == "terms.maps.weight"
+    late = dict(maps=dict(schedule=dict(begin=50)))
+    [error] = errors(examine(settings(toy, trained, terms=late), iterations=2))
+    assert error.about == "terms.maps.schedule"
+
+
+def test_a_teacher_of_other_classes_has_no_accuracy(toy: YOLOToy) -> None:
+    found = examine(settings(toy, str(toy.teacher)), iterations=2)
+    assert found.teachers[0].accuracy is None and found.teachers[0].parameters > 0
+
+
+def test_the_accuracy_is_that_of_ultralytics_validation(toy: YOLOToy, trained: str) -> None:
+    [teacher] = examine(settings(toy, trained), iterations=1).teachers
+    found = YOLO(trained).val(
+        data=str(toy.data), imgsz=SIZE, plots=False, verbose=False, rect=False
+    )
+    # The same boxes; pycocotools interpolates another way.
+    assert teacher.accuracy == pytest.approx(100 * found.box.map, rel=0.15)
+
+
+def test_images_of_another_kind(toy: YOLOToy, trained: str) -> None:
+    wrong = dict(module=YOLO(trained).model, mean=[300.0] * 3, std=[255.0] * 3, order="rgb")
+    terms = dict(maps=dict(student=TAP, teacher=TAP, weight=dict(share=0.4)))
+    [error] = errors(examine(settings(toy, wrong, terms=terms), iterations=1))
+    assert error.about == "teacher"
+    assert "with the student's own images: it is given images of another kind" in error.text
+
+
+def test_without_a_teacher(toy: YOLOToy) -> None:
+    with pytest.raises(InputError, match="teacher: expected one to look at, found none"):
+        examine(settings(toy, None))
+
+
+def test_the_command_writes_nothing(
+    toy: YOLOToy, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pair.yaml").write_text(
+        yaml.safe_dump(settings(toy, trained, project="runs"), sort_keys=False)
+    )
+    call = ["doctor", "pair.yaml", "terms.fixed.weight=1000000", "--iterations", "2", "--json"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 1, done.output
+    content = json.loads(done.stdout)
+    assert content["advice"][0]["about"] == "terms.fixed.weight"
+    assert [each["name"] for each in content["terms"]] == ["maps", "fixed"]
+    assert [file.name for file in tmp_path.iterdir()] == ["pair.yaml"]
+    done = CliRunner().invoke(app, ["doctor", "pair.yaml", "teacher=nowhere.pt"])
+    assert done.exit_code == 2 and "nowhere.pt" in done.output
