@@ -64,8 +64,8 @@ class Watch:
         def noted(*args: Any, **kwargs: Any) -> dict[str, Measured]:
             found = measure(*args, **kwargs)
             for name, each in found.items():
-                self._series[name, "distance"].append(float(each.distance))
-                self._series[name, "weight"].append(float(each.weight))
+                self._series[name, "distance"].append(float(each.distance.detach()))
+                self._series[name, "weight"].append(float(torch.as_tensor(each.weight).detach()))
             return found
 
         distillation.measure = noted  # type: ignore[method-assign]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from contextlib import suppress
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
@@ -25,6 +26,7 @@ from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 from mmkd.features import evaluation_mode
 from mmkd.runs.examined_teacher import examined_teacher
+from mmkd.runs.library_output import output_to
 from mmkd.runs.mmengine.recipes import distils, records
 from mmkd.runs.mmengine.single import running
 from mmkd.runs.mmengine.validation_images import ValidationImages
@@ -74,7 +76,8 @@ def _looked_at(config: Config, hooks: list[Any], iterations: int) -> _Listener:
     config.visualizer = dict(type="mmengine.Visualizer", name=name)
     with TemporaryDirectory() as folder:
         config.work_dir = folder
-        with running(config) as runner:
+        # A program that reads JSON wants nothing of what libraries print.
+        with output_to(Path(folder) / "output.log"), running(config) as runner:
             runner.register_hook(listener, priority="LOWEST")
             with suppress(_Enough):
                 runner.train()

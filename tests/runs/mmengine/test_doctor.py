@@ -14,8 +14,10 @@ from mmengine.runner import Runner
 from rich.console import Console
 from typer.testing import CliRunner
 
+from helpers.detector import detector_config, write_detector_teacher
 from helpers.toy import PREPROCESSOR, Probe, ToyModel, distill, toy_config, train, write_teacher
 from mmkd.cli import app
+from mmkd.data import make_digits
 from mmkd.doctor import Advice, Examination, advise
 from mmkd.doctor.terminal import print_examination
 from mmkd.errors import InputError
@@ -206,3 +208,16 @@ def test_what_people_read(tmp_path: Path, trained: dict) -> None:
         print_examination(found, [], Console(file=file, width=200))
     text = (tmp_path / "page.txt").read_text()
     assert "Nothing to change." in text and "backbone[-1] 4x8x4x4" in text
+
+
+def test_a_detector_that_is_not_trained_is_named(tmp_path: Path) -> None:
+    digits = make_digits(tmp_path / "digits", num_train=16, num_val=4)
+    terms = dict(maps=dict(stride="all", weight=dict(share=0.3)))
+    config = detector_config(digits, tmp_path, **distill(write_detector_teacher(tmp_path), terms))
+    examination = examine(config, iterations=1)
+    [teacher] = examination.teachers
+    assert teacher.accuracy is not None and teacher.accuracy < 1 and teacher.images > 0
+    assert any(
+        each.about == "teacher" and "validation images: it is not trained" in each.text
+        for each in advise(examination)
+    )
