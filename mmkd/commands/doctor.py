@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +16,7 @@ from mmkd.extras import extra
 
 if TYPE_CHECKING:
     from mmkd.doctor import Examination
+    from mmkd.doctor.level_map import LevelMap
 
 __all__ = ["doctor"]
 
@@ -28,6 +31,12 @@ def doctor(
         ),
     ],
     iterations: Annotated[int, typer.Option(min=1, help="To look at, beside a warm-up.")] = 10,
+    levels: Annotated[
+        bool,
+        typer.Option(
+            "--levels", help="Compare every level of student and teacher, in the place of terms."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
     options: CfgOptions = None,
     imports: Imports = None,
@@ -43,14 +52,24 @@ def doctor(
 
         from mmkd.custom_imports import import_modules
         from mmkd.doctor import advise
-        from mmkd.doctor.terminal import print_examination
+        from mmkd.doctor.terminal import print_examination, print_levels
 
         import_modules(imports or [])
         given = [*(options or []), *more]
         if is_yolo:
-            found = _of_yolo(config, given, imports or [], iterations)
+            look, look_at_levels = _of_yolo(config, given, imports or [])
         else:
-            found = _of_config(config, given, iterations)
+            look, look_at_levels = _of_config(config, given)
+        if levels:
+            found_levels = look_at_levels()
+        else:
+            found = look(iterations)
+    if levels:
+        if as_json:
+            typer.echo(json.dumps(asdict(found_levels), indent=2))
+        else:
+            print_levels(found_levels, Console())
+        return
     advice = advise(found)
     if as_json:
         content = {**asdict(found), "advice": [each._asdict() for each in advice]}
@@ -61,16 +80,22 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _of_config(config: str, options: list[str], iterations: int) -> Examination:
-    from mmkd.runs.mmengine.doctor import examine
+# What looks for some iterations, and what looks at the levels.
+_Looks = tuple[Callable[[int], "Examination"], Callable[[], "LevelMap"]]
+
+
+def _of_config(config: str, options: list[str]) -> _Looks:
+    from mmkd.runs.mmengine.doctor import examine, examine_levels
     from mmkd.runs.mmengine.single import config_to_train
 
-    return examine(config_to_train(config, options=options), iterations)
+    settings = config_to_train(config, options=options)
+    return partial(examine, settings), partial(examine_levels, settings)
 
 
-def _of_yolo(file: str, arguments: list[str], imports: list[str], iterations: int) -> Examination:
+def _of_yolo(file: str, arguments: list[str], imports: list[str]) -> _Looks:
     with extra("yolo", "mmkd doctor"):
         from mmkd.engine.ultralytics.train import add_imports, read_settings
-        from mmkd.runs.ultralytics.doctor import examine
+        from mmkd.runs.ultralytics.doctor import examine, examine_levels
 
-    return examine(add_imports(read_settings(file, arguments), imports), iterations)
+    settings = add_imports(read_settings(file, arguments), imports)
+    return partial(examine, settings), partial(examine_levels, settings)

@@ -10,9 +10,12 @@ from rich.text import Text
 
 from mmkd.doctor.advice import Advice
 from mmkd.doctor.examination import Costs, Examination, TermFinding
+from mmkd.doctor.level_map import LevelMap
 
-__all__ = ["print_examination"]
+__all__ = ["print_examination", "print_levels"]
 
+# Pairs of levels.
+_PROPOSED = 3
 _STYLES = {"error": "bold red", "warning": "yellow"}
 
 
@@ -87,3 +90,25 @@ def _costs(found: Examination) -> Text:
 def _cost(costs: Costs) -> str:
     memory = "" if costs.peak_bytes is None else f", {costs.peak_bytes / 2**30:.1f} GiB"
     return f"{costs.seconds * 1000:.0f} ms{memory}"
+
+
+def print_levels(found: LevelMap, console: Console) -> None:
+    """A row a student's level, a column a teacher's; then where the teacher knows most more."""
+    table = Table(title="Linear CKA of student (rows) and teacher", title_justify="left")
+    for heading in ("", *found.teacher, "probe"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, row, probe in zip(found.student, found.cka, found.student_probe, strict=True):
+        table.add_row(name, *(f"{value:.2f}" for value in row), _or_dash(probe, ".0%"))
+    table.add_row("probe", *(_or_dash(each, ".0%") for each in found.teacher_probe), "")
+    console.print(table)
+    console.print(
+        Text("Probe: what a linear map of a level explains of the classes at its locations.")
+    )
+    known = [
+        (lead, index) for index, lead in enumerate(found.leads) if lead is not None and lead > 0
+    ]
+    if not known:
+        console.print(Text("No level of the teacher is known to tell more than the student's."))
+    for lead, index in sorted(known, reverse=True)[:_PROPOSED]:
+        ours, theirs = found.student[index], found.teacher[found.own[index]]
+        console.print(Text(f"{ours} from {theirs}: {lead:+.0%}"))

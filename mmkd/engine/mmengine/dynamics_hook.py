@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmkd.dynamics import DynamicsSettings, ProbeImages, recorded
@@ -20,7 +22,7 @@ from mmkd.engine.mmengine.targets import targets_of
 from mmkd.errors import InputError
 from mmkd.registry import HOOKS
 
-__all__ = ["DynamicsHook"]
+__all__ = ["DynamicsHook", "probe_images"]
 
 
 @HOOKS.register_module()
@@ -113,11 +115,18 @@ def _probe(model: Any, loader: DataLoader, count: int, with_boxes: bool) -> Prob
     """A test's pipeline may leave boxes in pixels of the image before its resizing: without them
     then."""
     batch = first_batch(loader, model.data_preprocessor, count)
-    inputs, samples = batch["inputs"], BatchSamples(batch.get("data_samples") or ())
-    targets = targets_of(inputs, samples)
-    return ProbeImages(
-        inputs,
-        targets if with_boxes else targets.without_boxes(),
-        partial(run_model, model, inputs, samples),
-        samples,
-    )
+    probe = probe_images(model, batch["inputs"], batch.get("data_samples") or ())
+    return probe if with_boxes else probe._replace(targets=probe.targets.without_boxes())
+
+
+def probe_images(model: Any, inputs: Tensor, samples: Sequence[Any]) -> ProbeImages:
+    """A batch to look at.
+
+    Args:
+        model: The student.
+        inputs: ``[N, 3, H, W]``, preprocessed.
+        samples: Their data samples.
+    """
+    context = BatchSamples(samples)
+    run = partial(run_model, model, inputs, context)
+    return ProbeImages(inputs, targets_of(inputs, context), run, context)

@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 from mmkd.distillation import Distillation
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding
+from mmkd.doctor.level_map import LEVEL_TERMS, LevelMap, level_map
 from mmkd.doctor.watch import Watch
 from mmkd.engine.mmengine.distill_hook import DistillHook, iterations_per_epoch
+from mmkd.engine.mmengine.dynamics_hook import probe_images
+from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.engine.mmengine.models import inputs_and_samples, unwrapped
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
@@ -31,7 +34,10 @@ from mmkd.runs.mmengine.recipes import distils, records
 from mmkd.runs.mmengine.single import running
 from mmkd.runs.mmengine.validation_images import ValidationImages
 
-__all__ = ["examine"]
+__all__ = ["examine", "examine_levels"]
+
+# Of images, on which levels are looked at.
+_BATCHES, _BATCH = 8, 8
 
 
 def examine(config: Config, iterations: int = 10) -> Examination:
@@ -46,14 +52,44 @@ def examine(config: Config, iterations: int = 10) -> Examination:
         InputError: The config has no DistillHook, or cannot be started.
         RuntimeError: A term that cannot be trained, as in a training.
     """
-    if not any(distils(hook) for hook in config.get("custom_hooks") or []):
-        raise InputError.at("custom_hooks", f"{config.filename} has no DistillHook to look at")
+    _check_has_teacher(config)
     # Measures of a DynamicsHook would be timed.
     own = [hook for hook in config.custom_hooks if not records(hook)]
     others = [hook for hook in own if not distils(hook)]
     # First, and forgotten: what it holds on the device is not the other's.
     plain = _looked_at(config, others, iterations).watch.costs()
     return _looked_at(config, own, iterations).examination(plain)
+
+
+def examine_levels(config: Config) -> LevelMap:
+    """Compares every level of the student, as its training begins, with every one of the teacher.
+
+    Args:
+        config: As for :func:`examine`.
+
+    Raises:
+        InputError: As there.
+    """
+    _check_has_teacher(config)
+    config = copy.deepcopy(config)
+    [settings] = (hook for hook in config.custom_hooks if distils(hook))
+    for terms in LEVEL_TERMS:
+        settings.terms = dict(terms)
+        mapper = _Mapper()
+        try:
+            _run(config, [settings], mapper)
+        except InputError as error:
+            # Perhaps there is no neck.
+            last = error
+            continue
+        assert mapper.found is not None
+        return mapper.found
+    raise last
+
+
+def _check_has_teacher(config: Config) -> None:
+    if not any(distils(hook) for hook in config.get("custom_hooks") or []):
+        raise InputError.at("custom_hooks", f"{config.filename} has no DistillHook to look at")
 
 
 class _Enough(Exception):
@@ -65,6 +101,12 @@ def _looked_at(config: Config, hooks: list[Any], iterations: int) -> _Listener:
     listener = _Listener(
         iterations, bool(config.get("load_from")), copy.deepcopy(config.get("val_dataloader"))
     )
+    _run(config, hooks, listener)
+    return listener
+
+
+def _run(config: Config, hooks: list[Any], listener: Hook) -> None:
+    """Until the listener has enough."""
     config = copy.deepcopy(config)
     config.custom_hooks = copy.deepcopy(hooks)
     for split in ("val", "test"):
@@ -81,7 +123,26 @@ def _looked_at(config: Config, hooks: list[Any], iterations: int) -> _Listener:
             runner.register_hook(listener, priority="LOWEST")
             with suppress(_Enough):
                 runner.train()
-    return listener
+
+
+class _Mapper(Hook):
+    """Looks at the levels, and ends the training before it begins."""
+
+    found: LevelMap | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """See above."""
+        hook = DistillHook.among(runner.hooks)
+        assert hook is not None and hook.distillation is not None
+        model = unwrapped(runner.model)
+        batch = first_batch(runner.train_dataloader, model.data_preprocessor, _BATCHES * _BATCH)
+        inputs, samples = batch["inputs"], batch.get("data_samples") or ()
+        probes = [
+            probe_images(model, inputs[start : start + _BATCH], samples[start : start + _BATCH])
+            for start in range(0, len(inputs), _BATCH)
+        ]
+        self.found = level_map(hook.distillation, probes)
+        raise _Enough
 
 
 class _Listener(Hook):

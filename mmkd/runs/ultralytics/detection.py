@@ -16,7 +16,7 @@ from mmkd.engine.ultralytics.checkpoint_files import open_model
 from mmkd.errors import InputError
 from mmkd.runs.ultralytics.validation import validated_boxes
 
-__all__ = ["detect", "detect_with_file"]
+__all__ = ["detect", "detect_with_file", "quiet"]
 
 
 def detect(
@@ -81,7 +81,7 @@ def detect_with_file(checkpoint: Path, annotations: Path, images: Path, out: Pat
         InputError: No detector's file, one of other classes than the annotations', or an image
             that cannot be read.
     """
-    with _quiet():
+    with quiet():
         model = _load(checkpoint)
         size = (getattr(model.model, "args", None) or {}).get("imgsz", 640)
         parameters = sum(each.numel() for each in model.model.parameters())
@@ -97,7 +97,8 @@ def _load(checkpoint: Path) -> YOLO:
 
 
 @contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
+    """Ultralytics tells of nothing but errors."""
     level = LOGGER.level
     LOGGER.setLevel(logging.ERROR)
     try:

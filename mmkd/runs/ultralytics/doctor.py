@@ -4,7 +4,7 @@ stays."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,21 +18,25 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from mmkd.distillation import Distillation
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding
+from mmkd.doctor.level_map import LEVEL_TERMS, LevelMap, level_map
 from mmkd.doctor.watch import Watch
 from mmkd.engine.random_state import preserved_random_state
-from mmkd.engine.ultralytics.first_images import first_images
+from mmkd.engine.ultralytics.first_images import first_batches, first_images
 from mmkd.engine.ultralytics.train import OWN_KEYS, prepare
 from mmkd.engine.ultralytics.trainer import DistillTrainer
 from mmkd.errors import InputError
 from mmkd.runs.accuracy import Found, average_precision
 from mmkd.runs.examined_teacher import examined_teacher
 from mmkd.runs.library_output import output_to
+from mmkd.runs.ultralytics.detection import quiet
 from mmkd.targets import Targets
 
-__all__ = ["examine"]
+__all__ = ["examine", "examine_levels"]
 
 # On which a teacher's accuracy is looked at.
 _IMAGES = 32
+# Of images, on which levels are looked at.
+_BATCHES, _BATCH = 8, 8
 
 
 def examine(settings: Mapping[str, Any], iterations: int = 10) -> Examination:
@@ -47,13 +51,45 @@ def examine(settings: Mapping[str, Any], iterations: int = 10) -> Examination:
         InputError: Settings without a teacher, or with which no training begins.
         RuntimeError: A term that cannot be trained, as in a training.
     """
-    if settings.get("teacher") is None:
-        raise InputError.at("teacher", "expected one to look at, found none: give teacher=FILE")
-    own = {key: value for key, value in settings.items() if key not in ("resume", "dynamics")}
+    own = _settings_of(settings)
     # First, and forgotten: what it holds on the device is not the other's.
     alone = {**own, "teacher": None, **dict.fromkeys(OWN_KEYS)}
     plain = _looked_at(alone, iterations).watch.costs()
     return _looked_at(own, iterations).examination(plain)
+
+
+def examine_levels(settings: Mapping[str, Any]) -> LevelMap:
+    """Compares every level of the student, as its training begins, with every one of the teacher.
+
+    Args:
+        settings: As for :func:`examine`.
+
+    Raises:
+        InputError: As there.
+    """
+    own = _settings_of(settings)
+    found: list[LevelMap] = []
+
+    def look(trainer: Any) -> None:
+        student = unwrap_model(trainer.model)
+        probes = first_batches(trainer, student, "train", _BATCHES, _BATCH)
+        found.append(level_map(trainer.distillation, probes))
+        raise _Enough
+
+    for terms in LEVEL_TERMS:
+        try:
+            _run({**own, "terms": dict(terms)}, on_train_start=look)
+            return found[0]
+        except InputError as error:
+            # Perhaps there is no neck.
+            last = error
+    raise last
+
+
+def _settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if settings.get("teacher") is None:
+        raise InputError.at("teacher", "expected one to look at, found none: give teacher=FILE")
+    return {key: value for key, value in settings.items() if key not in ("resume", "dynamics")}
 
 
 class _Enough(Exception):
@@ -62,16 +98,26 @@ class _Enough(Exception):
 
 def _looked_at(settings: Mapping[str, Any], iterations: int) -> _Listener:
     """The first iterations of a training."""
+    listener = _Listener(iterations)
+    _run(
+        settings,
+        on_train_start=listener.begin,
+        on_train_batch_start=listener.step_begins,
+        on_train_batch_end=listener.step_ends,
+    )
+    return listener
+
+
+def _run(settings: Mapping[str, Any], **callbacks: Callable[[Any], None]) -> None:
+    """Until one of the callbacks has enough."""
     with TemporaryDirectory() as folder:
         changes = dict(project=folder, name="run", plots=False, save=False, val=False)
+        log = Path(folder) / "output.log"
         model, arguments = prepare({**settings, **changes, "verbose": False})
-        listener = _Listener(iterations)
-        model.add_callback("on_train_start", listener.begin)
-        model.add_callback("on_train_batch_start", listener.step_begins)
-        model.add_callback("on_train_batch_end", listener.step_ends)
-        with output_to(Path(folder) / "output.log"), suppress(_Enough):
+        for event, function in callbacks.items():
+            model.add_callback(event, function)
+        with quiet(), output_to(log), suppress(_Enough):
             model.train(**arguments)
-    return listener
 
 
 class _Listener:

@@ -19,9 +19,9 @@ from helpers.toy import PREPROCESSOR, Probe, ToyModel, distill, toy_config, trai
 from mmkd.cli import app
 from mmkd.data import make_digits
 from mmkd.doctor import Advice, Examination, advise
-from mmkd.doctor.terminal import print_examination
+from mmkd.doctor.terminal import print_examination, print_levels
 from mmkd.errors import InputError
-from mmkd.runs.mmengine.doctor import examine
+from mmkd.runs.mmengine.doctor import examine, examine_levels
 
 TERMS = dict(deep=dict(weight=dict(share=0.4)), fine=dict(level=0, weight=0.01))
 
@@ -221,3 +221,26 @@ def test_a_detector_that_is_not_trained_is_named(tmp_path: Path) -> None:
         each.about == "teacher" and "validation images: it is not trained" in each.text
         for each in advise(examination)
     )
+
+
+def test_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = write_detector_teacher(tmp_path)
+    digits = make_digits(tmp_path / "digits", num_train=64, num_val=4)
+    found = examine_levels(detector_config(digits, tmp_path, **distill(teacher)))
+    assert any(name.startswith("neck") for name in found.student)
+    assert any(name.startswith("backbone") for name in found.teacher)
+    assert len(found.cka) == len(found.student) == len(found.own) == len(found.leads)
+    assert all(len(row) == len(found.teacher) for row in found.cka)
+    # Of digits on noise something is known to any feature.
+    assert all(each is not None and each < 1 for each in found.student_probe)
+    [*_, last] = [found.own[found.student.index(n)] for n in found.student if n.startswith("neck")]
+    assert found.teacher[last].startswith("neck")
+
+
+def test_levels_where_no_objects_are_known(tmp_path: Path, trained: dict) -> None:
+    found = examine_levels(toy_config(tmp_path, **distill(trained)))
+    assert {name.partition("[")[0] for name in found.student} == {"backbone", "neck"}
+    assert set(found.student_probe) == {None} == set(found.leads)
+    console = Console(record=True, width=100)
+    print_levels(found, console)
+    assert "No level of the teacher is known to tell more" in console.export_text()

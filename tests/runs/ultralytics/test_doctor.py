@@ -15,7 +15,7 @@ from helpers.yolo_toy import DEFINITION, SIZE, TAP, YOLOToy, make_toy, train, wr
 from mmkd.cli import app
 from mmkd.doctor import Advice, Examination, advise
 from mmkd.errors import InputError
-from mmkd.runs.ultralytics.doctor import examine
+from mmkd.runs.ultralytics.doctor import examine, examine_levels
 
 TERMS = dict(maps=dict(weight=dict(share=0.4)), fixed=dict(weight=0.01))
 
@@ -100,6 +100,18 @@ def test_images_of_another_kind(toy: YOLOToy, trained: str) -> None:
     [error] = errors(examine(settings(toy, wrong, terms=terms), iterations=1))
     assert error.about == "teacher"
     assert "with the student's own images: it is given images of another kind" in error.text
+
+
+def test_levels(toy: YOLOToy, trained: str) -> None:
+    found = examine_levels(settings(toy, trained))
+    # Of the backbone the two that its head reads or that end it, and of the neck another.
+    assert found.student == found.teacher == ("model.2[-1]", "model.4[-1]", "model.7[-1]")
+    assert found.own == (0, 1, 2)
+    assert all(0 <= value <= 1 for row in found.cka for value in row)
+    # Too few objects.
+    assert found.student_probe == found.leads == (None, None, None)
+    same = examine_levels(settings(toy, trained, model=trained))
+    assert [same.cka[index][index] for index in range(3)] == pytest.approx([1] * 3, abs=1e-4)
 
 
 def test_without_a_teacher(toy: YOLOToy) -> None:
