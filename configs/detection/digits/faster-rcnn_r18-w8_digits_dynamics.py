@@ -1,4 +1,5 @@
-# Backbone and neck distilled side by side, and what goes on inside recorded: see docs/dynamics.md.
+# Backbone and neck distilled side by side for longer, and what goes on inside recorded: see
+# docs/dynamics.md.
 _base_ = "./faster-rcnn_r18-w8_digits.py"
 
 share = dict(share=0.25)
@@ -17,3 +18,17 @@ custom_hooks = [
     ),
     dict(type="mmkd.DynamicsHook", interval=1),
 ]
+max_epochs = 9
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=50),
+    dict(
+        type="CosineAnnealingLR",
+        T_max=max_epochs,
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        convert_to_iter_based=True,
+    ),
+]
+default_hooks = dict(checkpoint=dict(interval=max_epochs))
