@@ -2,15 +2,16 @@
 
     python benchmarks/method_cost.py
     python benchmarks/method_cost.py --pair configs/detection/methods/ld_gfl_r50-fpn_r101_1x_coco.py
+    python benchmarks/method_cost.py --pair bccd_faster_rcnn --size 160 --batch-size 8
     python benchmarks/method_cost.py --size 32 --batch-size 64 \\
         --pair configs/classification/methods/resnet8x4_resnet32x4-sp_1xb64_cifar100.py
 
 Every published pair of configs/detection/methods, or of configs/classification/methods, lends its
 terms (and what else it changes in a classifier) to one and the same student and teacher: those of
---pair, with random weights. The student's
-own step, its step with mmkd's default and its step with each method's terms are timed in turn,
-round by round, all run by MMEngine's Runner. Each one's peak memory is that of a process of its
-own.
+--pair, with random weights. Where --pair is a cell of the proving ground, it is the methods of
+method_arms.py as they are trained there. The student's own step, its step with mmkd's default and
+its step with each method's terms are timed in turn, round by round, all run by MMEngine's Runner.
+Each one's peak memory is that of a process of its own.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from method_arms import METHODS, applies, method_terms
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from proving_cells import CELLS, Cell
 from published_methods import PublishedMethod, published_methods
 from step_cost import distill_settings, distilled_runner, environment, plain_runner, read
 from step_timing import ROOT, parse_args, peak_bytes, peaks, summary, timings, write
 
 from mmkd import DistillHook
+from mmkd.configs import config_file
 
 DEFAULT = "default"
 DETECTORS = sorted((ROOT / "configs/detection/methods").glob("*.py"))
@@ -50,8 +54,23 @@ def classifiers(pair: str) -> dict[str, PublishedMethod]:
     return published_methods(Path(pair).stem.split("_")[0])
 
 
+def of_cell(cell: Cell, folder: str) -> str:
+    """A config of a cell's student and teacher."""
+    student, teacher = (
+        config_file(f"detection/{name}.py") for name in (cell.student, cell.teacher)
+    )
+    file = Path(folder) / f"{cell.name}.py"
+    file.write_text(
+        f"_base_ = {student!r}\n"
+        f"custom_hooks = [dict(type='mmkd.DistillHook', teacher=dict(config={teacher!r}))]\n"
+    )
+    return str(file)
+
+
 def methods_of(pair: str) -> list[str]:
     """mmkd's default first."""
+    if cell := CELLS.get(Path(pair).stem):
+        return [DEFAULT, *(name for name in METHODS if applies(name, cell))]
     is_classifier = read(pair).model.type == "ImageClassifier"
     return [DEFAULT, *(classifiers(pair) if is_classifier else detectors(pair))]
 
@@ -62,6 +81,8 @@ def runner_of(variant: str, args: argparse.Namespace, folder: str) -> Runner:
         return plain_runner(args, folder)
     if variant == DEFAULT:
         return distilled_runner(None, args, folder, variant)
+    if cell := CELLS.get(Path(args.pair).stem):
+        return distilled_runner(method_terms(variant, cell), args, folder, variant)
     config = read(args.pair)
     if config.model.type != "ImageClassifier":
         return distilled_runner(detectors(args.pair)[variant], args, folder, variant)
@@ -109,8 +130,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     default = ROOT / "configs/detection/faster_rcnn/faster-rcnn_mbv2-fpn_r50-distill_90k_coco.py"
-    parser.add_argument("--pair", default=str(default), help="config of a distilled student")
-    names = {path.stem.split("_")[0] for path in DETECTORS} | set(published_methods())
+    parser.add_argument(
+        "--pair", default=str(default), help="config of a distilled student, or a cell"
+    )
+    names = (
+        {path.stem.split("_")[0] for path in DETECTORS} | set(published_methods()) | set(METHODS)
+    )
     args = parse_args(
         parser, "method_cost", ["plain", DEFAULT, *sorted(names)], batch_size=2, rounds=7
     )
@@ -119,6 +144,13 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     MMLogger.get_instance("method_cost", log_level="ERROR")  # or every initial weight is told
+    with TemporaryDirectory() as folder:
+        if args.pair in CELLS:
+            args.pair = of_cell(CELLS[args.pair], folder)
+        _measure(args)
+
+
+def _measure(args: argparse.Namespace) -> None:
     if args.peak_of:
         with TemporaryDirectory() as folder:
             step = runner_of(args.peak_of, args, folder).train_loop.step

@@ -62,8 +62,8 @@ class Noise(Dataset):
 
     METAINFO: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, size: int, length: int) -> None:
-        self.size, self.length = size, length
+    def __init__(self, size: int, length: int, classes: int) -> None:
+        self.size, self.length, self.classes = size, length, classes
 
     def __len__(self) -> int:
         return self.length
@@ -92,7 +92,7 @@ class NoiseScenes(Noise):
         )
         sample.gt_instances = InstanceData(
             bboxes=torch.from_numpy(boxes),
-            labels=torch.from_numpy(rng.integers(80, size=len(boxes))),
+            labels=torch.from_numpy(rng.integers(self.classes, size=len(boxes))),
         )
         return dict(inputs=self.image(rng), data_samples=sample)
 
@@ -107,7 +107,7 @@ class NoiseImages(Noise):
         rng = np.random.default_rng(index)
         image = self.image(rng)
         sample = DataSample(metainfo=dict(img_shape=(self.size, self.size), sample_idx=index))
-        sample.set_gt_label(int(rng.integers(10)))
+        sample.set_gt_label(int(rng.integers(self.classes)))
         return dict(inputs=image, data_samples=sample)
 
 
@@ -165,7 +165,10 @@ def runner_of(config: Config, name: str, args: argparse.Namespace, folder: str) 
         num_workers=0,
         sampler=dict(type="InfiniteSampler"),
         dataset=dict(
-            type=NOISE[config.default_scope], size=args.size, length=max(args.batch_size, 16)
+            type=NOISE[config.default_scope],
+            size=args.size,
+            length=max(args.batch_size, 16),
+            classes=_classes(config.model),
         ),
     )
     for split in ("val", "test"):
@@ -180,6 +183,15 @@ def runner_of(config: Config, name: str, args: argparse.Namespace, folder: str) 
     runner = Runner.from_cfg(config)
     runner.train()
     return runner
+
+
+def _classes(settings: Any) -> int:
+    """As many as a model's settings tell apart anywhere."""
+    own = settings.get("num_classes", 0) if isinstance(settings, dict) else 0
+    inner = settings.values() if isinstance(settings, dict) else settings
+    if isinstance(inner, str) or not isinstance(settings, dict | list | tuple):
+        return own
+    return max([own, *map(_classes, inner)])
 
 
 def distilled_runner(
