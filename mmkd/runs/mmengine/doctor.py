@@ -98,9 +98,9 @@ class _Enough(Exception):
 
 def _looked_at(config: Config, hooks: list[Any], iterations: int) -> _Listener:
     """The first iterations of a training with these hooks in the place of its own."""
-    listener = _Listener(
-        iterations, bool(config.get("load_from")), copy.deepcopy(config.get("val_dataloader"))
-    )
+    # Of a config without a validation, the test's images will do.
+    held_out = config.get("val_dataloader") or config.get("test_dataloader")
+    listener = _Listener(iterations, bool(config.get("load_from")), copy.deepcopy(held_out))
     _run(config, hooks, listener)
     return listener
 

@@ -54,14 +54,12 @@ class ValidationImages:
             )
             batch = first_batch(built, preprocessor, _COUNT)
             samples = batch["data_samples"]
+            if all("gt_label" in sample for sample in samples):
+                return cls(batch["inputs"], samples, None)
             infos = [built.dataset.get_data_info(index) for index in range(len(samples))]
+            return cls(batch["inputs"], samples, [_boxes(info["instances"]) for info in infos])
         except Exception:  # Whatever is wrong with it, the training's validation tells.
             return None
-        if all("instances" in info for info in infos):
-            return cls(batch["inputs"], samples, [_boxes(info["instances"]) for info in infos])
-        if all("gt_label" in sample for sample in samples):
-            return cls(batch["inputs"], samples, None)
-        return None
 
     @torch.no_grad()
     def accuracy_of(self, network: Any, images: Tensor) -> float | None:

@@ -14,12 +14,25 @@ from mmengine.runner import Runner
 from rich.console import Console
 from typer.testing import CliRunner
 
+from helpers.classifier_toy import VALIDATION as CLASSIFIER_VALIDATION
+from helpers.classifier_toy import classifier_config, write_classifier
+from helpers.classifier_toy import distill as distill_classifier
 from helpers.detector import detector_config, write_detector_teacher
-from helpers.toy import PREPROCESSOR, Probe, ToyModel, distill, toy_config, train, write_teacher
+from helpers.toy import (
+    PREPROCESSOR,
+    Probe,
+    ToyModel,
+    distill,
+    distill_hook_of,
+    toy_config,
+    train,
+    write_teacher,
+)
 from mmkd.cli import app
 from mmkd.data import make_digits
 from mmkd.doctor import Advice, Examination, advise
 from mmkd.doctor.terminal import print_examination, print_levels
+from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.doctor import examine, examine_levels
 
@@ -244,3 +257,21 @@ def test_levels_where_no_objects_are_known(tmp_path: Path, trained: dict) -> Non
     console = Console(record=True, width=100)
     print_levels(found, console)
     assert "No level of the teacher is known to tell more" in console.export_text()
+
+
+def test_a_classifier_s_accuracy(tmp_path: Path) -> None:
+    """Top-1 of the images that its own predictions get right."""
+    teacher = write_classifier(tmp_path)
+    terms = dict(feature=dict(view="global"))
+    config = classifier_config(
+        tmp_path, **CLASSIFIER_VALIDATION, **distill_classifier(teacher, terms)
+    )
+    [found] = examine(config, iterations=1).teachers
+    runner = Runner.from_cfg(classifier_config(tmp_path / "again", **CLASSIFIER_VALIDATION))
+    batch = first_batch(runner.val_dataloader, runner.model.data_preprocessor, found.images)
+    network = distill_hook_of(train(config)).teachers["teacher"].model
+    with torch.no_grad():
+        predicted = network(batch["inputs"], mode="tensor").argmax(dim=1)
+    labels = torch.cat([sample.gt_label for sample in batch["data_samples"]])
+    expected = 100 * (predicted == labels).double().mean()
+    assert found.accuracy == pytest.approx(float(expected))
