@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -29,7 +30,7 @@ from mmkd.distiller import FeatureDistiller
 from mmkd.errors import InputError
 from mmkd.features import evaluation_mode, pair_as_maps, pair_as_samples, pooled
 from mmkd.numerics import as_weights
-from mmkd.projectors import LinearProjector, MLPProjector, ProjectorEnsemble
+from mmkd.projectors import LinearProjector, MLPProjector, Projector, ProjectorEnsemble
 from mmkd.targets import Targets
 
 __all__ = [
@@ -93,13 +94,15 @@ class DynamicsSettings:
                 )
         return cls(**settings)
 
-    def every(self, images: int) -> int:
-        """Steps from one record to the next.
+    def every(self, images: int, known: int | None = None) -> int:
+        """Steps from one record to the next; one is made at the end besides.
 
         Args:
             images: That are trained on in a step: an epoch or an iteration.
+            known: Of which there are no more; None: of which there are enough.
         """
-        return self.interval or math.ceil(_APART * self.images / images)
+        looked_at = min(self.images, known or self.images)
+        return self.interval or math.ceil(_APART * looked_at / images)
 
 
 class ProbeImages(NamedTuple):
@@ -155,7 +158,10 @@ def projector_dynamics(distiller: nn.Module) -> dict[str, float]:
     projector = getattr(distiller, "projector", None)
     if not isinstance(projector, LinearProjector):
         return {}
-    values = singular_values(projector.linear.weight)
+    weight = projector.linear.weight
+    if not weight.isfinite().all():
+        return {}
+    values = singular_values(weight)
     found = dict(
         effective_rank=effective_rank(values),
         condition_number=condition_number(values),
@@ -174,10 +180,18 @@ def recorded(
         distillation: Of which nothing changes.
         probes: By split, ``'train'`` among them.
     """
-    found = {name: dynamics_of(distillation, probe) for name, probe in probes.items()}
+    found: dict[str, dict[str, dict[str, float]]] = {"train": {}}
+    for name, probe in probes.items():
+        try:
+            found[name] = dynamics_of(distillation, probe)
+        except torch.OutOfMemoryError:
+            logging.getLogger("mmkd").warning(
+                "not enough memory to record of %d images: give fewer", len(probe.inputs)
+            )
     arrived = arrived_dynamics(distillation)
     for term in distillation.terms:
-        found["train"][term.name] |= {
+        found["train"][term.name] = {
+            **found["train"].get(term.name, {}),
             **projector_dynamics(distillation.distiller(term)),
             **arrived.get(term.name, {}),
         }
@@ -253,6 +267,8 @@ def _of_places(
     try:
         boxes = [each.corners for each in targets.boxes]
     except ValueError:  # A training without.
+        return {}
+    if not isinstance(distiller.projector, Projector):  # It may take samples alone.
         return {}
     projected = distiller.projector(as_weights(distiller.projector, ours)).float()
     projected, theirs = pair_as_maps(projected, theirs, targets.size)

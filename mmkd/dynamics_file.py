@@ -60,6 +60,8 @@ class DynamicsFile:
         self.path = Path(path)
         found = read_dynamics(self.path) if done and self.path.is_file() else ()
         self._rows = [row for row in found if row.step <= done]
+        if not done:
+            self.path.unlink(missing_ok=True)
 
     def add(self, step: int, values: Values) -> list[DynamicsRow]:
         """Writes the values of a step, in the place of what is there of it or of later ones.

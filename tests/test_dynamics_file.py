@@ -58,3 +58,11 @@ def test_a_line_that_was_cut_is_left_out(file: Path) -> None:
     DynamicsFile(file).add(1, values(0.5))
     file.write_text(file.read_text() + "2,train,a,cka,0.\n2,train,a\n")
     assert [row.value for row in read_dynamics(file) if row.step == 2] == [0.0]
+
+
+def test_a_new_training_leaves_nothing_of_the_old_one(file: Path) -> None:
+    DynamicsFile(file).add(1, values(0.5))
+    DynamicsFile(file, done=1)
+    assert file.is_file()
+    DynamicsFile(file)
+    assert not file.exists()

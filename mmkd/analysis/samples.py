@@ -8,8 +8,9 @@ __all__ = ["as_float64", "centred", "standardised"]
 
 
 def as_float64(x: Tensor) -> Tensor:
-    """Without gradient."""
-    return x.detach().double()
+    """Without gradient; on the CPU where a device has no such numbers."""
+    x = x.detach()
+    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def centred(x: Tensor) -> Tensor:

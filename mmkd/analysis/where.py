@@ -72,4 +72,5 @@ def cosine_by_place(
 
 
 def _mean(values: Tensor, mask: Tensor) -> float:
+    mask = mask.to(values.device)
     return float(values[mask].mean()) if mask.any() else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -28,8 +29,8 @@ LEVEL_TERMS: tuple[Mapping[str, Mapping[str, Any]], ...] = tuple(
     }
     for ours_count, theirs_count in ((2, 2), (1, 2), (2, 1), (1, 1))
 )
-# Rows are picked evenly.
-_MOST_SAMPLES = 4096
+# Of a batch; rows are picked evenly.
+_MOST_SAMPLES = 512
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class LevelMap:
 
     Args:
         student, teacher: The levels, from fine to coarse in each module.
-        cka: Linear CKA, a row a student's level.
+        cka: Linear CKA, a row a student's level; None where one does not vary.
         student_probe, teacher_probe: The share of what locations show (objects' classes and
             background) that a linear map of the level explains on images that it was not fitted to
             (:class:`mmkd.linear_probe.LinearProbe`); None where the images show too few objects.
@@ -47,7 +48,7 @@ class LevelMap:
 
     student: tuple[str, ...]
     teacher: tuple[str, ...]
-    cka: tuple[tuple[float, ...], ...]
+    cka: tuple[tuple[float | None, ...], ...]
     student_probe: tuple[float | None, ...]
     teacher_probe: tuple[float | None, ...]
     own: tuple[int, ...]
@@ -71,50 +72,51 @@ def level_map(distillation: Distillation, probes: Sequence[ProbeImages]) -> Leve
         distillation: Of which nothing changes.
         probes: Four batches or more: a probe is fitted to some and scored on others.
     """
-    sides: tuple[dict[Tap, list[Tensor]], dict[Tap, list[Tensor]]] = ({}, {})
+    rows: dict[tuple[Tap, Tap], list[tuple[Tensor, Tensor]]] = {}
+    sides: tuple[dict[Tap, ProbedPair], dict[Tap, ProbedPair]] = ({}, {})
     for probe in probes:
         features = distillation.features(probe.run, probe.inputs, probe.context)
-        seen: tuple[set[Tap], set[Tap]] = (set(), set())
+        ours: dict[Tap, Tensor] = {}
+        theirs: dict[Tap, Tensor] = {}
         for term in distillation.terms:
-            for side, taps, found, own in zip(
-                sides, (term.student, term.teacher), features[term.name], seen, strict=True
-            ):
-                [tap], [feature] = taps, found
-                if tap not in own:
-                    side.setdefault(tap, []).append(feature.detach().float().cpu())
-                    own.add(tap)
-    ours, theirs = sides
+            [ours[term.student[0]]], [theirs[term.teacher[0]]] = features[term.name]
+        # Of each batch a few rows: all maps at once may be more than there is memory.
+        for found, levels in zip((ours, theirs), sides, strict=True):
+            for tap, feature in found.items():
+                levels.setdefault(tap, ProbedPair()).add(feature, feature, probe.targets)
+        for mine, other in product(ours, theirs):
+            pair = _rows(ours[mine], theirs[other], probe.targets.size)
+            rows.setdefault((mine, other), []).append(pair)
+    ours_probed, theirs_probed = sides
     own_level = {}
     for term in distillation.terms:
         [mine], [other] = term.student, term.teacher
         # That of the same place, where the teacher has it.
         is_same = term.name.partition("_")[0] in ("backbone-backbone", "neck-neck")
         if is_same or mine not in own_level:
-            own_level[mine] = list(theirs).index(other)
+            own_level[mine] = list(theirs_probed).index(other)
     return LevelMap(
-        tuple(map(str, ours)),
-        tuple(map(str, theirs)),
-        tuple(tuple(_cka(a, b, probes) for b in theirs.values()) for a in ours.values()),
-        tuple(_probed(each, probes) for each in ours.values()),
-        tuple(_probed(each, probes) for each in theirs.values()),
-        tuple(own_level[tap] for tap in ours),
+        tuple(map(str, ours_probed)),
+        tuple(map(str, theirs_probed)),
+        tuple(tuple(_cka(rows[mine, other]) for other in theirs_probed) for mine in ours_probed),
+        tuple(map(_score, ours_probed.values())),
+        tuple(map(_score, theirs_probed.values())),
+        tuple(own_level[tap] for tap in ours_probed),
     )
 
 
-def _cka(ours: Sequence[Tensor], theirs: Sequence[Tensor], probes: Sequence[ProbeImages]) -> float:
-    rows = []
-    for mine, other, probe in zip(ours, theirs, probes, strict=True):
-        view = "dense" if mine.ndim == other.ndim == 4 else "global"
-        rows.append(pair_as_samples(mine, other, view, probe.targets.size))
-    sides = [torch.cat(side) for side in zip(*rows, strict=True)]
-    step = max(1, len(sides[0]) // _MOST_SAMPLES)
-    return linear_cka(sides[0][::step], sides[1][::step])
+def _rows(ours: Tensor, theirs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    view = "dense" if ours.ndim == theirs.ndim == 4 else "global"
+    pair = pair_as_samples(ours.float(), theirs.float(), view, size)
+    step = max(1, len(pair[0]) // _MOST_SAMPLES)
+    return pair[0][::step].cpu(), pair[1][::step].cpu()
 
 
-def _probed(features: Sequence[Tensor], probes: Sequence[ProbeImages]) -> float | None:
-    pair = ProbedPair()
-    for feature, probe in zip(features, probes, strict=True):
-        if not pair.add(feature, feature, probe.targets):
-            return None
-    scores = pair.scores()
+def _cka(rows: Sequence[tuple[Tensor, Tensor]]) -> float | None:
+    found = linear_cka(*(torch.cat(side) for side in zip(*rows, strict=True)))
+    return found if math.isfinite(found) else None
+
+
+def _score(probe: ProbedPair) -> float | None:
+    scores = probe.scores()
     return None if scores is None else float(scores[0].mean())

@@ -98,7 +98,7 @@ def print_levels(found: LevelMap, console: Console) -> None:
     for heading in ("", *found.teacher, "probe"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, row, probe in zip(found.student, found.cka, found.student_probe, strict=True):
-        table.add_row(name, *(f"{value:.2f}" for value in row), _or_dash(probe, ".0%"))
+        table.add_row(name, *(_or_dash(value, ".2f") for value in row), _or_dash(probe, ".0%"))
     table.add_row("probe", *(_or_dash(each, ".0%") for each in found.teacher_probe), "")
     console.print(table)
     console.print(

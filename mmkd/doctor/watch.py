@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections import defaultdict
@@ -18,7 +19,7 @@ from mmkd.doctor.examination import Costs, Examination, TeacherFinding, TermFind
 from mmkd.normalizers import BatchNormalizer
 from mmkd.terms import Schedule, Term
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "forget"]
 
 # In which a device and its caches come up, and terms are checked.
 _WARM_UP = CHECKED_ITERATIONS
@@ -182,6 +183,13 @@ class Watch:
             term.schedule.factor(_WARM_UP + self._iterations - 1, self._epoch) < 1,
             _active(term.schedule, self._total, self._epoch) if distiller.is_on else 0.0,
         )
+
+
+def forget() -> None:
+    """What a training that is over still holds in circles of references, on the device too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _shapes_of(side: Any) -> tuple[tuple[int, ...], ...]:

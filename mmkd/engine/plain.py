@@ -14,7 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mmkd.distillation import FeatureSource, Measured
-from mmkd.dynamics import ProbeImages, recorded
+from mmkd.dynamics import ProbeImages, dynamics_of, recorded
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.input_conversion import KnownFormat
 from mmkd.engine.own_formats import format_of
@@ -245,28 +245,35 @@ class PlainDistillation:
             self._is_listening, self._has_run = False, True
 
     def dynamics(
-        self, images: Tensor | Sequence[Tensor], targets: Targets | None = None
+        self,
+        images: Tensor | Sequence[Tensor],
+        targets: Targets | None = None,
+        *,
+        held_out: bool = False,
     ) -> dict[str, dict[str, float]]:
-        """What goes on inside each term, by :func:`mmkd.dynamics.recorded`, of images that stay the
-        same; neither student nor distillation change. A
-        :class:`mmkd.dynamics_file.DynamicsFile` keeps it.
+        """What goes on inside each term, of images that stay the same; neither student nor
+        distillation change. A :class:`mmkd.dynamics_file.DynamicsFile` keeps it.
 
         Args:
             images: As for :meth:`loss`.
-            targets: Likewise.
+            targets: What they show, in pixels of what the student's backbone sees.
+            held_out: Whether they are not trained on: then without the gradients and the projector
+                of the training, which no images decide (:func:`mmkd.dynamics.recorded`).
         """
-        if self._resizes and not isinstance(images, Tensor):
+        context = None
+        if self._resizes:
             with evaluation_mode(self._student), torch.no_grad():
                 batch = torchvision_detectors.Batch.of(self._student.transform(list(images)))
             images, context = batch.images, batch.sizes
-        else:
-            images, context = _checked(images), None
+        inputs = _checked(images)
         probe = ProbeImages(
-            images,
-            targets or Targets((images.shape[2], images.shape[3])),
-            partial(_run, self._student, images),
+            inputs,
+            targets or Targets((inputs.shape[2], inputs.shape[3])),
+            partial(_run, self._student, inputs),
             context,
         )
+        if held_out:
+            return dynamics_of(self._distillation, probe)
         return recorded(self._distillation, dict(train=probe))["train"]
 
     def _check_loss_was_called(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,9 +130,17 @@ class DistillSettings:
                 )
 
             if self.of_necks is not None and _has_maps(levels, "neck"):
-                # Whatever else is wrong is wrong of the others too.
-                with suppress(ValueError, RuntimeError):
+                try:
                     return built(self.of_necks)
+                except torch.OutOfMemoryError:
+                    raise
+                except (ValueError, RuntimeError) as error:
+                    # Whatever else is wrong is wrong of the others too.
+                    logging.getLogger(__name__).info(
+                        "%s: the backbone is distilled, since the neck cannot be: %s",
+                        self.owner,
+                        error,
+                    )
             return built(self.terms)
 
     def _resolved(self, term: Term, levels: Levels) -> list[Term]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mmkd.evaluation import evaluate_detections
+from mmkd.extras import MissingExtraError
 from mmkd.targets import Boxes
 
 __all__ = ["Found", "average_precision"]
@@ -33,8 +33,8 @@ class Found(NamedTuple):
     classes: Tensor
 
 
-def average_precision(objects: Sequence[Boxes], found: Sequence[Found]) -> float:
-    """COCO's mAP in percent, by pycocotools; nan without objects.
+def average_precision(objects: Sequence[Boxes], found: Sequence[Found]) -> float | None:
+    """COCO's mAP in percent, by pycocotools; None without objects, or without the extra 'eval'.
 
     Args:
         objects: Of each image.
@@ -63,8 +63,12 @@ def average_precision(objects: Sequence[Boxes], found: Sequence[Found]) -> float
             image.corners.tolist(), image.scores, image.classes, strict=True
         )
     ]
+    try:
+        from mmkd.evaluation import evaluate_detections
+    except MissingExtraError:
+        return None
     if not truth["annotations"]:
-        return float("nan")
+        return None
     with TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("truth.json", "found.json")]
         for file, content in zip(files, (truth, detections), strict=True):

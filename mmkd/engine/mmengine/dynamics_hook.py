@@ -27,7 +27,8 @@ __all__ = ["DynamicsHook", "probe_images"]
 
 @HOOKS.register_module()
 class DynamicsHook(Hook):
-    """Records measures of each term of a DistillHook, epoch by epoch or every so many iterations.
+    """Records measures of each term of a DistillHook every so many epochs or iterations, and at the
+    end.
 
     They are those of :func:`mmkd.dynamics.term_dynamics`, on the first images of the training and
     of the validation set, the same each time, with the student in evaluation mode; and share and
@@ -43,9 +44,9 @@ class DynamicsHook(Hook):
 
     Args:
         images: How many.
-        interval: Epochs, or iterations, from one record to the next; None: each epoch, or as few as
-            hold 100 times as many images as are looked at, so that it takes less than 2% of the
-            time (``benchmarks/dynamics_cost.py``).
+        interval: Epochs, or iterations, from one record to the next; None: as few as hold 100
+            times as many images as are looked at, so that it takes less than 2% of the time
+            (``benchmarks/dynamics_cost.py``); every epoch of 1,600 images or more.
         by_epoch: Which of them; as the training's own loop counts.
 
     Raises:
@@ -87,20 +88,28 @@ class DynamicsHook(Hook):
             for name, loader in loaders.items()
         }
         done = runner.epoch if self.by_epoch else runner.iter
-        self._file = DynamicsFile(Path(runner.work_dir) / DYNAMICS_FILE, done)
+        if runner.rank == 0:
+            self._file = DynamicsFile(Path(runner.work_dir) / DYNAMICS_FILE, done)
+        loader = runner.train_dataloader
+        images = len(loader.dataset)
+        # A loader of batches of its own does not tell their size.
+        each = images if self.by_epoch else max(1, images // len(loader))
+        self._every = self.settings.every(each, images)
+        what = "epochs" if self.by_epoch else "iterations"
+        runner.logger.info(f"DynamicsHook: records every {self._every} {what}, and at the end")
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Records, where epochs count."""
-        step = runner.epoch + 1
-        if self.by_epoch and step % self.settings.every(len(runner.train_dataloader.dataset)) == 0:
-            self._record(runner, step)
+        if self.by_epoch:
+            self._record_if_due(runner, runner.epoch + 1, runner.max_epochs)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         """Records, where iterations count."""
-        step, loader = runner.iter + 1, runner.train_dataloader
-        # A loader of batches of its own does not tell their size.
-        batch_size = max(1, len(loader.dataset) // len(loader))
-        if not self.by_epoch and step % self.settings.every(batch_size) == 0:
+        if not self.by_epoch:
+            self._record_if_due(runner, runner.iter + 1, runner.max_iters)
+
+    def _record_if_due(self, runner: Runner, step: int, last: int) -> None:
+        if step % self._every == 0 or step == last:
             self._record(runner, step)
 
     def _record(self, runner: Runner, step: int) -> None:

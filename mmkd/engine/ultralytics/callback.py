@@ -47,7 +47,8 @@ class DistillCallback(Attached):
         terms: Name to settings, as in :class:`mmkd.DistillHook`. ``student`` and ``teacher``
             name modules (``'model.9'``); ``'backbone'`` stands for the outputs of the model's own
             backbone definition, the last being ``level=-1``, and ``'neck'`` for those that its head
-            reads, the finest being ``level=0``. None: the neck.
+            reads, the finest being ``level=0``. None: the neck where the teacher has one too, else
+            the backbone; :attr:`terms` tells of the latter until the training begins.
         probe_size: Height and width in pixels, or one number for both, of the blank image on
             which taps and channels are checked. None: the training's ``imgsz``.
         dynamics: What is recorded of each term every so many epochs, into ``dynamics.csv`` and
@@ -70,9 +71,11 @@ class DistillCallback(Attached):
         probe_size: ProbeSize | None = None,
         dynamics: Mapping[str, int] | bool | None = None,
     ) -> None:
+        recorded = None
+        if dynamics is not None and dynamics is not False:
+            recorded = DynamicsSettings.parse(f"{OWNER} dynamics.", dynamics)
         super().__init__(
-            DistillSettings.parse(OWNER, _as_settings(teacher), terms, probe_size),
-            DynamicsSettings.parse(f"{OWNER} dynamics.", dynamics) if dynamics else None,
+            DistillSettings.parse(OWNER, _as_settings(teacher), terms, probe_size), recorded
         )
 
     @property

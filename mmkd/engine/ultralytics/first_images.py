@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from ultralytics.data import build_yolo_dataset
+from ultralytics.data.build import build_yolo_dataset, get_split_fraction
 
 from mmkd.dynamics import ProbeImages
 from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import run_detector
+from mmkd.targets import Targets
 
 __all__ = ["first_batches", "first_images"]
 
@@ -41,8 +42,15 @@ def first_batches(
     """
     arguments = copy.copy(trainer.args)
     arguments.cache = arguments.rect = False
+    # That which validation is on; and no more of either than the training reads.
+    split = "train" if split == "train" else trainer.args.split
     dataset: Any = build_yolo_dataset(
-        arguments, trainer.data[split], size, trainer.data, mode="val"
+        arguments,
+        trainer.data[split],
+        size,
+        trainer.data,
+        mode="val",
+        fraction=get_split_fraction(arguments.fraction, split),
     )
     found = []
     for start in range(0, min(count * size, len(dataset)), size):
@@ -50,5 +58,9 @@ def first_batches(
         batch = dataset.collate_fn([dataset[index] for index in indices])
         batch["img"] = inputs = batch["img"].to(trainer.device).float() / 255
         run = partial(run_detector, model, inputs)
-        found.append(ProbeImages(inputs, targets_of(batch, dataset), run))
+        # Worked out now: the data set is let go of.
+        targets = Targets(
+            (inputs.shape[2], inputs.shape[3]), boxes=targets_of(batch, dataset).boxes
+        )
+        found.append(ProbeImages(inputs, targets, run))
     return found

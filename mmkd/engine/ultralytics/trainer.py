@@ -184,6 +184,9 @@ class DistillTrainer(ExactResume):
                     split: first_images(self, student, split, count) for split in ("train", "val")
                 }
             self._file = DynamicsFile(self.save_dir / DYNAMICS_FILE, self.start_epoch)
+            total = len(self.train_loader.dataset)
+            self._every = self._recorded.every(total, total)
+            LOGGER.info(f"{OWNER}: records every {self._every} epochs, and at the end")
         self._join()
 
     def _join(self) -> None:
@@ -285,10 +288,9 @@ class DistillTrainer(ExactResume):
 
     def _record_dynamics(self) -> None:
         self._dynamics = {}
-        settings, step = self._recorded, self.epoch + 1
-        if settings is None or RANK not in (-1, 0):
-            return
-        if step % settings.every(len(self.train_loader.dataset)) == 0:
+        step = self.epoch + 1
+        is_recorded = self._recorded is not None and RANK in (-1, 0)
+        if is_recorded and (step % self._every == 0 or step == self.epochs):
             rows = self._file.add(step, recorded(self.distillation, self._probes))
             self._dynamics = {row.name: row.value for row in rows}
 

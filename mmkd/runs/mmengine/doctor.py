@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmkd.distillation import Distillation
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding
 from mmkd.doctor.level_map import LEVEL_TERMS, LevelMap, level_map
-from mmkd.doctor.watch import Watch
+from mmkd.doctor.watch import Watch, forget
 from mmkd.engine.mmengine.distill_hook import DistillHook, iterations_per_epoch
 from mmkd.engine.mmengine.dynamics_hook import probe_images
 from mmkd.engine.mmengine.first_images import first_batch
@@ -30,7 +30,7 @@ from mmkd.errors import InputError
 from mmkd.features import evaluation_mode
 from mmkd.runs.examined_teacher import examined_teacher
 from mmkd.runs.library_output import output_to
-from mmkd.runs.mmengine.recipes import distils, records
+from mmkd.runs.mmengine.hook_settings import distils, records
 from mmkd.runs.mmengine.single import running
 from mmkd.runs.mmengine.validation_images import ValidationImages
 
@@ -58,6 +58,7 @@ def examine(config: Config, iterations: int = 10) -> Examination:
     others = [hook for hook in own if not distils(hook)]
     # First, and forgotten: what it holds on the device is not the other's.
     plain = _looked_at(config, others, iterations).watch.costs()
+    forget()
     return _looked_at(config, own, iterations).examination(plain)
 
 

@@ -14,7 +14,8 @@ from mmkd.engine.mmengine.distill_hook import DistillHook
 from mmkd.engine.teachers import TeacherSettings, parse_teachers
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.classification import ClassificationRecipe
-from mmkd.runs.mmengine.recipes import MMRecipe, distils, records, type_of
+from mmkd.runs.mmengine.hook_settings import distils, records, type_of
+from mmkd.runs.mmengine.recipes import MMRecipe
 
 __all__ = ["MMPair"]
 

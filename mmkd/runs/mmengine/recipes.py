@@ -30,12 +30,13 @@ from mmkd.runs.fingerprint import (
     with_networks_read,
     with_terms,
 )
+from mmkd.runs.mmengine.hook_settings import distils
 from mmkd.runs.recipe import Trained
 from mmkd.runs.record import TrainingRecord
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_files import DETECTIONS
 
-__all__ = ["ConfigRecipe", "MMRecipe", "distils", "records", "type_of"]
+__all__ = ["ConfigRecipe", "MMRecipe"]
 
 # What differs between two runs of one config without changing what they compute.
 _IRRELEVANT = ("experiment_name", "visualizer", "vis_backends", "log_level", "work_dir")
@@ -199,24 +200,6 @@ class MMRecipe(ConfigRecipe):
     def scores(self, runner: Runner) -> dict[str, float]:
         """Average precision of the last validation's detections, by pycocotools."""
         return evaluate_detections(self.annotations, self.work_dir / DETECTIONS).as_dict()
-
-
-def distils(hook: Any) -> bool:
-    """Whether an entry of ``custom_hooks`` is a DistillHook."""
-    return isinstance(hook, Mapping) and type_of(hook) == "DistillHook"
-
-
-def records(hook: Any) -> bool:
-    """Whether an entry of ``custom_hooks`` is a DynamicsHook, which looks at a DistillHook."""
-    return isinstance(hook, Mapping) and type_of(hook) == "DynamicsHook"
-
-
-def type_of(settings: Any) -> str:
-    """The last part of a type's name; empty where there is not one."""
-    if not isinstance(settings, Mapping) or not settings.get("type"):
-        return ""
-    kind = settings["type"]
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
 
 
 def _with_teacher_read(hook: Any) -> Any:

@@ -49,9 +49,10 @@ class ValidationImages:
         if loader is None:
             return None
         try:
-            built = Runner.build_dataloader(
-                {**copy.deepcopy(loader), "num_workers": 0, "persistent_workers": False}, seed=0
-            )
+            # Read here and now.
+            own = {k: v for k, v in loader.items() if k not in ("prefetch_factor", "timeout")}
+            own |= dict(num_workers=0, persistent_workers=False)
+            built = Runner.build_dataloader(copy.deepcopy(own), seed=0)
             batch = first_batch(built, preprocessor, _COUNT)
             samples = batch["data_samples"]
             if all("gt_label" in sample for sample in samples):

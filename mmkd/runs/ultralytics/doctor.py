@@ -4,8 +4,8 @@ stays."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,18 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import callbacks
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.torch_utils import unwrap_model
 
 from mmkd.distillation import Distillation
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding
 from mmkd.doctor.level_map import LEVEL_TERMS, LevelMap, level_map
-from mmkd.doctor.watch import Watch
+from mmkd.doctor.watch import Watch, forget
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.engine.ultralytics.first_images import first_batches, first_images
 from mmkd.engine.ultralytics.train import OWN_KEYS, prepare
 from mmkd.engine.ultralytics.trainer import DistillTrainer
 from mmkd.errors import InputError
+from mmkd.numerics import as_weights
 from mmkd.runs.accuracy import Found, average_precision
 from mmkd.runs.examined_teacher import examined_teacher
 from mmkd.runs.library_output import output_to
@@ -34,7 +36,7 @@ from mmkd.targets import Targets
 __all__ = ["examine", "examine_levels"]
 
 # On which a teacher's accuracy is looked at.
-_IMAGES = 32
+_IMAGES, _CHUNK = 32, 8
 # Of images, on which levels are looked at.
 _BATCHES, _BATCH = 8, 8
 
@@ -55,6 +57,7 @@ def examine(settings: Mapping[str, Any], iterations: int = 10) -> Examination:
     # First, and forgotten: what it holds on the device is not the other's.
     alone = {**own, "teacher": None, **dict.fromkeys(OWN_KEYS)}
     plain = _looked_at(alone, iterations).watch.costs()
+    forget()
     return _looked_at(own, iterations).examination(plain)
 
 
@@ -89,6 +92,9 @@ def examine_levels(settings: Mapping[str, Any]) -> LevelMap:
 def _settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     if settings.get("teacher") is None:
         raise InputError.at("teacher", "expected one to look at, found none: give teacher=FILE")
+    device = settings.get("device")
+    if len(device) > 1 if isinstance(device, list | tuple) else "," in str(device):
+        raise InputError.at("device", f"expected one to look at, got {device}: give device=0")
     return {key: value for key, value in settings.items() if key not in ("resume", "dynamics")}
 
 
@@ -108,16 +114,28 @@ def _looked_at(settings: Mapping[str, Any], iterations: int) -> _Listener:
     return listener
 
 
-def _run(settings: Mapping[str, Any], **callbacks: Callable[[Any], None]) -> None:
-    """Until one of the callbacks has enough."""
+def _run(settings: Mapping[str, Any], **listeners: Callable[[Any], None]) -> None:
+    """Until one of the listeners has enough."""
     with TemporaryDirectory() as folder:
         changes = dict(project=folder, name="run", plots=False, save=False, val=False)
         log = Path(folder) / "output.log"
         model, arguments = prepare({**settings, **changes, "verbose": False})
-        for event, function in callbacks.items():
+        for event, function in listeners.items():
             model.add_callback(event, function)
-        with quiet(), output_to(log), suppress(_Enough):
+        with quiet(), _without_trackers(), output_to(log), suppress(_Enough):
             model.train(**arguments)
+
+
+@contextmanager
+def _without_trackers() -> Iterator[None]:
+    """Services that keep a record of runs see nothing of these."""
+    name = "add_integration_callbacks"
+    stock = getattr(callbacks, name)
+    setattr(callbacks, name, lambda trainer: None)
+    try:
+        yield
+    finally:
+        setattr(callbacks, name, stock)
 
 
 class _Listener:
@@ -184,13 +202,20 @@ def _accuracy_of(network: Any, images: Tensor, targets: Targets, classes: int) -
     """COCO's mAP in percent; None for another kind of network, or other classes."""
     if not isinstance(network, DetectionModel) or network.model[-1].nc != classes:
         return None
-    found = non_max_suppression(
-        network(images),
-        conf_thres=0.001,
-        iou_thres=0.7,
-        multi_label=True,
-        end2end=getattr(network, "end2end", False),
-    )
-    return average_precision(
-        targets.boxes, [Found(each[:, :4], each[:, 4], each[:, 5]) for each in found]
-    )
+    found: list[Found] = []
+    try:
+        # In the precision in which it teaches.
+        for chunk in as_weights(network, images).split(_CHUNK):
+            predicted = network(chunk)
+            predicted = predicted[0] if isinstance(predicted, tuple) else predicted
+            boxes = non_max_suppression(
+                predicted.float(),
+                conf_thres=0.001,
+                iou_thres=0.7,
+                multi_label=True,
+                end2end=getattr(network, "end2end", False),
+            )
+            found += [Found(each[:, :4], each[:, 4], each[:, 5]) for each in boxes]
+    except torch.OutOfMemoryError:
+        return None
+    return average_precision(targets.boxes, found)

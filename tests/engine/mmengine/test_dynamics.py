@@ -26,8 +26,9 @@ from helpers.toy import (
     toy_config,
     train,
 )
+from mmkd import FeatureDistiller, dynamics
 from mmkd.analysis import effective_rank, linear_cka, singular_values
-from mmkd.dynamics import SINGULAR_QUANTILES
+from mmkd.dynamics import SINGULAR_QUANTILES, DynamicsSettings, projector_dynamics
 from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.errors import InputError
 from mmkd.features import pair_as_samples
@@ -176,6 +177,43 @@ def test_a_loop_of_iterations(tmp_path: Path, teacher: dict) -> None:
     assert {int(row["step"]) for row in rows(runner)} == {2, 4, 6}
     with pytest.raises(InputError, match=r"DynamicsHook by_epoch: .*IterBased.* by_epoch=False"):
         train(make())
+
+
+def test_the_default_interval_and_the_end(tmp_path: Path, teacher: dict) -> None:
+    """Of few images seldom, and at the end in any case."""
+    config = recorded(toy_config(tmp_path, **distill(teacher, TERMS)), interval=None)
+    runner = train(config)
+    assert {int(row["step"]) for row in rows(runner)} == {2}
+    settings = DynamicsSettings()
+    assert [settings.every(images) for images in (118_287, 1600, 800, 205, 64)] == [1, 1, 2, 8, 25]
+    assert settings.every(8, known=8) == 100
+
+
+def test_a_projector_of_one_s_own(tmp_path: Path, teacher: dict) -> None:
+    terms = dict(own=dict(projector=torch.nn.Linear(8, 12)))
+    config = recorded(toy_config(tmp_path, **distill(teacher, terms)))
+    assert "cka" in values(train(config), 2, "train", "own")
+
+
+def test_weights_that_are_not_finite() -> None:
+    distiller = FeatureDistiller(4, 6)
+    assert "effective_rank" in projector_dynamics(distiller)
+    with torch.no_grad():
+        distiller.projector.linear.weight[0, 0] = math.nan
+    assert projector_dynamics(distiller) == {}
+
+
+def test_too_little_memory_to_record(
+    tmp_path: Path, teacher: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(dynamics, "dynamics_of", fail)
+    found = values(
+        train(recorded(toy_config(tmp_path, **distill(teacher, TERMS)))), 2, "train", "deep"
+    )
+    assert "gradient_share" in found and "cka" not in found
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:

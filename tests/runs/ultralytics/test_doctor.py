@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 from ultralytics import YOLO
+from ultralytics.utils import callbacks
 
 from helpers.yolo_toy import DEFINITION, SIZE, TAP, YOLOToy, make_toy, train, write_definition
 from mmkd.cli import app
 from mmkd.doctor import Advice, Examination, advise
+from mmkd.engine.settings import DistillSettings
 from mmkd.errors import InputError
 from mmkd.runs.ultralytics.doctor import examine, examine_levels
 
@@ -92,6 +95,37 @@ def test_the_accuracy_is_that_of_ultralytics_validation(toy: YOLOToy, trained: s
     )
     # The same boxes; pycocotools interpolates another way.
     assert teacher.accuracy == pytest.approx(100 * found.box.map, rel=0.15)
+
+
+def test_a_teacher_in_half_precision(
+    toy: YOLOToy, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where Ultralytics trains in mixed precision."""
+    stock = DistillSettings.build
+
+    def build(self: DistillSettings, *args: Any, **settings: Any) -> Any:
+        return stock(self, *args, **{**settings, "dtype": torch.bfloat16})
+
+    [whole] = examine(settings(toy, trained), iterations=1).teachers
+    monkeypatch.setattr(DistillSettings, "build", build)
+    [half] = examine(settings(toy, trained), iterations=1).teachers
+    assert half.accuracy == pytest.approx(whole.accuracy, rel=0.3)
+
+
+def test_services_that_keep_a_record_of_runs_see_nothing(
+    toy: YOLOToy, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(callbacks, "add_integration_callbacks", seen.append)
+    examine(settings(toy, trained), iterations=1)
+    assert not seen
+    assert callbacks.add_integration_callbacks == seen.append
+
+
+def test_several_devices(toy: YOLOToy, trained: str) -> None:
+    for device in ("0,1", [0, 1]):
+        with pytest.raises(InputError, match="device: expected one to look at, got"):
+            examine(settings(toy, trained, device=device))
 
 
 def test_images_of_another_kind(toy: YOLOToy, trained: str) -> None:
