@@ -95,8 +95,9 @@ _ONE_STAGE = ("scored", "kd-classes", "ld")
 _TWO_STAGE = ("kd-rpn", "kd-regions", "dkd-regions")
 
 
-# After a method's name: ``-s0.5``, a share, or ``-w3``, a fixed weight.
-_WEIGHT = re.compile(r"-([sw])([\d.]+)$")
+# After a method's name: ``-s0.5``, a share; ``-j0.5``, one of all levels together; or ``-w3``, a
+# fixed weight.
+_WEIGHT = re.compile(r"-([sjw])([\d.]+)$")
 
 
 def method_of(name: str) -> str | None:
@@ -117,10 +118,11 @@ def applies(name: str, cell: Cell) -> bool:
 
 def method_terms(name: str, cell: Cell) -> dict[str, Any]:
     """The terms of a method: at their published weights (``fgd``), each at a share (``fgd-s0.5``),
-    or each at a fixed weight (``cwd-w3``)."""
+    all at one (``fgd-j0.5``), or each at a fixed weight (``cwd-w3``)."""
     terms = METHODS[_WEIGHT.sub("", name)](cell)
     if match := _WEIGHT.search(name):
         kind, value = match[1], float(match[2])
-        weight = dict(share=value) if kind == "s" else value
+        rules = dict(s=dict(share=value), j=dict(type="mmkd.JointShare", share=value), w=value)
+        weight = rules[kind]
         terms = {key: {**term, "weight": weight} for key, term in terms.items()}
     return terms

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+from weakref import WeakSet
+
 import torch
 from torch import Tensor
 
-from mmkd.balance import GradientShare, WeightRule
+from mmkd.balance import Arrived, GradientShare, WeightRule
 from mmkd.registry import MODELS
 
 
@@ -41,3 +44,32 @@ class AgreeingShare(GradientShare):
     def filtered(self, own: Tensor, task: Tensor) -> Tensor:
         against = (own * task).sum().clamp_max(0) / task.square().sum().clamp_min(1e-30)
         return own - against * task
+
+
+@MODELS.register_module(force=True)
+class JointShare(GradientShare):
+    """One weight for the terms of all levels, by their share of the gradient at all of them.
+
+    Each level's own share gives little to one that the task hardly uses, where half of the gradient
+    is little too. For a training alone in its process.
+    """
+
+    _all: ClassVar[WeakSet[JointShare]] = WeakSet()
+    task: Tensor
+    own: Tensor
+
+    def __init__(self, share: float) -> None:
+        super().__init__(share)
+        self.register_buffer("task", torch.zeros(()))
+        self.register_buffer("own", torch.zeros(()))
+        self._all.add(self)
+
+    @torch.no_grad()
+    def observe(self, arrived: Arrived) -> None:
+        self.task.copy_(arrived.task)
+        self.own.copy_(arrived.own)
+        task, own = (
+            torch.stack([getattr(each, name) for each in self._all]).norm()
+            for name in ("task", "own")
+        )
+        super().observe(arrived._replace(task=task, own=own))
