@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mmkd.errors import InputError
 from mmkd.output_files import write_text
 
 __all__ = ["DYNAMICS_FILE", "DynamicsFile", "DynamicsRow", "logged_name", "read_dynamics"]
@@ -54,10 +55,15 @@ class DynamicsFile:
         path: Written anew with each step; its folder exists.
         done: Steps of a training that is resumed, of which the file holds the values; 0 where one
             begins, which replaces what was there.
+
+    Raises:
+        InputError: Another file has that name.
     """
 
     def __init__(self, path: str | Path, done: int = 0) -> None:
         self.path = Path(path)
+        if self.path.is_file() and not _is_ours(self.path):
+            raise InputError(f"{path}: it is there already, and is no file of recorded dynamics")
         found = read_dynamics(self.path) if done and self.path.is_file() else ()
         self._rows = [row for row in found if row.step <= done]
         if not done:
@@ -83,6 +89,11 @@ class DynamicsFile:
         rows.writerows((*row[:4], repr(row.value)) for row in self._rows)
         write_text(self.path, stream.getvalue())
         return new
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        return stream.readline().strip() in ("", ",".join(DynamicsRow._fields))
 
 
 def read_dynamics(path: Path) -> Iterator[DynamicsRow]:

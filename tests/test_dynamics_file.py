@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmkd.dynamics_file import DynamicsFile, DynamicsRow, read_dynamics
+from mmkd.errors import InputError
 
 
 def values(cka: float) -> dict[str, dict[str, dict[str, float]]]:
@@ -66,3 +67,12 @@ def test_a_new_training_leaves_nothing_of_the_old_one(file: Path) -> None:
     assert file.is_file()
     DynamicsFile(file)
     assert not file.exists()
+
+
+def test_a_file_of_somebody_else_s_is_left_alone(file: Path) -> None:
+    file.write_text("time,force\n1,2\n")
+    with pytest.raises(
+        InputError, match="it is there already, and is no file of recorded dynamics"
+    ):
+        DynamicsFile(file)
+    assert file.read_text() == "time,force\n1,2\n"
