@@ -137,14 +137,15 @@ def dynamics_of(distillation: Distillation, probe: ProbeImages) -> dict[str, dic
 
 def arrived_dynamics(distillation: Distillation) -> dict[str, dict[str, float]]:
     """By term, share and cosine of its gradient in the last iteration in which it was on."""
-    found = {
-        name: dict(gradient_share=float(each.share), gradient_cosine=float(each.cosine))
+    return {
+        name: _finite(dict(gradient_share=float(each.share), gradient_cosine=float(each.cosine)))
         for name, each in distillation.arrived.items()
     }
-    return {
-        name: {key: value for key, value in each.items() if math.isfinite(value)}
-        for name, each in found.items()
-    }
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """What is undefined is left out."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 @torch.no_grad()
@@ -167,7 +168,7 @@ def projector_dynamics(distiller: nn.Module) -> dict[str, float]:
         condition_number=condition_number(values),
         **{name: float(values.quantile(place)) for name, place in SINGULAR_QUANTILES.items()},
     )
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return _finite(found)
 
 
 def recorded(
@@ -231,7 +232,7 @@ def term_dynamics(
         if has_maps:
             found |= _of_places(distiller, ours, theirs, targets)
     found |= _of_classes(ours, theirs, targets)
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return _finite(found)
 
 
 def _of_samples(

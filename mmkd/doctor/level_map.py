@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -14,11 +15,12 @@ from torch import Tensor
 from mmkd.analysis import linear_cka
 from mmkd.distillation import Distillation
 from mmkd.dynamics import ProbeImages
+from mmkd.errors import InputError
 from mmkd.features import pair_as_samples
 from mmkd.linear_probe import ProbedPair
 from mmkd.terms import Tap
 
-__all__ = ["LEVEL_TERMS", "LevelMap", "level_map"]
+__all__ = ["LEVEL_TERMS", "LevelMap", "first_that_fits", "level_map"]
 
 _PLACES = ("backbone", "neck")
 # All that could be compared, in the order in which to try: a model may have no neck.
@@ -63,6 +65,23 @@ class LevelMap:
             else theirs - ours
             for index in range(len(self.student))
         )
+
+
+def first_that_fits(look: Callable[[dict[str, Any]], LevelMap]) -> LevelMap:
+    """What is found by the first of :data:`LEVEL_TERMS` that student and teacher have.
+
+    Args:
+        look: By such terms.
+
+    Raises:
+        InputError: None of them; that of the last.
+    """
+    *others, last = LEVEL_TERMS
+    for terms in others:
+        # Perhaps there is no neck.
+        with suppress(InputError):
+            return look(dict(terms))
+    return look(dict(last))
 
 
 def level_map(distillation: Distillation, probes: Sequence[ProbeImages]) -> LevelMap:

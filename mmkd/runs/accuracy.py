@@ -40,6 +40,12 @@ def average_precision(objects: Sequence[Boxes], found: Sequence[Found]) -> float
         objects: Of each image.
         found: Likewise.
     """
+    try:
+        from mmkd.evaluation import evaluate_detections
+    except MissingExtraError:
+        return None
+    if not any(len(image.corners) for image in objects):
+        return None
     kinds = [*(image.classes for image in objects), *(image.classes for image in found)]
     classes = {int(each) for image in kinds for each in image}
     truth = dict(
@@ -63,12 +69,6 @@ def average_precision(objects: Sequence[Boxes], found: Sequence[Found]) -> float
             image.corners.tolist(), image.scores, image.classes, strict=True
         )
     ]
-    try:
-        from mmkd.evaluation import evaluate_detections
-    except MissingExtraError:
-        return None
-    if not truth["annotations"]:
-        return None
     with TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("truth.json", "found.json")]
         for file, content in zip(files, (truth, detections), strict=True):

@@ -80,7 +80,16 @@ class DynamicsHook(Hook):
             )
         assert hook.distillation is not None
         self._distillation = hook.distillation
-        loaders = {"train": runner.train_dataloader}
+        loader = runner.train_dataloader
+        images = len(loader.dataset)
+        # A loader of batches of its own does not tell their size.
+        each = images if self.by_epoch else max(1, images // len(loader))
+        self._every = self.settings.every(each, images)
+        if runner.rank:  # Others do not record.
+            return
+        what = "epochs" if self.by_epoch else "iterations"
+        runner.logger.info(f"DynamicsHook: records every {self._every} {what}, and at the end")
+        loaders = {"train": loader}
         if runner.val_loop is not None:
             loaders["val"] = runner.val_dataloader
         self.probes = {
@@ -88,15 +97,7 @@ class DynamicsHook(Hook):
             for name, loader in loaders.items()
         }
         done = runner.epoch if self.by_epoch else runner.iter
-        if runner.rank == 0:
-            self._file = DynamicsFile(Path(runner.work_dir) / DYNAMICS_FILE, done)
-        loader = runner.train_dataloader
-        images = len(loader.dataset)
-        # A loader of batches of its own does not tell their size.
-        each = images if self.by_epoch else max(1, images // len(loader))
-        self._every = self.settings.every(each, images)
-        what = "epochs" if self.by_epoch else "iterations"
-        runner.logger.info(f"DynamicsHook: records every {self._every} {what}, and at the end")
+        self._file = DynamicsFile(Path(runner.work_dir) / DYNAMICS_FILE, done)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Records, where epochs count."""
@@ -109,12 +110,7 @@ class DynamicsHook(Hook):
             self._record_if_due(runner, runner.iter + 1, runner.max_iters)
 
     def _record_if_due(self, runner: Runner, step: int, last: int) -> None:
-        if step % self._every == 0 or step == last:
-            self._record(runner, step)
-
-    def _record(self, runner: Runner, step: int) -> None:
-        """Measures, logs and writes."""
-        if runner.rank:
+        if runner.rank or (step % self._every and step != last):
             return
         rows = self._file.add(step, recorded(self._distillation, self.probes))
         runner.visualizer.add_scalars({row.name: row.value for row in rows}, step=step)

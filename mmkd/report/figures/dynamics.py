@@ -123,6 +123,10 @@ def save_figure(
     return folder / f"{name}.png"
 
 
+def _label(measure: str) -> str:
+    return _LABELS.get(measure, measure.replace("_", " "))
+
+
 def _in_order(names: Iterable[str]) -> list[str]:
     """Each once, as they first come."""
     return list(dict.fromkeys(names))
@@ -164,7 +168,7 @@ def _measure_figure(
     measure: str, runs: Recordings, styles: Mapping[str, RunStyle], folder: Path
 ) -> Path:
     terms = _terms(runs, measure)
-    label = _LABELS.get(measure, measure.replace("_", " "))
+    label = _label(measure)
     figure, axes = _grid(len(terms), label[0].upper() + label[1:])
     splits = _in_order(row.images for seeds in runs.values() for _, row in _of(seeds, measure))
     for axis, term in zip(axes, terms, strict=True):
@@ -267,7 +271,7 @@ def _heat_figure(measure: str, runs: Recordings, folder: Path) -> Path | None:
         return None
     shown = [run for run, seeds in runs.items() if any(True for _ in _of(seeds, measure))]
     split = "val" if _has(runs, measure, "val") else "train"
-    label = _LABELS.get(measure, measure.replace("_", " "))
+    label = _label(measure)
     title = f"{label[0].upper()}{label[1:]}, {split} images"
     figure, axes = _grid(len(shown), title)
     table = []

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmkd.distillation import Distillation
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding
-from mmkd.doctor.level_map import LEVEL_TERMS, LevelMap, level_map
+from mmkd.doctor.level_map import LevelMap, first_that_fits, level_map
 from mmkd.doctor.watch import Watch, forget
 from mmkd.engine.mmengine.distill_hook import DistillHook, iterations_per_epoch
 from mmkd.engine.mmengine.dynamics_hook import probe_images
@@ -74,18 +74,15 @@ def examine_levels(config: Config) -> LevelMap:
     _check_has_teacher(config)
     config = copy.deepcopy(config)
     [settings] = (hook for hook in config.custom_hooks if distils(hook))
-    for terms in LEVEL_TERMS:
-        settings.terms = dict(terms)
+
+    def look(terms: dict[str, Any]) -> LevelMap:
+        settings.terms = terms
         mapper = _Mapper()
-        try:
-            _run(config, [settings], mapper)
-        except InputError as error:
-            # Perhaps there is no neck.
-            last = error
-            continue
+        _run(config, [settings], mapper)
         assert mapper.found is not None
         return mapper.found
-    raise last
+
+    return first_that_fits(look)
 
 
 def _check_has_teacher(config: Config) -> None:

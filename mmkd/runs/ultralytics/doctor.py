@@ -19,7 +19,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from mmkd.distillation import Distillation
 from mmkd.doctor.examination import Costs, Examination, TeacherFinding
-from mmkd.doctor.level_map import LEVEL_TERMS, LevelMap, level_map
+from mmkd.doctor.level_map import LevelMap, first_that_fits, level_map
 from mmkd.doctor.watch import Watch, forget
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.engine.ultralytics.first_images import first_batches, first_images
@@ -71,22 +71,20 @@ def examine_levels(settings: Mapping[str, Any]) -> LevelMap:
         InputError: As there.
     """
     own = _settings_of(settings)
-    found: list[LevelMap] = []
 
-    def look(trainer: Any) -> None:
-        student = unwrap_model(trainer.model)
-        probes = first_batches(trainer, student, "train", _BATCHES, _BATCH)
-        found.append(level_map(trainer.distillation, probes))
-        raise _Enough
+    def look(terms: dict[str, Any]) -> LevelMap:
+        found: list[LevelMap] = []
 
-    for terms in LEVEL_TERMS:
-        try:
-            _run({**own, "terms": dict(terms)}, on_train_start=look)
-            return found[0]
-        except InputError as error:
-            # Perhaps there is no neck.
-            last = error
-    raise last
+        def begin(trainer: Any) -> None:
+            student = unwrap_model(trainer.model)
+            probes = first_batches(trainer, student, "train", _BATCHES, _BATCH)
+            found.append(level_map(trainer.distillation, probes))
+            raise _Enough
+
+        _run({**own, "terms": terms}, on_train_start=begin)
+        return found[0]
+
+    return first_that_fits(look)
 
 
 def _settings_of(settings: Mapping[str, Any]) -> dict[str, Any]:
