@@ -15,18 +15,20 @@ from mmkd.analysis import (
     agreement,
     between_class_cosine,
     condition_number,
+    correlation,
     cosine_by_place,
     effective_rank,
     explained_variance,
     fixed_point_residual,
     input_output_correlation,
     linear_cka,
-    self_correlation,
+    root_mean_square,
     singular_values,
 )
 from mmkd.analysis.samples import standardised
 from mmkd.distillation import Distillation
 from mmkd.distiller import FeatureDistiller
+from mmkd.dynamics_file import MATRIX, Measures
 from mmkd.errors import InputError
 from mmkd.features import evaluation_mode, pair_as_maps, pair_as_samples, pooled
 from mmkd.numerics import as_weights
@@ -50,6 +52,9 @@ SINGULAR_QUANTILES = dict(
 )
 # Rows are picked evenly from a batch's locations: enough for some hundred channels.
 _MOST_SAMPLES = 2048
+# Of a correlation matrix, picked evenly from either side's: more could not be told apart in a
+# picture.
+_MOST_CHANNELS = 128
 # By default so many images are trained on for each that is looked at.
 _APART = 100
 
@@ -121,7 +126,7 @@ class ProbeImages(NamedTuple):
     context: Any = None
 
 
-def dynamics_of(distillation: Distillation, probe: ProbeImages) -> dict[str, dict[str, float]]:
+def dynamics_of(distillation: Distillation, probe: ProbeImages) -> dict[str, Measures]:
     """:func:`term_dynamics` by term, with the student in evaluation mode.
 
     Args:
@@ -173,7 +178,7 @@ def projector_dynamics(distiller: nn.Module) -> dict[str, float]:
 
 def recorded(
     distillation: Distillation, probes: Mapping[str, ProbeImages]
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Measures]]:
     """What a trainer records, by images, term and measure: :func:`dynamics_of`; and with those of
     the training :func:`arrived_dynamics` and :func:`projector_dynamics`, which no images decide.
 
@@ -181,7 +186,7 @@ def recorded(
         distillation: Of which nothing changes.
         probes: By split, ``'train'`` among them.
     """
-    found: dict[str, dict[str, dict[str, float]]] = {"train": {}}
+    found: dict[str, dict[str, Measures]] = {"train": {}}
     for name, probe in probes.items():
         try:
             found[name] = dynamics_of(distillation, probe)
@@ -202,17 +207,18 @@ def recorded(
 @torch.no_grad()
 def term_dynamics(
     distiller: nn.Module, student: Sequence[Tensor], teacher: Sequence[Tensor], targets: Targets
-) -> dict[str, float]:
+) -> Measures:
     """Measures of :mod:`mmkd.analysis` that apply to a term; what is undefined is left out.
 
     Of features ``cka``, ``explained_variance``, ``self_correlation`` (of the student's channels)
-    and ``cross_correlation`` (with the teacher's, :func:`mmkd.analysis.input_output_correlation`);
-    of a linear projector ``rest`` (:func:`mmkd.analysis.fixed_point_residual` of standardised
-    features), of any of samples ``passes`` (:func:`mmkd.analysis.input_output_correlation`); where
-    boxes are known ``cosine_inside``, ``cosine_outside``, ``cosine_small`` and so on of the
-    projected feature; where classes are known, ``between_classes`` and
-    ``teacher_between_classes``; of logits ``agreement``. Terms of several levels, and distillers of
-    their own, have none.
+    and ``cross_correlation`` (with the teacher's, :func:`mmkd.analysis.input_output_correlation`),
+    either also as the matrix itself, ``self_correlation_matrix`` and ``cross_correlation_matrix``,
+    of up to 128 channels a side; of a linear projector ``rest``
+    (:func:`mmkd.analysis.fixed_point_residual` of standardised features), of any of samples
+    ``passes`` (:func:`mmkd.analysis.input_output_correlation`); where boxes are known
+    ``cosine_inside``, ``cosine_outside``, ``cosine_small`` and so on of the projected feature;
+    where classes are known, ``between_classes`` and ``teacher_between_classes``; of logits
+    ``agreement``. Terms of several levels, and distillers of their own, have none.
 
     Args:
         distiller: Of the term; nothing of it changes.
@@ -232,21 +238,25 @@ def term_dynamics(
         if has_maps:
             found |= _of_places(distiller, ours, theirs, targets)
     found |= _of_classes(ours, theirs, targets)
-    return _finite(found)
+    matrices = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    return _finite({k: v for k, v in found.items() if not isinstance(v, Tensor)}) | matrices
 
 
 def _of_samples(
     distiller: FeatureDistiller, ours: Tensor, theirs: Tensor, view: str, targets: Targets
-) -> dict[str, float]:
+) -> Measures:
     ours, theirs = (_few(side) for side in pair_as_samples(ours, theirs, view, targets.size))
     if len(ours) < 2:
         return {}
-    found = dict(
+    own, cross = correlation(ours, ours), correlation(ours, theirs)
+    found: Measures = dict(
         cka=linear_cka(ours, theirs),
         explained_variance=explained_variance(ours, theirs),
-        self_correlation=self_correlation(ours),
-        cross_correlation=input_output_correlation(ours, theirs),
+        self_correlation=root_mean_square(own, diagonal=False),
+        cross_correlation=root_mean_square(cross),
     )
+    for name, matrix in dict(self_correlation=own, cross_correlation=cross).items():
+        found[f"{name}{MATRIX}"] = _few(_few(matrix, _MOST_CHANNELS).T, _MOST_CHANNELS).T
     projector = distiller.projector
     if isinstance(projector, LinearProjector | MLPProjector | ProjectorEnsemble):
         projected = projector(as_weights(projector, ours))
@@ -258,8 +268,8 @@ def _of_samples(
     return found
 
 
-def _few(samples: Tensor) -> Tensor:
-    return samples[:: max(1, math.ceil(len(samples) / _MOST_SAMPLES))]
+def _few(rows: Tensor, most: int = _MOST_SAMPLES) -> Tensor:
+    return rows[:: max(1, math.ceil(len(rows) / most))]
 
 
 def _of_places(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from mmkd.dynamics_file import DynamicsFile, DynamicsRow, read_dynamics
+from mmkd.dynamics_file import DynamicsFile, DynamicsRow, read_dynamics, read_matrices
 from mmkd.errors import InputError
 
 
@@ -76,3 +77,30 @@ def test_a_file_of_somebody_else_s_is_left_alone(file: Path) -> None:
     ):
         DynamicsFile(file)
     assert file.read_text() == "time,force\n1,2\n"
+
+
+def test_matrices_lie_beside_and_are_those_of_the_last_record(file: Path) -> None:
+    kept = DynamicsFile(file)
+    first, last = torch.rand(3, 4, dtype=torch.float64), torch.rand(2, 5, dtype=torch.float64)
+    for step, matrix in enumerate((first, last), start=1):
+        rows = kept.add(step, dict(train=dict(a=dict(cka=0.5, cross_matrix=matrix)), val={}))
+        assert [row.measure for row in rows] == ["cka"]
+    [found] = read_matrices(file)
+    assert found[:3] == ("train", "a", "cross_matrix")
+    assert torch.equal(torch.from_numpy(found.matrix), last.float())
+    assert {each.name for each in file.parent.iterdir()} == {
+        "dynamics.csv", "dynamics_matrices.npz",
+    }  # fmt: skip
+    # A training that begins anew leaves nothing of the one before.
+    DynamicsFile(file)
+    assert read_matrices(file) == []
+    assert not any(file.parent.iterdir())
+
+
+def test_damaged_matrices(file: Path) -> None:
+    DynamicsFile(file).add(1, dict(train=dict(a=dict(own_matrix=torch.eye(3)))))
+    beside = file.with_name("dynamics_matrices.npz")
+    for content in (beside.read_bytes()[:200], b"", b"no archive"):
+        beside.write_bytes(content)
+        with pytest.raises(InputError, match="expected matrices that a recorder wrote"):
+            read_matrices(file)

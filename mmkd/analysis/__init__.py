@@ -8,6 +8,7 @@ from mmkd.analysis.projection import (
     effective_rank,
     fixed_point_residual,
     input_output_correlation,
+    root_mean_square,
     self_correlation,
     singular_values,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "input_output_correlation",
     "linear_cka",
     "pearson_correlation",
+    "root_mean_square",
     "self_correlation",
     "singular_values",
     "translational_equivariance",

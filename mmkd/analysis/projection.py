@@ -17,6 +17,7 @@ __all__ = [
     "effective_rank",
     "fixed_point_residual",
     "input_output_correlation",
+    "root_mean_square",
     "self_correlation",
     "singular_values",
 ]
@@ -81,7 +82,19 @@ def input_output_correlation(before: Tensor, after: Tensor) -> float:
     Args:
         before, after: ``[M, C_s]`` and ``[M, C_t]``.
     """
-    return float(correlation(before, after).square().mean().sqrt())
+    return root_mean_square(correlation(before, after))
+
+
+def root_mean_square(matrix: Tensor, *, diagonal: bool = True) -> float:
+    """``sqrt(mean c_ij^2)``, in the matrix's own unit; nan of no entries.
+
+    Args:
+        matrix: ``[C_x, C_y]``.
+        diagonal: Whether it counts.
+    """
+    if not diagonal:
+        matrix = matrix[~torch.eye(*matrix.shape, dtype=torch.bool, device=matrix.device)]
+    return float(matrix.square().mean().sqrt())
 
 
 def self_correlation(x: Tensor) -> float:
@@ -92,9 +105,7 @@ def self_correlation(x: Tensor) -> float:
     Args:
         x: ``[M, C]``.
     """
-    matrix = correlation(x, x)
-    others = ~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
-    return float(matrix[others].square().mean().sqrt())
+    return root_mean_square(correlation(x, x), diagonal=False)
 
 
 def fixed_point_residual(student: Tensor, teacher: Tensor, weight: Tensor) -> float:

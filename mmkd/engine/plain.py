@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mmkd.distillation import FeatureSource, Measured
 from mmkd.dynamics import ProbeImages, dynamics_of, recorded
+from mmkd.dynamics_file import Measures
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.input_conversion import KnownFormat
 from mmkd.engine.own_formats import format_of
@@ -250,7 +251,7 @@ class PlainDistillation:
         targets: Targets | None = None,
         *,
         held_out: bool = False,
-    ) -> dict[str, dict[str, float]]:
+    ) -> dict[str, Measures]:
         """What goes on inside each term, of images that stay the same; neither student nor
         distillation change. A :class:`mmkd.dynamics_file.DynamicsFile` keeps it.
 

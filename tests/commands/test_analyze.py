@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -113,3 +114,20 @@ def test_what_it_refuses(
     status, text = call(*arguments)
     assert status == 2
     assert message in " ".join(text.split())
+
+
+def test_matrices_are_drawn(runs: Path) -> None:
+    for name, scale in (("a_seed0", 1.0), ("b_seed0", -0.5)):
+        file = DynamicsFile(runs / name / "dynamics.csv", done=4)
+        matrix = scale * torch.eye(3, 5)
+        measures = dict(cka=0.5, cross_correlation_matrix=matrix)
+        file.add(5, dict(train=dict(low=measures), val=dict(low=measures, high=measures)))
+    status, text = call(runs / "a_seed0", runs / "b_seed0", "--out", runs / "out")
+    assert status == 0, text
+    rows = table(runs / "out" / "cross_correlation_matrix.csv")
+    # Of validation images; two terms, two runs.
+    assert len(rows) == 4 * 3 * 5
+    assert {row["images"] for row in rows} == {"val"}
+    values = {(r["run"], r["row"], r["column"]): float(r["correlation"]) for r in rows}
+    assert (values["a", "1", "1"], values["b", "1", "1"], values["a", "0", "1"]) == (1, -0.5, 0)
+    assert (runs / "out" / "cross_correlation_matrix.png").is_file()

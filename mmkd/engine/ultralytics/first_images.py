@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from ultralytics.data.build import build_yolo_dataset, get_split_fraction
 
@@ -14,7 +16,7 @@ from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import run_detector
 from mmkd.targets import Targets
 
-__all__ = ["first_batches", "first_images"]
+__all__ = ["first_batches", "first_images", "plain_dataset", "probe_of"]
 
 
 def first_images(trainer: Any, model: nn.Module, split: str, count: int) -> ProbeImages:
@@ -40,27 +42,50 @@ def first_batches(
         count: Of batches.
         size: Of each.
     """
-    arguments = copy.copy(trainer.args)
-    arguments.cache = arguments.rect = False
-    # That which validation is on; and no more of either than the training reads.
-    split = "train" if split == "train" else trainer.args.split
-    dataset: Any = build_yolo_dataset(
-        arguments,
-        trainer.data[split],
-        size,
-        trainer.data,
-        mode="val",
-        fraction=get_split_fraction(arguments.fraction, split),
-    )
+    dataset = plain_dataset(trainer.args, trainer.data, split)
     found = []
     for start in range(0, min(count * size, len(dataset)), size):
         indices = range(start, min(start + size, len(dataset)))
-        batch = dataset.collate_fn([dataset[index] for index in indices])
-        batch["img"] = inputs = batch["img"].to(trainer.device).float() / 255
-        run = partial(run_detector, model, inputs)
-        # Worked out now: the data set is let go of.
-        targets = Targets(
-            (inputs.shape[2], inputs.shape[3]), boxes=targets_of(batch, dataset).boxes
-        )
-        found.append(ProbeImages(inputs, targets, run))
+        found.append(probe_of(dataset, indices, model, trainer.device))
     return found
+
+
+def plain_dataset(settings: Any, data: Mapping[str, Any], split: str) -> Any:
+    """The images of a split, padded to squares, neither augmented nor cached.
+
+    Args:
+        settings: Ultralytics' arguments of a training.
+        data: What its data file tells.
+        split: ``'train'``, or ``'val'`` for that which validation is on.
+    """
+    arguments = copy.copy(settings)
+    arguments.cache = arguments.rect = False
+    # No more of either than the training reads.
+    split = "train" if split == "train" else settings.split
+    return build_yolo_dataset(
+        arguments,
+        data[split],
+        1,
+        dict(data),
+        mode="val",
+        fraction=get_split_fraction(arguments.fraction, split),
+    )
+
+
+def probe_of(
+    dataset: Any, indices: Sequence[int], model: nn.Module, device: torch.device
+) -> ProbeImages:
+    """Some images of a :func:`plain_dataset`.
+
+    Args:
+        dataset: The data set.
+        indices: Which.
+        model: The student.
+        device: Of the model.
+    """
+    batch = dataset.collate_fn([dataset[index] for index in indices])
+    batch["img"] = inputs = batch["img"].to(device).float() / 255
+    # Worked out now: the data set is let go of.
+    boxes = targets_of(batch, dataset).boxes
+    targets = Targets((inputs.shape[2], inputs.shape[3]), boxes=boxes)
+    return ProbeImages(inputs, targets, partial(run_detector, model, inputs))

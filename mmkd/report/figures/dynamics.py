@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -18,18 +15,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mmkd.dynamics_file import DynamicsRow
-from mmkd.output_files import write_text, written_whole
 from mmkd.report.figures.canvas import LOOKS
+from mmkd.report.figures.grid import COLUMNS, grid, save_figure
 from mmkd.report.figures.panels import line, tidy, wrapped
 from mmkd.report.style import INK, RunStyle, run_styles
 
-__all__ = ["SINGULAR", "Recordings", "draw_dynamics", "save_figure"]
+__all__ = ["SINGULAR", "Recordings", "draw_dynamics"]
 
 # By run, what each of its seeds recorded.
 Recordings = Mapping[str, Sequence[Sequence[DynamicsRow]]]
 
-_COLUMNS = 3
-_WIDTH, _HEIGHT, _DOTS = 3.6, 2.6, 100
 # What an axis is called, by its measure; others by their own names.
 _LABELS = {
     "cka": "linear CKA with the teacher",
@@ -94,35 +89,6 @@ def draw_dynamics(runs: Recordings, folder: Path) -> list[Path]:
     return files
 
 
-def save_figure(
-    figure: Figure, folder: Path, name: str, head: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> Path:
-    """Writes PNG, SVG and CSV of one name.
-
-    Args:
-        figure: To write.
-        folder: Where.
-        name: Without an ending.
-        head: Of the columns.
-        rows: What the figure shows.
-
-    Returns:
-        The PNG.
-    """
-    for ending in ("png", "svg"):
-        # Without a date, so that the same values make the same file.
-        metadata = dict(Date=None) if ending == "svg" else None
-        with (
-            matplotlib.rc_context({"svg.hashsalt": name}),
-            written_whole(folder / f"{name}.{ending}") as unfinished,
-        ):
-            figure.savefig(unfinished, dpi=_DOTS, format=ending, metadata=metadata)
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([head, *rows])
-    write_text(folder / f"{name}.csv", stream.getvalue())
-    return folder / f"{name}.png"
-
-
 def _label(measure: str) -> str:
     return _LABELS.get(measure, measure.replace("_", " "))
 
@@ -142,19 +108,6 @@ def _terms(runs: Recordings, measure: str) -> list[str]:
     return _in_order(row.term for seeds in runs.values() for _, row in _of(seeds, measure))
 
 
-def _grid(count: int, title: str, columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:
-    columns = min(count, columns)
-    rows = math.ceil(count / columns)
-    # A title and a legend want some width.
-    figure = Figure(figsize=(max(_WIDTH * columns, 5), _HEIGHT * rows + 0.9), layout="constrained")
-    figure.suptitle(wrapped(title, 30 * max(columns, 2)))
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
-    for index, axis in enumerate(axes[count:], start=count):
-        axis.set_visible(False)
-        axes[index - columns].tick_params(labelbottom=True)
-    return figure, axes[:count]
-
-
 def _means(rows: Iterable[DynamicsRow]) -> tuple[list[int], list[float]]:
     """Over the seeds, by step."""
     by_step: dict[int, list[float]] = {}
@@ -169,7 +122,7 @@ def _measure_figure(
 ) -> Path:
     terms = _terms(runs, measure)
     label = _label(measure)
-    figure, axes = _grid(len(terms), label[0].upper() + label[1:])
+    figure, axes = grid(len(terms), label[0].upper() + label[1:])
     splits = _in_order(row.images for seeds in runs.values() for _, row in _of(seeds, measure))
     for axis, term in zip(axes, terms, strict=True):
         for run, seeds in runs.items():
@@ -239,8 +192,8 @@ def _band_figure(runs: Recordings, styles: Mapping[str, RunStyle], folder: Path)
     ]
     title = "Singular values of the projectors: median, middle half, and all"
     # A row a term, where the runs fit beside each other.
-    columns = len(runs) if 1 < len(runs) <= _COLUMNS else _COLUMNS
-    figure, axes = _grid(len(panels), title, columns)
+    columns = len(runs) if 1 < len(runs) <= COLUMNS else COLUMNS
+    figure, axes = grid(len(panels), title, columns)
     table = []
     for axis, (term, run) in zip(axes, panels, strict=True):
 
@@ -273,7 +226,7 @@ def _heat_figure(measure: str, runs: Recordings, folder: Path) -> Path | None:
     split = "val" if _has(runs, measure, "val") else "train"
     label = _label(measure)
     title = f"{label[0].upper()}{label[1:]}, {split} images"
-    figure, axes = _grid(len(shown), title)
+    figure, axes = grid(len(shown), title)
     table = []
     least = -1 if measure.startswith("cosine_") else 0
     for axis, run in zip(axes, shown, strict=True):

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -29,6 +30,7 @@ from helpers.toy import (
 from mmkd import FeatureDistiller, dynamics
 from mmkd.analysis import effective_rank, linear_cka, singular_values
 from mmkd.dynamics import SINGULAR_QUANTILES, DynamicsSettings, projector_dynamics
+from mmkd.dynamics_file import read_matrices
 from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.errors import InputError
 from mmkd.features import pair_as_samples
@@ -90,6 +92,19 @@ def test_values_are_those_of_the_saved_weights(tmp_path: Path, teacher: dict) ->
         "self_correlation", "cross_correlation", "gradient_share", "gradient_cosine",
         *SINGULAR_QUANTILES,
     }  # fmt: skip
+    matrices = {
+        each.measure: each.matrix
+        for each in read_matrices(Path(runner.work_dir) / "dynamics.csv")
+        if (each.images, each.term) == ("val", "deep")
+    }
+    assert {name: matrix.shape for name, matrix in matrices.items()} == dict(
+        self_correlation_matrix=(8, 8), cross_correlation_matrix=(8, 12)
+    )
+    with np.errstate(invalid="ignore"):  # A channel that does not vary.
+        expected = np.corrcoef(*(side.T.double().numpy() for side in samples))[:8, 8:]
+    expected = np.nan_to_num(expected)
+    assert np.allclose(matrices["cross_correlation_matrix"], expected, atol=1e-5)
+    assert found["cross_correlation"] == pytest.approx((expected**2).mean() ** 0.5, rel=1e-5)
     values_of_weight = torch.linalg.svdvals(weight.double())
     assert found["singular_max"] == pytest.approx(float(values_of_weight[0]))
     assert found["singular_50"] == pytest.approx(float(values_of_weight.median()), rel=0.5)
