@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmkd.commands.options import CfgOptions, Imports
 from mmkd.commands.user_errors import user_errors
+from mmkd.errors import InputError
 from mmkd.extras import extra
 
 if TYPE_CHECKING:
@@ -38,12 +40,20 @@ def doctor(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of tables.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="WORK_DIR",
+            help="Also keep what was found there, as doctor.json, which mmkd report shows.",
+        ),
+    ] = None,
     options: CfgOptions = None,
     imports: Imports = None,
 ) -> None:
     """Look at a distillation before it is trained, with advice.
 
-    Ends with status 1 where something of it will not help as it is. Nothing is written.
+    Ends with status 1 where something of it will not help as it is. Nothing is written but by
+    --out.
     """
     config, *more = arguments
     is_yolo = config.endswith((".yaml", ".yml"))
@@ -52,8 +62,15 @@ def doctor(
 
         from mmkd.custom_imports import import_modules
         from mmkd.doctor import advise
+        from mmkd.doctor.file import EXAMINATION, write_examination
+        from mmkd.doctor.file import as_json as json_of
         from mmkd.doctor.terminal import print_examination, print_levels
+        from mmkd.output_files import check_output
 
+        if out is not None:
+            if levels:
+                raise InputError("--out keeps an examination of terms: leave out --levels")
+            check_output(out / EXAMINATION)
         import_modules(imports or [])
         given = [*(options or []), *more]
         if is_yolo:
@@ -64,6 +81,8 @@ def doctor(
             found_levels = look_at_levels()
         else:
             found = look(iterations)
+            if out is not None:
+                write_examination(out, found)
     if levels:
         if as_json:
             typer.echo(json.dumps(asdict(found_levels), indent=2))
@@ -72,8 +91,7 @@ def doctor(
         return
     advice = advise(found)
     if as_json:
-        content = {**asdict(found), "advice": [each._asdict() for each in advice]}
-        typer.echo(json.dumps(content, indent=2))
+        typer.echo(json_of(found))
     else:
         print_examination(found, advice, Console())
     if any(each.level == "error" for each in advice):

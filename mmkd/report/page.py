@@ -12,6 +12,8 @@ import jinja2
 from markupsafe import Markup
 
 import mmkd
+from mmkd.doctor import advise
+from mmkd.doctor.wording import sentences
 from mmkd.errors import InputError
 from mmkd.evaluation.coco_files import Annotations, CategoryIds, Detections
 from mmkd.evaluation.comparison import Comparison
@@ -26,6 +28,8 @@ from mmkd.report.numbers import typographic
 from mmkd.report.pictures import Picture, gallery_pictures
 from mmkd.report.run_tables import (
     environment_table,
+    examination_table,
+    examinations,
     logged_score_table,
     run_table,
     setting_table,
@@ -172,6 +176,10 @@ def _render(inputs: ReportInputs, comparison: Comparison | None) -> str:
         work_dirs=[(run_title(run), run.path) for run in inputs.runs],
         notes=inputs.notes,
         warnings=inputs.warnings,
+        examined={
+            name: dict(sentences=list(sentences(found)), advice=advise(found))
+            for name, found in examinations(inputs.groups).items()
+        },
         unevaluated=inputs.unevaluated,
         no_curves="" if has_logs else NO_CURVES,
         comparison=comparison,
@@ -252,6 +260,7 @@ def _tables(inputs: ReportInputs, comparison: Comparison | None) -> dict[str, Ta
         setting_table(groups),
         environment_table(groups),
         teacher_table(groups),
+        examination_table(groups),
         logged_score_table(groups),
     ]
     if comparison is not None:

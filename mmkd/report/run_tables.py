@@ -7,12 +7,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mmkd.doctor import Examination
+from mmkd.doctor.wording import TERM_HEADINGS, term_row
 from mmkd.report.numbers import NOTHING, millions
 from mmkd.report.tables import Cell, Column, Table, number_cell
 from mmkd.work_dirs import WorkDir
 
 __all__ = [
     "environment_table",
+    "examination_table",
+    "examinations",
     "logged_score_table",
     "run_table",
     "setting_table",
@@ -117,6 +121,26 @@ def teacher_table(groups: Mapping[str, Sequence[WorkDir]]) -> Table | None:
     """Which teacher the distilled runs had."""
     found = {name: _side_by_side(run.teacher for run in runs) for name, runs in groups.items()}
     return _by_run("teacher", "Teacher", found)
+
+
+def examination_table(groups: Mapping[str, Sequence[WorkDir]]) -> Table | None:
+    """What ``mmkd doctor`` found of each run's terms: a row a term, of the first seed looked at."""
+    rows = [
+        [Cell(name), *map(Cell, term_row(term))]
+        for name, found in examinations(groups).items()
+        for term in found.terms
+    ]
+    columns = _columns(["run", *TERM_HEADINGS])
+    return Table("doctor", "Terms in the first iterations", columns, rows) if rows else None
+
+
+def examinations(groups: Mapping[str, Sequence[WorkDir]]) -> dict[str, Examination]:
+    """By run, where one was kept."""
+    found = {
+        name: next((run.examination for run in runs if run.examination is not None), None)
+        for name, runs in groups.items()
+    }
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _side_by_side(seeds: Iterable[Mapping[str, str]]) -> dict[str, str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mmkd.doctor import Examination
+from mmkd.doctor.file import read_examination
 from mmkd.dynamics_file import DYNAMICS_FILE, read_dynamics
 from mmkd.errors import InputError
 from mmkd.input_files import read_text
@@ -56,6 +58,7 @@ class WorkDir:
         checkpoint: The last weights.
         notes: What the reader should know, such as log lines that were left out.
         warnings: Which terms cannot help, as the training said itself.
+        examination: What ``mmkd doctor`` found before the training, where it was kept.
     """
 
     path: Path
@@ -74,6 +77,7 @@ class WorkDir:
     checkpoint: Path | None
     notes: list[str]
     warnings: list[str] = field(default_factory=list)
+    examination: Examination | None = None
 
     def curve(self, name: str) -> Curve | None:
         """The curve of a name, if it was logged."""
@@ -124,7 +128,7 @@ def _read_mmengine(folder: Path, sessions: list[Session]) -> WorkDir:
     notes = [note for session in sessions for note in session.notes]
     detections = _detections(folder, notes)
     annotations, images = _data(folder, last.settings, detections, notes)
-    warnings = _warnings(folder, notes)
+    warnings, examination = _warnings(folder, notes), _examined(folder, notes)
     return WorkDir(
         path=folder,
         framework="mmengine",
@@ -142,6 +146,7 @@ def _read_mmengine(folder: Path, sessions: list[Session]) -> WorkDir:
         checkpoint=_mmengine_checkpoint(folder),
         notes=[*result.notes, *notes, *curves.notes()],
         warnings=warnings,
+        examination=examination,
     )
 
 
@@ -220,6 +225,7 @@ def _read_ultralytics(folder: Path) -> WorkDir:
         checkpoint=next((file for file in weights if file.is_file()), None),
         notes=notes,
         warnings=_warnings(folder, notes),
+        examination=_examined(folder, notes),
     )
 
 
@@ -229,6 +235,14 @@ def _warnings(folder: Path, notes: list[str]) -> list[str]:
     except InputError as error:
         notes.append(str(error))
         return []
+
+
+def _examined(folder: Path, notes: list[str]) -> Examination | None:
+    try:
+        return read_examination(folder)
+    except InputError as error:
+        notes.append(str(error))
+        return None
 
 
 class _Result:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from helpers.examinations import examination
 from helpers.report_inputs import (
     CLASSES,
     Inputs,
@@ -22,6 +23,7 @@ from helpers.report_inputs import (
     mmengine_work_dir,
     ultralytics_work_dir,
 )
+from mmkd.doctor.file import write_examination
 from mmkd.errors import InputError
 from mmkd.evaluation import comparison
 from mmkd.evaluation.coco import evaluate
@@ -308,6 +310,24 @@ def test_dynamics_where_they_were_logged(tmp_path: Path) -> None:
     assert page.curves["dynamics-0"]["lines"][0]["y"][0] == 1
     assert "loss_distill_neck" in page.text
     assert "distill_ratio" in page.text
+
+
+def test_what_the_doctor_found(tmp_path: Path) -> None:
+    runs = [mmengine_work_dir(tmp_path / f"distilled_seed{seed}") for seed in range(2)]
+    write_examination(runs[1], examination())
+    page = Page(write_report(runs, tmp_path / "report.html"))
+    assert "Before the training" in page.text
+    heading, row = page.tables["table-doctor"]
+    assert heading[:2] == ["run", "term"]
+    assert row[:2] == ["distilled", "neck"]
+    assert row[heading.index("share")] == "98%"
+    assert "A step: 100 ms alone" in page.text
+    assert "error: terms.neck.weight : 98% of the gradient" in page.text
+    # A damaged file costs no page.
+    (runs[1] / "doctor.json").write_text("[]")
+    page = Page(write_report(runs, tmp_path / "report.html"))
+    assert "Before the training" not in page.text
+    assert "doctor.json cannot be read" in page.text
 
 
 def test_weights_and_shares_of_terms_have_charts_of_their_own(tmp_path: Path) -> None:

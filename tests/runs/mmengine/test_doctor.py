@@ -31,6 +31,7 @@ from helpers.toy import (
 from mmkd.cli import app
 from mmkd.data import make_digits
 from mmkd.doctor import Advice, Examination, advise
+from mmkd.doctor.file import read_examination
 from mmkd.doctor.terminal import print_examination, print_levels
 from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.errors import InputError
@@ -211,6 +212,16 @@ def test_the_command(tmp_path: Path, trained: dict, monkeypatch: pytest.MonkeyPa
     assert content["advice"][0]["about"] == "terms.deep.schedule"
     assert content["terms"][0]["active"] == 0
     assert sorted(each.name for each in tmp_path.iterdir()) == ["pair.py"]
+    # Kept where the training will be.
+    brief = ["doctor", "pair.py", "--iterations", "1", "--out", "work/run"]
+    done = CliRunner().invoke(app, brief)
+    assert done.exit_code == 0, done.output
+    found = read_examination(tmp_path / "work/run")
+    assert found is not None and [term.name for term in found.terms] == ["deep", "fine"]
+    done = CliRunner().invoke(app, [*brief, "--levels"])
+    assert done.exit_code == 2 and "leave out --levels" in done.output
+    done = CliRunner().invoke(app, ["doctor", "pair.py", "--out", "pair.py"])
+    assert done.exit_code == 2 and "expected a file in a folder" in done.output
     done = CliRunner().invoke(app, ["doctor", "nowhere.py"])
     assert done.exit_code == 2 and "mmkd doctor: " in done.output
 
