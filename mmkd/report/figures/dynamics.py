@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mmkd.dynamics_file import DynamicsRow
 from mmkd.report.figures.canvas import LOOKS
-from mmkd.report.figures.grid import COLUMNS, grid, save_figure
+from mmkd.report.figures.grid import across, grid, save_figure
 from mmkd.report.figures.panels import line, tidy, wrapped
 from mmkd.report.style import INK, RunStyle, run_styles
 
@@ -192,8 +192,7 @@ def _band_figure(runs: Recordings, styles: Mapping[str, RunStyle], folder: Path)
     ]
     title = "Singular values of the projectors: median, middle half, and all"
     # A row a term, where the runs fit beside each other.
-    columns = len(runs) if 1 < len(runs) <= COLUMNS else COLUMNS
-    figure, axes = grid(len(panels), title, columns)
+    figure, axes = grid(len(panels), title, across(len(runs)))
     table = []
     for axis, (term, run) in zip(axes, panels, strict=True):
 

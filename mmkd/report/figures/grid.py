@@ -16,14 +16,21 @@ from matplotlib.figure import Figure
 from mmkd.output_files import write_text, written_whole
 from mmkd.report.figures.panels import wrapped
 
-__all__ = ["COLUMNS", "grid", "save_figure"]
+__all__ = ["across", "grid", "save_figure"]
 
-COLUMNS = 3
+_COLUMNS = 3
 _WIDTH, _HEIGHT, _DOTS = 3.6, 2.6, 100
 
 
+def across(count: int) -> int:
+    """Panels in a row, where so many belong together."""
+    if count == 4:
+        return 2
+    return count if 1 < count <= _COLUMNS else _COLUMNS
+
+
 def grid(
-    count: int, title: str, columns: int = COLUMNS, *, shared: bool = True
+    count: int, title: str, columns: int = _COLUMNS, *, shared: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels.
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 from mmkd.dynamics_file import DynamicsMatrix
 from mmkd.report.figures.canvas import LOOKS
-from mmkd.report.figures.grid import COLUMNS, grid, save_figure
+from mmkd.report.figures.grid import across, grid, save_figure
 from mmkd.report.figures.panels import wrapped
 
 __all__ = ["draw_matrices"]
@@ -22,7 +23,7 @@ _SAYINGS = {
     "cross_correlation_matrix": (
         "Correlation of the student's channels with the teacher's",
         "student's channel",
-        "teacher's channel",
+        "teacher's channel, sorted",
     ),
 }  # fmt: skip
 
@@ -54,11 +55,13 @@ def _figure(measure: str, runs: Mapping[str, Sequence[DynamicsMatrix]], folder: 
     terms = list(dict.fromkeys(each.term for _, each in found))
     found.sort(key=lambda pair: terms.index(pair[1].term))
     title, rows, columns = _SAYINGS[measure]
-    across = len(runs) if 1 < len(runs) <= COLUMNS else COLUMNS
-    # Terms differ in their widths.
-    figure, axes = grid(len(found), title, across, shared=False)
+    # A row a term; terms differ in their widths.
+    figure, axes = grid(len(found), title, across(len(runs)), shared=False)
     for axis, (run, each) in zip(axes, found, strict=True):
-        image = axis.imshow(each.matrix, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+        shown = each.matrix[:, _order(each)]
+        image = axis.imshow(
+            shown, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest", aspect="auto"
+        )
         axis.set_title(wrapped(f"{each.term}, {run}, {each.images} images", 40), fontsize=10)
         axis.set_xlabel(columns)
         axis.set_ylabel(rows)
@@ -71,3 +74,11 @@ def _figure(measure: str, runs: Mapping[str, Sequence[DynamicsMatrix]], folder: 
     )
     head = ("run", "term", "images", "row", "column", "correlation")
     return save_figure(figure, folder, measure, head, table)
+
+
+def _order(each: DynamicsMatrix) -> np.ndarray:
+    """Of the columns. Teachers number their channels at will: beside that of the student which each
+    is most like, what has a counterpart lies on the diagonal."""
+    if each.measure.startswith("self"):
+        return np.arange(each.matrix.shape[1])
+    return np.argsort(np.abs(each.matrix).argmax(axis=0), kind="stable")

@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from mmkd.report.figures.canvas import LOOKS
-from mmkd.report.figures.grid import COLUMNS, grid, save_figure
+from mmkd.report.figures.grid import across, grid, save_figure
 from mmkd.report.figures.panels import wrapped
 from mmkd.report.style import GRID
 
@@ -80,13 +80,12 @@ def draw_tsne(runs: Mapping[str, Points], folder: Path) -> Path:
     counts = Counter(
         points.classes[label] for points in runs.values() for label in points.labels.tolist()
     )
-    named = [name for name, _ in counts.most_common(_COLOURS)]
+    named = sorted(name for name, _ in counts.most_common(_COLOURS))
     colours = dict(zip(named, matplotlib.colormaps["tab10"].colors, strict=False))  # type: ignore[attr-defined]
     table = []
     with matplotlib.rc_context(LOOKS):
-        across = len(runs) if 1 < len(runs) <= COLUMNS else COLUMNS
         title = "t-SNE of the features before the class; share whose nearest is of their class"
-        figure, axes = grid(len(runs), title, across, shared=False)
+        figure, axes = grid(len(runs), title, across(len(runs)), shared=False)
         for axis, (run, points) in zip(axes, runs.items(), strict=True):
             places = embedded(points.features)
             names = [points.classes[label] for label in points.labels.tolist()]
