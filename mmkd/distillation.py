@@ -135,7 +135,7 @@ class Distillation:
         self._seed = seed
         self.terms = list(terms)
         self.teachers = dict(teachers)
-        self._student = student
+        self.student = student
         self._taps: FeatureTaps | None = None
         self.factors: dict[str, float] = {}
         self.fired = False
@@ -157,9 +157,9 @@ class Distillation:
         for term in self.terms:
             with naming(f"{self.owner} {term.key}.student"):
                 for tap in term.student:
-                    find_module(self._student, tap.path)
+                    find_module(self.student, tap.path)
         with naming(f"{self.owner} student"):
-            return outputs_when_run(self._student, self._paths(), run)
+            return outputs_when_run(self.student, self._paths(), run)
 
     def _paths(self) -> list[str]:
         own = [tap.path for term in self.terms for tap in term.student]
@@ -177,10 +177,10 @@ class Distillation:
                 built = distillers[term.name] = self._built(term, ours, theirs, seed + index)
             if built.is_on and _is_of_single_samples(built, [*ours, *theirs]):
                 self.terms_on_two_images.append(term)
-        return nn.ModuleDict(distillers).to(next(self._student.parameters()).device)
+        return nn.ModuleDict(distillers).to(next(self.student.parameters()).device)
 
     def _watch(self, student: Mapping[str, Any]) -> TrainingWatch:
-        device = next(self._student.parameters()).device
+        device = next(self.student.parameters()).device
         return TrainingWatch(
             {
                 term.name: TermWatch(
@@ -228,7 +228,7 @@ class Distillation:
         found = {}
         if term.student_classifier is not None:
             with naming(f"{self.owner} {term.key}.student_classifier"):
-                found["student_classifier"] = find_module(self._student, term.student_classifier)
+                found["student_classifier"] = find_module(self.student, term.student_classifier)
         if term.teacher_classifier is not None:
             with naming(f"{self.owner} {term.key}.teacher_classifier"):
                 found["teacher_classifier"] = self._teacher_module(term, term.teacher_classifier)
@@ -294,7 +294,7 @@ class Distillation:
     def attach(self) -> None:
         """Taps the student. Until :meth:`detach` it must be neither copied nor pickled."""
         self.detach()
-        self._taps = FeatureTaps(self._student, self._paths())
+        self._taps = FeatureTaps(self.student, self._paths())
 
     def detach(self) -> None:
         """Leaves the student as it was found."""
@@ -405,7 +405,7 @@ class Distillation:
         return measured
 
     def features(
-        self, run: Callable[[], Any], inputs: Tensor, context: Any = None
+        self, run: Callable[[Tensor], Any], inputs: Tensor, context: Any = None
     ) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
         """What each term compares for a batch, without gradient and with the student in evaluation
         mode: its features of either side, one a level.
@@ -418,7 +418,7 @@ class Distillation:
             RuntimeError: A tapped module did not run.
         """
         with naming(f"{self.owner} student"):
-            student = outputs_when_run(self._student, self._paths(), run)
+            student = outputs_when_run(self.student, self._paths(), lambda: run(inputs))
         teacher = {
             source: each.features(inputs, context, student)
             for source, each in self.teachers.items()

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from mmkd.analysis import (
     agreement,
     between_class_cosine,
+    classifier_distance,
     condition_number,
     correlation,
     cosine_by_place,
@@ -24,22 +26,33 @@ from mmkd.analysis import (
     linear_cka,
     root_mean_square,
     singular_values,
+    translational_equivariance,
 )
 from mmkd.analysis.samples import standardised
 from mmkd.distillation import Distillation
 from mmkd.distiller import FeatureDistiller
 from mmkd.dynamics_file import MATRIX, Measures
-from mmkd.errors import InputError
-from mmkd.features import evaluation_mode, pair_as_maps, pair_as_samples, pooled
+from mmkd.errors import InputError, naming
+from mmkd.features import (
+    evaluation_mode,
+    find_module,
+    outputs_when_run,
+    pair_as_maps,
+    pair_as_samples,
+    pooled,
+)
 from mmkd.numerics import as_weights
 from mmkd.projectors import LinearProjector, MLPProjector, Projector, ProjectorEnsemble
 from mmkd.targets import Targets
+from mmkd.terms import Term
+from mmkd.token_grids import extra_tokens, token_grid
 
 __all__ = [
     "SINGULAR_QUANTILES",
     "DynamicsSettings",
     "ProbeImages",
     "arrived_dynamics",
+    "check_blocks",
     "dynamics_of",
     "projector_dynamics",
     "recorded",
@@ -68,10 +81,13 @@ class DynamicsSettings:
         interval: Epochs (or iterations) from one record to the next; None: as few as leave
             recording less than 2% of the time (``benchmarks/dynamics_cost.py``), by the images that
             are trained on between.
+        blocks: Paths of the student's modules, such as the layers of a vision transformer, up to
+            which its equivariance to translation is recorded.
     """
 
     images: int = 16
     interval: int | None = None
+    blocks: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, prefix: str, settings: Any) -> DynamicsSettings:
@@ -91,13 +107,19 @@ class DynamicsSettings:
             raise InputError.at(
                 prefix.rstrip(" ."), f"expected True, or a dict of {known}, got {settings!r}"
             )
-        for name, value in settings.items():
+        own = dict(settings)
+        blocks = own.pop("blocks", ())
+        for name, value in own.items():
             is_unset = name == "interval" and value is None
             if not is_unset and not (type(value) is int and value >= 1):
                 raise InputError.at(
                     f"{prefix}{name}", f"expected a number from 1 on, got {value!r}"
                 )
-        return cls(**settings)
+        if not isinstance(blocks, list | tuple) or not all(isinstance(b, str) for b in blocks):
+            raise InputError.at(
+                f"{prefix}blocks", f"expected a list of the student's modules, got {blocks!r}"
+            )
+        return cls(**own, blocks=tuple(blocks))
 
     def every(self, images: int, known: int | None = None) -> int:
         """Steps from one record to the next; one is made at the end besides.
@@ -116,28 +138,95 @@ class ProbeImages(NamedTuple):
     Args:
         inputs: ``[N, 3, H, W]``, as the student takes them.
         targets: What they show.
-        run: Runs the student on them.
+        run: Runs the student on such images.
         context: See :meth:`mmkd.distillation.Distillation.measure`.
     """
 
     inputs: Tensor
     targets: Targets
-    run: Callable[[], Any]
+    run: Callable[[Tensor], Any]
     context: Any = None
 
 
-def dynamics_of(distillation: Distillation, probe: ProbeImages) -> dict[str, Measures]:
-    """:func:`term_dynamics` by term, with the student in evaluation mode.
+def dynamics_of(
+    distillation: Distillation, probe: ProbeImages, blocks: Sequence[str] = ()
+) -> dict[str, Measures]:
+    """:func:`term_dynamics` by term, with the student in evaluation mode; and of each block, by its
+    path, the ``equivariance`` of all that lies between it and the images, which are rolled by a
+    cell of its grid (:func:`mmkd.analysis.translational_equivariance`, relative).
 
     Args:
         distillation: Of which nothing changes.
         probe: The images.
+        blocks: See :class:`DynamicsSettings`.
+
+    Raises:
+        ValueError: A block that the student has not, that does not run, or that returns no tokens
+            or map whose cells are so many pixels.
     """
     features = distillation.features(probe.run, probe.inputs, probe.context)
-    return {
+    found = {
         term.name: term_dynamics(distillation.distiller(term), *features[term.name], probe.targets)
         for term in distillation.terms
     }
+    if blocks:
+        found |= _blocks_dynamics(distillation.student, probe, blocks)
+    return found
+
+
+def check_blocks(
+    owner: str, distillation: Distillation, probe: ProbeImages, blocks: Sequence[str]
+) -> None:
+    """Looks at blocks once, so that what does not fit shows before a training.
+
+    Args:
+        owner: Whose setting errors name.
+        distillation, probe, blocks: See :func:`dynamics_of`.
+
+    Raises:
+        InputError: See there.
+    """
+    if blocks:
+        with naming(f"{owner} blocks"):
+            dynamics_of(distillation, probe, blocks)
+
+
+def _blocks_dynamics(
+    student: nn.Module, probe: ProbeImages, blocks: Sequence[str]
+) -> dict[str, Measures]:
+    size = (probe.inputs.shape[2], probe.inputs.shape[3])
+    outputs = outputs_when_run(student, blocks, partial(probe.run, probe.inputs))
+    grids = {path: _on_grid(path, output, size) for path, output in outputs.items()}
+    found: dict[str, Measures] = {}
+    for path, before in grids.items():
+        height, width = (side // cells for side, cells in zip(size, before.shape[1:3], strict=True))
+        moved = probe.inputs.roll((height, width), dims=(2, 3))
+        [after] = outputs_when_run(student, [path], partial(probe.run, moved)).values()
+        value = translational_equivariance(
+            before, _on_grid(path, after, size), (1, 1), relative=True
+        )
+        found[path] = dict(_finite(dict(equivariance=value)))
+    return found
+
+
+def _on_grid(path: str, output: Any, size: tuple[int, int]) -> Tensor:
+    """``[N, rows, columns, C]``, of tokens or of a map."""
+    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+        raise ValueError(
+            f"{path!r} returns no tokens [N, L, C] and no map [N, C, H, W]: name layers of a "
+            "transformer"
+        )
+    if output.ndim == 4:
+        grid = output.movedim(1, -1)
+    else:
+        extra = extra_tokens(output.shape[1], size) or 0
+        grid = output[:, extra:].unflatten(1, token_grid(output.shape[1] - extra, size))
+    if any(side % cells for side, cells in zip(size, grid.shape[1:3], strict=True)):
+        raise ValueError(
+            f"{path!r} has {grid.shape[1]} x {grid.shape[2]} cells, of which images of {size[0]} x "
+            f"{size[1]} pixels are no multiple: they cannot be moved by a cell"
+        )
+    return grid
 
 
 def arrived_dynamics(distillation: Distillation) -> dict[str, dict[str, float]]:
@@ -177,19 +266,25 @@ def projector_dynamics(distiller: nn.Module) -> dict[str, float]:
 
 
 def recorded(
-    distillation: Distillation, probes: Mapping[str, ProbeImages]
+    distillation: Distillation, probes: Mapping[str, ProbeImages], blocks: Sequence[str] = ()
 ) -> dict[str, dict[str, Measures]]:
     """What a trainer records, by images, term and measure: :func:`dynamics_of`; and with those of
-    the training :func:`arrived_dynamics` and :func:`projector_dynamics`, which no images decide.
+    the training :func:`arrived_dynamics`, :func:`projector_dynamics` and, between linear
+    classifiers of one shape, ``classifier_distance`` (:func:`mmkd.analysis.classifier_distance`),
+    which no images decide.
 
     Args:
         distillation: Of which nothing changes.
         probes: By split, ``'train'`` among them.
+        blocks: See :class:`DynamicsSettings`.
+
+    Raises:
+        ValueError: See :func:`dynamics_of`.
     """
     found: dict[str, dict[str, Measures]] = {"train": {}}
     for name, probe in probes.items():
         try:
-            found[name] = dynamics_of(distillation, probe)
+            found[name] = dynamics_of(distillation, probe, blocks)
         except torch.OutOfMemoryError:
             logging.getLogger("mmkd").warning(
                 "not enough memory to record of %d images: give fewer", len(probe.inputs)
@@ -199,9 +294,22 @@ def recorded(
         found["train"][term.name] = {
             **found["train"].get(term.name, {}),
             **projector_dynamics(distillation.distiller(term)),
+            **_classifier_dynamics(distillation, term),
             **arrived.get(term.name, {}),
         }
     return found
+
+
+def _classifier_dynamics(distillation: Distillation, term: Term) -> dict[str, float]:
+    if distillation.distiller(term).takes.form != "logits":
+        return {}
+    ours = find_module(distillation.student, term.student[0].path)
+    theirs = distillation.teachers[term.source].module(term.teacher[0].path)
+    if not (isinstance(ours, nn.Linear) and isinstance(theirs, nn.Linear)):
+        return {}
+    if ours.weight.shape != theirs.weight.shape:
+        return {}
+    return _finite(dict(classifier_distance=classifier_distance(ours.weight, theirs.weight)))
 
 
 @torch.no_grad()

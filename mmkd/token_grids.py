@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-__all__ = ["token_grid"]
+__all__ = ["extra_tokens", "token_grid"]
 
 Grid = tuple[int, int]
 # More class, distillation and register tokens than these no known network puts first.
@@ -30,7 +30,7 @@ def token_grid(length: int, size: Grid) -> Grid:
     if found is not None:
         return found
     advice = "tap a module that returns [N, C, H, W], or use view='global'"
-    extra = next((n for n in range(1, _MOST_EXTRA + 1) if _grid(length - n, size)), None)
+    extra = extra_tokens(length, size)
     if extra is not None:
         advice = (
             f"if the first {extra} stand for no patch (class, distillation, register), leave them "
@@ -40,6 +40,16 @@ def token_grid(length: int, size: Grid) -> Grid:
         f"{length} tokens of images of {size[0]} x {size[1]} pixels (height x width) form no grid "
         f"of square patches: {advice}"
     )
+
+
+def extra_tokens(length: int, size: Grid) -> int | None:
+    """How many leading tokens stand for no patch (class, distillation, register): the fewest that
+    leave a grid; None where no number does.
+
+    Args:
+        length, size: See :func:`token_grid`.
+    """
+    return next((n for n in range(_MOST_EXTRA + 1) if _grid(length - n, size)), None)
 
 
 def _grid(length: int, size: Grid) -> Grid | None:

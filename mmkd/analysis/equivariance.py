@@ -1,10 +1,7 @@
-"""Whether a layer of a transformer cares where things are, after Miles & Mikolajczyk (AAAI 2024),
-Eqs. (13) and (14)."""
+"""Whether a network cares where things are, after Miles & Mikolajczyk (AAAI 2024), Eqs. (13) and
+(14)."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,36 +11,35 @@ __all__ = ["translational_equivariance"]
 
 @torch.no_grad()
 def translational_equivariance(
-    layer: Callable[[Tensor], Tensor],
-    tokens: Tensor,
-    shift: tuple[int, int] = (1, 1),
-    extra_tokens: int = 0,
+    output: Tensor, of_moved: Tensor, shift: tuple[int, int], *, relative: bool = False
 ) -> float:
-    """``mu_T = mean (phi(T x) - T phi(x))^2``: 0 for a layer that translation passes through.
+    """``mu_T = mean (phi(T x) - T phi(x))^2``: 0 of a function that translation passes through.
 
-    T rolls the patches of a square grid, as the paper does; what leaves on one side enters on the
-    other. Class and distillation tokens stay out of it, on both sides of the layer. The paper does
-    not say by what it divides; here it is the mean over all entries.
+    T rolls, as the paper does: what leaves on one side enters on the other. The paper does not say
+    by what it divides; here it is the mean over all entries. Nor does it say where phi begins: a
+    block of self-attention on patches alone, without positions, is 0 whatever its weights, since it
+    does not know their order. What can differ is phi from the image on.
 
     Args:
-        layer: ``[N, L, C]`` to ``[N, L, C']``.
-        tokens: What it is given, ``[N, extra_tokens + n n, C]``.
-        shift: Rows and columns of patches.
-        extra_tokens: Leading tokens that stand for no patch.
+        output: ``phi(x)``, ``[N, rows, columns, C]``.
+        of_moved: ``phi(T x)``, likewise.
+        shift: Rows and columns by which T rolls.
+        relative: In the place of the mean square, in units of the output's variance (of each
+            channel, over images and places), so that networks of other scales can be compared: 2
+            where ``phi(T x)`` has nothing to do with ``T phi(x)``; nan of an output that is the
+            same everywhere.
 
     Raises:
-        ValueError: Patches that form no square grid.
+        ValueError: Shapes that differ, or are of other dimensions.
     """
-    patches = tokens[:, extra_tokens:]
-    side = math.isqrt(patches.shape[1])
-    if side * side != patches.shape[1] or not side:
+    if output.ndim != 4 or output.shape != of_moved.shape:
         raise ValueError(
-            f"{patches.shape[1]} patches form no square grid: give the number of extra_tokens"
+            "expected two outputs [N, rows, columns, C] of one shape, got "
+            f"{tuple(output.shape)} and {tuple(of_moved.shape)}"
         )
-
-    def moved(x: Tensor) -> Tensor:
-        grid = x.unflatten(1, (side, side))
-        return grid.roll(shift, dims=(1, 2)).flatten(1, 2)
-
-    difference = layer(moved(patches)) - moved(layer(patches))
-    return float(difference.double().square().mean())
+    moved = output.double().roll(shift, dims=(1, 2))
+    difference = (of_moved.double() - moved).square().mean()
+    if not relative:
+        return float(difference)
+    variance = moved.var(dim=(0, 1, 2), correction=0).mean()
+    return float(difference / variance) if variance > 0 else float("nan")

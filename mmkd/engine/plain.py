@@ -270,7 +270,7 @@ class PlainDistillation:
         probe = ProbeImages(
             inputs,
             targets or Targets((inputs.shape[2], inputs.shape[3])),
-            partial(_run, self._student, inputs),
+            partial(_run, self._student),
             context,
         )
         if held_out:

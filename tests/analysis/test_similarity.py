@@ -111,36 +111,53 @@ def test_agreement_by_hand() -> None:
 
 
 def test_a_convolution_lets_translation_pass_and_a_position_does_not() -> None:
-    tokens = drawn(0, 2, 1 + 9, 4)
+    x = drawn(0, 2, 3, 5, 4)
 
     def pointwise(x: Tensor) -> Tensor:
         return x.tanh() * 2
 
     def circular(x: Tensor) -> Tensor:
-        grid = x.unflatten(1, (3, 3))
-        return (grid + 0.5 * grid.roll(1, dims=2)).flatten(1, 2)
+        return x + 0.5 * x.roll(1, dims=2)
 
+    moved = x.roll((1, 2), dims=(1, 2))
     for layer in (pointwise, circular):
-        value = translational_equivariance(layer, tokens, (1, 2), extra_tokens=1)
-        assert value == pytest.approx(0, abs=1e-24)
-    weights = torch.arange(9.0, dtype=torch.float64)[None, :, None]
-    found = translational_equivariance(lambda x: x * weights, tokens, (1, 0), extra_tokens=1)
-    rolled = tokens[:, 1:].roll(3, dims=1)
-    expected = ((weights - weights.roll(3, dims=1)) * rolled).square().mean()
-    assert found == pytest.approx(float(expected))
+        assert translational_equivariance(layer(x), layer(moved), (1, 2)) < 1e-24
+    # Rows have weights of their own: what came from the last one stands in the first.
+    weights = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)[:, None, None]
+    found = translational_equivariance(x * weights, x.roll(1, dims=1) * weights, (1, 0))
+    rows = [(weights[row] - weights[row - 1]) * x[:, row - 1] for row in range(3)]
+    assert found == pytest.approx(float(torch.stack(rows).square().mean()))
+
+
+def test_in_units_of_the_variance() -> None:
+    x, y = drawn(0, 500, 4, 4, 2), drawn(1, 500, 4, 4, 2)
+    assert translational_equivariance(x, y, (1, 1), relative=True) == pytest.approx(2, abs=0.05)
+    once = translational_equivariance(x, x, (1, 1), relative=True)
+    # Neither scale nor offset of a network counts.
+    scaled = translational_equivariance(9 * x + 5, 9 * x + 5, (1, 1), relative=True)
+    assert scaled == pytest.approx(once)
+    assert math.isnan(translational_equivariance(x * 0, x * 0, (1, 1), relative=True))
 
 
 def test_self_attention_without_positions_lets_translation_pass() -> None:
     torch.manual_seed(0)
-    block = nn.MultiheadAttention(4, 2, batch_first=True).double()
-    tokens = drawn(1, 2, 16, 4)
-    found = translational_equivariance(lambda x: block(x, x, x)[0], tokens, (2, 3))
-    assert found == pytest.approx(0, abs=1e-20)
+    attention = nn.MultiheadAttention(4, 2, batch_first=True).double()
+
+    def block(x: Tensor) -> Tensor:
+        tokens = x.flatten(1, 2)
+        return attention(tokens, tokens, tokens)[0].unflatten(1, (4, 4))
+
+    x = drawn(1, 2, 4, 4, 4)
+    moved = x.roll((2, 3), dims=(1, 2))
+    assert translational_equivariance(block(x), block(moved), (2, 3)) < 1e-20
+    positions = drawn(2, 4, 4, 4)
+    assert translational_equivariance(block(x + positions), block(moved + positions), (2, 3)) > 1e-6
 
 
-def test_patches_that_form_no_square() -> None:
-    with pytest.raises(ValueError, match="10 patches form no square grid: give the number of extr"):
-        translational_equivariance(lambda x: x, torch.ones(1, 10, 2))
+def test_outputs_of_other_shapes() -> None:
+    for shapes in (((1, 2, 2, 3), (1, 2, 3, 3)), ((1, 4, 3), (1, 4, 3))):
+        with pytest.raises(ValueError, match=r"two outputs \[N, rows, columns, C\] of one shape"):
+            translational_equivariance(*map(torch.ones, shapes), (1, 1))
 
 
 def test_cosines_by_place_by_hand() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mmkd.dynamics import DynamicsSettings, ProbeImages, recorded
+from mmkd.dynamics import DynamicsSettings, ProbeImages, check_blocks, recorded
 from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsFile
 from mmkd.engine.mmengine.detector_heads import BatchSamples, run_model
 from mmkd.engine.mmengine.distill_hook import DistillHook
@@ -48,6 +47,9 @@ class DynamicsHook(Hook):
             times as many images as are looked at, so that it takes less than 2% of the time
             (``benchmarks/dynamics_cost.py``); every epoch of 1,600 images or more.
         by_epoch: Which of them; as the training's own loop counts.
+        blocks: Paths of the student's modules, such as the layers of a vision transformer
+            (``'backbone.layers.0'``), up to which its equivariance to translation is recorded, as
+            ``dynamics/<path>/equivariance``.
 
     Raises:
         ValueError: A number below 1, on construction; no DistillHook, or a loop that counts the
@@ -58,10 +60,14 @@ class DynamicsHook(Hook):
     priority = "BELOW_NORMAL"
 
     def __init__(
-        self, images: int = 16, interval: int | None = None, by_epoch: bool = True
+        self,
+        images: int = 16,
+        interval: int | None = None,
+        by_epoch: bool = True,
+        blocks: Sequence[str] = (),
     ) -> None:
         self.settings = DynamicsSettings.parse(
-            "DynamicsHook ", dict(images=images, interval=interval)
+            "DynamicsHook ", dict(images=images, interval=interval, blocks=blocks)
         )
         self.by_epoch = by_epoch
 
@@ -96,6 +102,8 @@ class DynamicsHook(Hook):
             name: _probe(unwrapped(runner.model), loader, self.settings.images, name == "train")
             for name, loader in loaders.items()
         }
+        blocks = self.settings.blocks
+        check_blocks("DynamicsHook", self._distillation, self.probes["train"], blocks)
         done = runner.epoch if self.by_epoch else runner.iter
         self._file = DynamicsFile(Path(runner.work_dir) / DYNAMICS_FILE, done)
 
@@ -112,7 +120,8 @@ class DynamicsHook(Hook):
     def _record_if_due(self, runner: Runner, step: int, last: int) -> None:
         if runner.rank or (step % self._every and step != last):
             return
-        rows = self._file.add(step, recorded(self._distillation, self.probes))
+        found = recorded(self._distillation, self.probes, self.settings.blocks)
+        rows = self._file.add(step, found)
         runner.visualizer.add_scalars({row.name: row.value for row in rows}, step=step)
 
 
@@ -133,5 +142,9 @@ def probe_images(model: Any, inputs: Tensor, samples: Sequence[Any]) -> ProbeIma
         samples: Their data samples.
     """
     context = BatchSamples(samples)
-    run = partial(run_model, model, inputs, context)
-    return ProbeImages(inputs, targets_of(inputs, context), run, context)
+    return ProbeImages(
+        inputs,
+        targets_of(inputs, context),
+        lambda images: run_model(model, images, context),
+        context,
+    )

@@ -88,4 +88,4 @@ def probe_of(
     # Worked out now: the data set is let go of.
     boxes = targets_of(batch, dataset).boxes
     targets = Targets((inputs.shape[2], inputs.shape[3]), boxes=boxes)
-    return ProbeImages(inputs, targets, partial(run_detector, model, inputs))
+    return ProbeImages(inputs, targets, partial(run_detector, model))

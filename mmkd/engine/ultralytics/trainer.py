@@ -17,7 +17,7 @@ from ultralytics.utils import LOCAL_RANK, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import torch_distributed_zero_first, unwrap_model
 
 from mmkd.distillation import Distillation, Measured
-from mmkd.dynamics import DynamicsSettings, recorded
+from mmkd.dynamics import DynamicsSettings, check_blocks, recorded
 from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsFile
 from mmkd.engine.last_batch import check_last_batch
 from mmkd.engine.random_state import preserved_random_state
@@ -183,6 +183,8 @@ class DistillTrainer(ExactResume):
                 self._probes = {
                     split: first_images(self, student, split, count) for split in ("train", "val")
                 }
+            blocks = self._recorded.blocks
+            check_blocks(f"{OWNER} dynamics", self.distillation, self._probes["train"], blocks)
             self._file = DynamicsFile(self.save_dir / DYNAMICS_FILE, self.start_epoch)
             total = len(self.train_loader.dataset)
             self._every = self._recorded.every(total, total)
@@ -289,9 +291,11 @@ class DistillTrainer(ExactResume):
     def _record_dynamics(self) -> None:
         self._dynamics = {}
         step = self.epoch + 1
-        is_recorded = self._recorded is not None and RANK in (-1, 0)
-        if is_recorded and (step % self._every == 0 or step == self.epochs):
-            rows = self._file.add(step, recorded(self.distillation, self._probes))
+        if self._recorded is None or RANK not in (-1, 0):
+            return
+        if step % self._every == 0 or step == self.epochs:
+            found = recorded(self.distillation, self._probes, self._recorded.blocks)
+            rows = self._file.add(step, found)
             self._dynamics = {row.name: row.value for row in rows}
 
     def _keep_warnings(self) -> None:

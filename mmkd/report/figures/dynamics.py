@@ -37,6 +37,8 @@ _LABELS = {
     "passes": "correlation of projected and original feature",
     "gradient_share": "share of the gradient",
     "gradient_cosine": "cosine to the task's gradient",
+    "classifier_distance": "distance of the classifiers",
+    "equivariance": "departure from equivariance to translation",
     "agreement": "share of predictions as the teacher's",
     "between_classes": "cosine between classes",
     "teacher_between_classes": "the teacher's cosine between classes",
@@ -56,7 +58,7 @@ _BOUNDED = (
     "cosine_inside",
     "cosine_outside",
 )
-_LOGARITHMIC = ("condition_number",)
+_LOGARITHMIC = ("condition_number", "equivariance")
 # Other images than a trainer's own are dotted.
 _DASHES: dict[str, Any] = {"train": "-", "val": (0, (4, 2))}
 

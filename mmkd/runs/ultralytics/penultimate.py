@@ -51,7 +51,7 @@ def features_of(checkpoint: Path, arguments: Path, images: int) -> ObjectFeature
         for indices in chunks(evenly(images, len(dataset))):
             probe = probe_of(dataset, indices, network, device)
             with taps.recording():
-                probe.run()
+                probe.run(probe.inputs)
             maps = list(taps.take().values())
             boxes = probe.targets.boxes
             features.append(in_boxes(maps, [each.corners for each in boxes], probe.targets.size))

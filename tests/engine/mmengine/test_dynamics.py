@@ -14,7 +14,13 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from helpers.classifier_toy import KD_TERM, classifier_config, write_classifier
+from helpers.classifier_toy import (
+    KD_TERM,
+    STUDENT_WIDTH,
+    classifier_config,
+    tiny_deit,
+    write_classifier,
+)
 from helpers.classifier_toy import VALIDATION as CLASSIFIER_VALIDATION
 from helpers.classifier_toy import distill as distill_classifier
 from helpers.detector import detector_config, write_detector_teacher
@@ -150,6 +156,62 @@ def test_a_classifier_s_classes_and_predictions(tmp_path: Path) -> None:
         found = values(runner, 2, images, "feature")
         assert {"between_classes", "teacher_between_classes", "cka"} <= set(found)
         assert all(math.isfinite(value) for value in found.values())
+
+
+def test_the_distance_of_classifiers_of_one_shape(tmp_path: Path) -> None:
+    for width, is_there in ((STUDENT_WIDTH, True), (STUDENT_WIDTH + 1, False)):
+        teacher = write_classifier(tmp_path, name=f"teacher{width}", width=width)
+        config = classifier_config(tmp_path, **distill_classifier(teacher, dict(kd=KD_TERM)))
+        runner = train(recorded(config))
+        found = values(runner, 2, "train", "kd")
+        assert ("classifier_distance" in found) == is_there
+        if is_there:
+            theirs = torch.load(teacher["checkpoint"])["state_dict"]["head.fc.weight"]
+            expected = (runner.model.head.fc.weight - theirs).norm()
+            assert found["classifier_distance"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_equivariance_of_a_transformer_s_layers(tmp_path: Path) -> None:
+    teacher = write_classifier(tmp_path)
+    term = dict(student="backbone.layers.0", student_extra_tokens=2, view="global")
+    config = classifier_config(
+        tmp_path,
+        tiny_deit(),
+        **CLASSIFIER_VALIDATION,
+        **distill_classifier(teacher, dict(feature=term)),
+    )
+    blocks = ["backbone.patch_embed.projection", "backbone.layers.0"]
+    runner = train(recorded(config, blocks=blocks))
+    model = runner.model.eval()
+    images = first_batch(runner.val_dataloader, model.data_preprocessor, 6)["inputs"]
+    seen: list[torch.Tensor] = []
+    handle = model.backbone.layers[0].register_forward_hook(lambda m, a, out: seen.append(out))
+    with torch.no_grad():
+        # Patches of four pixels; a class and a distillation token.
+        for inputs in (images, images.roll((4, 4), dims=(2, 3))):
+            model.backbone(inputs)
+    handle.remove()
+    before, after = (tokens[:, 2:].unflatten(1, (2, 2)) for tokens in seen)
+    moved = before.roll((1, 1), dims=(1, 2))
+    expected = (after - moved).square().mean() / before.var(dim=(0, 1, 2), correction=0).mean()
+    found = values(runner, 2, "val", "backbone.layers.0")
+    assert found == {"equivariance": pytest.approx(float(expected), rel=1e-4)}
+    assert expected > 1e-3
+    # A convolution of patches lets whole patches pass.
+    assert values(runner, 2, "val", blocks[0])["equivariance"] < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        (["backbone.layer.0"], r"DynamicsHook blocks: .*no module 'backbone\.layer\.0'"),
+        (["backbone"], r"DynamicsHook blocks: 'backbone' returns no tokens"),
+        ("backbone", r"DynamicsHook blocks: expected a list of the student's modules"),
+    ],
+)
+def test_blocks_that_do_not_fit(tmp_path: Path, teacher: dict, blocks: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train(recorded(toy_config(tmp_path, **distill(teacher, TERMS)), blocks=blocks))
 
 
 def test_a_detector_s_places(tmp_path: Path, digits: Path) -> None:
