@@ -1,0 +1,260 @@
+"""The papers' figures of what goes on inside a distillation, repeated small.
+
+    python benchmarks/dynamics_study.py --data /path/to/cifar10_10k --workers 2
+
+On 10,000 photographs of CIFAR-10, a ResNet-14 teaches a ResNet-8 of its width, or a small vision
+transformer; on the digits, a Faster R-CNN one of half its width. Each setting is recorded after
+every epoch (mmkd.DynamicsHook). Finished runs are kept under --runs, so the study can be stopped
+and continued, figure by figure (--figures) and seed by seed; the table tells what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from cifar_study import folder_name, read_config
+from dynamics_figures import BLOCK, FIGURES, Figure, Recorded
+from mmengine.config import Config
+from study import report, top1
+
+from mmkd.data.digits import make_digits
+from mmkd.demo import NUM_TRAIN, NUM_VAL, digits_config
+from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsRow, read_dynamics
+from mmkd.report.figures.dynamics import draw_dynamics
+from mmkd.report.figures.tsne import Points, draw_tsne
+from mmkd.report.numbers import spread
+from mmkd.runs.mmengine.classification import ClassificationRecipe
+from mmkd.runs.mmengine.recipes import MMRecipe
+from mmkd.runs.penultimate import penultimate_features
+from mmkd.runs.running import Job, run_all
+from mmkd.work_dirs import read_work_dir
+from mmkd.work_dirs.run_result import RunResult
+
+STUDENT = "classification/cifar10_10k/resnet8_cifar10-10k.py"
+TEACHER_DEPTH, TEACHER_EPOCHS = 14, 25
+# Looked at after every epoch, as many as M&M's Table 7; and for t-SNE.
+IMAGES, SHOWN = 256, 1000
+VIT = dict(
+    type="VisionTransformer",
+    arch=dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=192),
+    img_size=32,
+    patch_size=4,
+    with_cls_token=False,
+    out_type="avg_featmap",
+)
+VIT_WIDTH = 96
+# Of 0.1 cross-entropy + 0.9 KD (Dua, section 2).
+KD_TASK = 0.1
+
+
+def set_epochs(config: Config, epochs: int) -> None:
+    """The whole schedule."""
+    config.train_cfg.max_epochs = epochs
+    config.default_hooks.checkpoint.interval = epochs
+    fall = config.param_scheduler[-1]
+    fall.T_max = fall.end = epochs
+
+
+def teacher_config(args: argparse.Namespace) -> Config:
+    """Of the student's last width, so that it can teach without a projector."""
+    config = read_config(STUDENT, 0, args.data, args.runs / "teacher")
+    config.model.backbone.depth = TEACHER_DEPTH
+    set_epochs(config, TEACHER_EPOCHS)
+    return config
+
+
+def classifier_config(
+    figure: Figure, terms: Mapping[str, Any], seed: int, folder: Path, args: argparse.Namespace
+) -> Config:
+    """A ResNet-8, or a vision transformer."""
+    config = read_config(STUDENT, seed, args.data, folder)
+    set_epochs(config, args.epochs)
+    hook: dict[str, Any] = dict(images=IMAGES)
+    if figure.student == "vit":
+        config.model.backbone = copy.deepcopy(VIT)
+        config.model.neck = None
+        config.model.head.in_channels = VIT_WIDTH
+        config.optim_wrapper.optimizer = dict(type="AdamW", lr=1e-3, weight_decay=0.05)
+        hook["blocks"] = [BLOCK]
+    if "kd" in terms:
+        config.model.head.loss.loss_weight = KD_TASK
+    config.custom_hooks = [
+        dict(
+            type="mmkd.DistillHook",
+            teacher=dict(
+                config=str(args.runs / "teacher/teacher.py"),
+                checkpoint=str(args.runs / f"teacher/epoch_{TEACHER_EPOCHS}.pth"),
+            ),
+            terms=copy.deepcopy(dict(terms)),
+            probe_size=32,
+        ),
+        dict(type="mmkd.DynamicsHook", interval=1, **hook),
+    ]
+    return config
+
+
+def detector_config(
+    terms: Mapping[str, Any], seed: int, folder: Path, args: argparse.Namespace
+) -> Config:
+    """That of `mmkd demo`."""
+    config = digits_config("distilled", seed, args.runs / "digits", args.runs / "detectors")
+    config.work_dir = str(folder)
+    [hook] = config.custom_hooks
+    hook.teacher.checkpoint = detector_teacher(args).checkpoint
+    hook.terms = copy.deepcopy(dict(terms))
+    config.custom_hooks.append(dict(type="mmkd.DynamicsHook", interval=1))
+    return config
+
+
+def detector_teacher(args: argparse.Namespace) -> RunResult:
+    """Trained once."""
+    make_digits(args.runs / "digits", num_train=NUM_TRAIN, num_val=NUM_VAL)
+    config = digits_config("teacher", 0, args.runs / "digits", args.runs / "detectors")
+    [result] = run_all([Job("teacher", MMRecipe(config), "detector: teacher")])
+    return result
+
+
+def classifier_teacher(args: argparse.Namespace) -> RunResult:
+    """Trained once; its config lies beside it."""
+    config = teacher_config(args)
+    [result] = run_all([Job("teacher", ClassificationRecipe(config), "teacher")])
+    Config(dict(model=config.model, default_scope="mmpretrain")).dump(
+        args.runs / "teacher/teacher.py"
+    )
+    return result
+
+
+def job(key: str, setting: str, seed: int, args: argparse.Namespace) -> Job:
+    """One student's training."""
+    figure = FIGURES[key]
+    folder = args.runs / key / folder_name(setting, seed)
+    terms = figure.settings[setting]
+    name = f"{key}: {setting}"
+    if figure.student == "detector":
+        return Job(setting, MMRecipe(detector_config(terms, seed, folder, args)), name)
+    config = classifier_config(figure, terms, seed, folder, args)
+    return Job(setting, ClassificationRecipe(config), name)
+
+
+def rows_of(figure: Figure, folder: Path) -> list[DynamicsRow]:
+    """What a run recorded of the figure's term, of training images."""
+    rows = read_dynamics(folder / DYNAMICS_FILE)
+    wanted = (*figure.measures, "singular_")
+    return [
+        row
+        for row in rows
+        if (row.term, row.images) == (figure.term, "train") and row.measure.startswith(wanted)
+    ]
+
+
+def recorded(rows: Sequence[DynamicsRow]) -> Recorded:
+    """By measure, from the first epoch to the last."""
+    found: dict[str, list[float]] = {}
+    for row in sorted(rows, key=lambda each: each.step):
+        found.setdefault(row.measure, []).append(row.value)
+    return found
+
+
+def verdict(held: Sequence[bool]) -> str:
+    """Of a trend, by seed."""
+    if len(held) < 2:
+        return "one seed: " + ("yes" if held[0] else "no")
+    return "yes" if all(held) else "unclear" if any(held) else "no"
+
+
+def section(key: str, results: Mapping[tuple[str, int], RunResult], out: Path) -> list[str]:
+    """A figure: ours, the values at the end, and what holds."""
+    figure = FIGURES[key]
+    seeds = sorted({seed for _, seed in results})
+    rows = {
+        (setting, seed): rows_of(figure, Path(results[setting, seed].checkpoint).parent)
+        for setting in figure.settings
+        for seed in seeds
+    }
+    draw_dynamics({s: [rows[s, seed] for seed in seeds] for s in figure.settings}, out / key)
+    by_run = {of: recorded(found) for of, found in rows.items()}
+    metric = "mAP" if figure.student == "detector" else "top1"
+    heads = [name for m in figure.measures for name in (f"{m}, first", f"{m}, last")]
+    lines = [
+        f"## {figure.title}",
+        "",
+        f"Published: {figure.published}",
+        "",
+        f"| setting | {metric}, % | {' | '.join(heads)} |",
+        f"|{'---|' * (len(heads) + 2)}",
+    ]
+    for setting in figure.settings:
+        scores = spread([results[setting, seed].scores[metric] for seed in seeds])
+        cells = [
+            _digits([by_run[setting, seed][measure][place] for seed in seeds])
+            for measure in figure.measures
+            for place in (0, -1)
+        ]
+        lines.append(f"| {setting} | {scores} | {' | '.join(cells)} |")
+    lines += ["", "| trend | holds in seeds | verdict |", "|---|---|---|"]
+    for trend in figure.trends:
+        held = [trend.holds({s: by_run[s, seed] for s in figure.settings}) for seed in seeds]
+        lines.append(f"| {trend.text} | {sum(held)} of {len(held)} | {verdict(held)} |")
+    names = ["singular_values"] if key.endswith("-3") else []
+    names += list(figure.measures)
+    return [*lines, "", *(f"![{n}](dynamics_study/{key}/{n}.png)" for n in names), ""]
+
+
+def _digits(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+
+
+def draw_classes(results: Mapping[tuple[str, int], RunResult], teacher: Path, out: Path) -> None:
+    """Dua's Figure 2, of the first seed."""
+    folders = {name: Path(r.checkpoint).parent for (name, seed), r in results.items() if not seed}
+    shown = {**folders, "teacher": teacher}
+    points = {}
+    for name, folder in shown.items():
+        found = penultimate_features(read_work_dir(folder), SHOWN)
+        points[name] = Points(found.features.numpy(), found.labels.numpy(), found.classes)
+    draw_tsne(points, out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
+    parser.add_argument("--figures", nargs="+", choices=list(FIGURES), default=list(FIGURES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=20, help="of the classifiers")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--runs", type=Path, default=Path("work_dirs/dynamics_study"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/dynamics_study.md"))
+    args = parser.parse_args()
+    args.data, args.runs = args.data.resolve(), args.runs.resolve()
+    teacher = classifier_teacher(args)
+    # All settings of one seed before the next, so that a study that is stopped is balanced.
+    keys = [(s, f, name) for s in args.seeds for f in args.figures for name in FIGURES[f].settings]
+    results = run_all([job(f, name, s, args) for s, f, name in keys], args.workers)
+    found = dict(zip(keys, results, strict=True))
+    pictures = args.out.with_suffix("")
+    lines = [
+        "# What goes on inside a distillation: the papers' figures, repeated",
+        "",
+        f"The ResNet-14 that teaches: {top1([teacher])[0]:.1f} %. {args.epochs} epochs, seeds "
+        f"{', '.join(map(str, args.seeds))}. A trend holds (yes) where it does in every seed, and "
+        "is unclear where seeds disagree.",
+        "",
+    ]
+    for key in args.figures:
+        own = {(name, seed): r for (seed, f, name), r in found.items() if f == key}
+        lines += section(key, own, pictures)
+        if key == "003-1":
+            draw_classes(own, args.runs / "teacher", pictures / key)
+            lines += [f"![t-SNE](dynamics_study/{key}/tsne.png)", ""]
+    report(lines, args.out)
+
+
+if __name__ == "__main__":
+    main()
