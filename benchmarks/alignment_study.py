@@ -1,23 +1,25 @@
 """Does distillation align the student's classifier with the teacher's? Dua's study, small.
 
-    python benchmarks/alignment_study.py [--data data/cifar10_10k]
+    python benchmarks/alignment_study.py [--data data/cifar10_10k [--strong resnet56.safetensors]]
 
-A ResNet-14 teaches a ResNet-8 of the same last width, at several temperatures; the plain student is
-compared with the same teacher. Without --data, on scikit-learn's handwritten digits. Finished runs
-are kept under --runs, so the study can be stopped and continued.
+A ResNet-14, or He et al.'s published ResNet-56, teaches a ResNet-8 of the same last width, at
+several temperatures; the plain student is compared with the same teacher. Without --data, on
+scikit-learn's handwritten digits. Finished runs are kept under --runs, so the study can be stopped
+and continued.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from strong_teacher import Teacher, strong_teacher
 from study import report
 
 from mmkd.analysis import pearson_correlation
@@ -103,11 +105,7 @@ def study_config(
 
 
 def student_config(
-    args: argparse.Namespace,
-    teacher: RunResult,
-    teacher_config: Path,
-    temperature: int | None,
-    seed: int,
+    args: argparse.Namespace, teacher: Teacher, temperature: int | None, seed: int
 ) -> Config:
     """The student's training, plain where there is no temperature."""
     config = study_config(args, run_name(temperature), STUDENT_DEPTH, seed, args.weight_decay)
@@ -120,7 +118,7 @@ def student_config(
         kd = dict(student="head.fc", teacher="head.fc", loss=loss, weight=KD_WEIGHT)
         hook = dict(
             type="mmkd.DistillHook",
-            teacher=dict(config=str(teacher_config), checkpoint=teacher.checkpoint),
+            teacher=dict(config=teacher.config, checkpoint=teacher.checkpoint),
             terms=dict(kd=kd),
             probe_size=32,
         )
@@ -133,7 +131,22 @@ def run_name(temperature: int | None) -> str:
 
 
 def data_name(args: argparse.Namespace) -> str:
-    return "digits" if args.data is None else args.data.name
+    """Of the runs' folder; students of another teacher are others."""
+    name = "digits" if args.data is None else args.data.name
+    return f"{name}_strong" if args.strong else name
+
+
+def teacher_of(args: argparse.Namespace) -> Teacher:
+    """Trained here, or published."""
+    if args.strong:
+        found = strong_teacher(args.strong, args.data, args.runs / "strong")
+        return replace(found, name="ResNet-56", config=config_file(found.config))
+    config = study_config(args, "teacher", TEACHER_DEPTH, 0, TEACHER_WEIGHT_DECAY)
+    [result] = run_all([Job("teacher", ClassificationRecipe(config), "teacher", cost=1.5)])
+    file = Path(config.work_dir) / "teacher.py"
+    config.dump(file)
+    name = f"ResNet-{TEACHER_DEPTH}"
+    return Teacher(name, str(file), result.checkpoint, 64, result.scores["top1"])
 
 
 def warm_up(args: argparse.Namespace) -> int:
@@ -201,6 +214,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10's images (default: digits)")
+    parser.add_argument("--strong", type=Path, help="published weights of the ResNet-56")
     parser.add_argument("--epochs", type=int, default=40, help="8 or more")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
@@ -215,22 +229,22 @@ def main() -> None:
     args = parser.parse_args()
     if args.epochs < 8:
         parser.error("--epochs must be 8 or more: the second half is correlated")
+    if args.strong and args.data is None:
+        parser.error("--strong knows CIFAR-10's classes: give --data")
 
-    config = study_config(args, "teacher", TEACHER_DEPTH, 0, TEACHER_WEIGHT_DECAY)
-    [teacher] = run_all([Job("teacher", ClassificationRecipe(config), "teacher", cost=1.5)])
-    teacher_config = Path(config.work_dir) / "teacher.py"
-    config.dump(teacher_config)
+    teacher = teacher_of(args)
     jobs = []
-    for temperature in (None, *TEMPERATURES):
-        for seed in range(args.seeds):
-            settings = student_config(args, teacher, teacher_config, temperature, seed)
+    # All of one seed before the next, so that a study that is stopped is balanced.
+    for seed in range(args.seeds):
+        for temperature in (None, *TEMPERATURES):
+            settings = student_config(args, teacher, temperature, seed)
             name = run_name(temperature)
             jobs.append(Job(name, ClassificationRecipe(settings), name))
     results = run_all(jobs, args.workers)
     lines = [
         f"# Classifier alignment per temperature, {data_name(args)}",
         "",
-        f"ResNet-{TEACHER_DEPTH} ({teacher.scores['top1']:.1f}%) -> ResNet-{STUDENT_DEPTH}, "
+        f"{teacher.name} ({teacher.accuracy:.1f}%) -> ResNet-{STUDENT_DEPTH}, "
         f"{args.epochs} epochs, weight decay {args.weight_decay:g}, {args.seeds} seeds. "
         "μ = ‖W_t - W_s‖ after each epoch; r is its correlation with the epoch's mean total loss, "
         f"over the epochs after the first {warm_up(args)}. Published: Dua, CIFAR-100, "

@@ -13,52 +13,29 @@ so the study can be stopped and continued, method by method (--methods) and seed
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from cifar_settings import MAIN, Setting
 from cifar_study import TEACHER, folder_name, read_config, student_config
 from mmengine.config import Config
-from mmengine.runner import Runner
 from published_methods import PublishedMethod, published_methods
+from strong_teacher import Teacher, strong_teacher
 from study import by_name, report, top1
 
-from mmkd.checkpoint import read_weights
 from mmkd.configs import config_file
 from mmkd.report.numbers import signed, spread
 from mmkd.runs.mmengine.classification import ClassificationRecipe
 from mmkd.runs.running import Job, run_all
 from mmkd.work_dirs.run_result import RunResult
 
-STRONG = "classification/cifar10_10k/resnet56_cifar10-10k.py"
 IMAGES, BATCH = 10_000, 64
 # Of the schedule, what the published pairs spend on rises and on first stages.
 RISE = 20 / 240
 FIRST_STAGES = dict(paraphrase=30 / 240, pretext=60 / 240, initial=20 / 240)
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """Whom the students learn from.
-
-    Args:
-        name: In the table, and of its runs' folder.
-        config: By name.
-        checkpoint: Its weights.
-        width: Of its last map.
-        accuracy: On the test set, in percent.
-    """
-
-    name: str
-    config: str
-    checkpoint: str
-    width: int
-    accuracy: float
 
 
 def published(epochs: int) -> dict[str, Setting]:
@@ -128,26 +105,6 @@ def ordinary(args: argparse.Namespace) -> Teacher:
     return Teacher("ordinary", TEACHER, result.checkpoint, 128, accuracy)
 
 
-def strong(args: argparse.Namespace) -> Teacher:
-    """Published, and tested here before anything learns from it."""
-    file = args.runs / "strong/resnet56.pth"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    weights = read_weights(args.strong).weights
-    torch.save({_own_name(key): value for key, value in weights.items()}, file)
-    config = read_config(STRONG, 0, args.data, args.runs / "strong")
-    config.load_from = str(file)
-    config.test_cfg = dict(type="TestLoop")
-    scores = Runner.from_cfg(config).test()
-    return Teacher("strong", STRONG, str(file), 64, float(scores["accuracy/top1"]))
-
-
-def _own_name(key: str) -> str:
-    """Of a weight of akamaster/pytorch_resnet_cifar10, in MMPretrain's classifier."""
-    if key.startswith("linear."):
-        return key.replace("linear.", "head.fc.")
-    return "backbone." + re.sub(r"^layer(\d)", lambda m: f"stages.{int(m[1]) - 1}", key)
-
-
 def table(results: Sequence[RunResult]) -> list[str]:
     """Methods from the best to the worst."""
     scores = {name: top1(runs) for name, runs in by_name(results).items()}
@@ -193,7 +150,7 @@ def main() -> None:
         parser.error("--only-strong needs --strong")
     teachers = [] if args.only_strong else [ordinary(args)]
     if args.strong:
-        teachers.append(strong(args))
+        teachers.append(strong_teacher(args.strong, args.data, args.runs / "strong"))
     # All methods of one seed before the next, so that a study that is stopped is balanced.
     keys = [(t, seed, name) for seed in args.seeds for t in teachers for name in asked]
     jobs = [job(name, methods[name], seed, t, args) for t, seed, name in keys]
