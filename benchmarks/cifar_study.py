@@ -43,6 +43,14 @@ def read_config(file: str, seed: int, data: Path, work_dir: Path) -> Config:
     return config
 
 
+def set_epochs(config: Config, epochs: int) -> None:
+    """The whole schedule."""
+    config.train_cfg.max_epochs = epochs
+    config.default_hooks.checkpoint.interval = epochs
+    fall = config.param_scheduler[-1]
+    fall.T_max = fall.end = epochs
+
+
 def student_config(setting: Setting, seed: int, data: Path, work_dir: Path, teacher: str) -> Config:
     """The student as a setting trains it."""
     config = read_config(STUDENT, seed, data, work_dir)

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from cifar_study import folder_name, read_config
+from cifar_study import folder_name, read_config, set_epochs
 from dynamics_figures import BLOCK, FIGURES, Figure, Recorded
 from mmengine.config import Config
 from study import report, top1
@@ -50,14 +50,6 @@ VIT = dict(
 VIT_WIDTH = 96
 # Of 0.1 cross-entropy + 0.9 KD (Dua, section 2).
 KD_TASK = 0.1
-
-
-def set_epochs(config: Config, epochs: int) -> None:
-    """The whole schedule."""
-    config.train_cfg.max_epochs = epochs
-    config.default_hooks.checkpoint.interval = epochs
-    fall = config.param_scheduler[-1]
-    fall.T_max = fall.end = epochs
 
 
 def teacher_config(args: argparse.Namespace) -> Config:

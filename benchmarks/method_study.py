@@ -20,8 +20,7 @@ from statistics import mean
 from typing import Any
 
 from cifar_settings import MAIN, Setting
-from cifar_study import TEACHER, folder_name, read_config, student_config
-from mmengine.config import Config
+from cifar_study import TEACHER, folder_name, read_config, set_epochs, student_config
 from published_methods import PublishedMethod, published_methods
 from strong_teacher import Teacher, strong_teacher
 from study import by_name, report, top1
@@ -86,15 +85,8 @@ def job(name: str, setting: Setting, seed: int, teacher: Teacher, args: argparse
     config = student_config(setting, seed, args.data, folder, teacher.checkpoint)
     for hook in config.custom_hooks if setting.teacher is None else ():
         hook.teacher.config = config_file(teacher.config)
-    _set_epochs(config, args.epochs)
+    set_epochs(config, args.epochs)
     return Job(name, ClassificationRecipe(config), f"{teacher.name}: {name}")
-
-
-def _set_epochs(config: Config, epochs: int) -> None:
-    config.train_cfg.max_epochs = epochs
-    config.default_hooks.checkpoint.interval = epochs
-    fall = config.param_scheduler[-1]
-    fall.T_max = fall.end = epochs
 
 
 def ordinary(args: argparse.Namespace) -> Teacher:
