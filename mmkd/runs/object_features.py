@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-__all__ = ["ObjectFeatures", "chunks", "evenly", "in_boxes"]
+__all__ = ["ObjectFeatures", "chunks", "in_boxes"]
 
 _CHUNK = 8
 
@@ -28,12 +28,6 @@ class ObjectFeatures:
     features: Tensor
     labels: Tensor
     classes: tuple[str, ...]
-
-
-def evenly(count: int, total: int) -> list[int]:
-    """So many indices of a data set, spread over all of it: its classes may lie in order."""
-    count = min(count, total)
-    return [index * total // count for index in range(count)]
 
 
 def chunks(indices: Sequence[int]) -> Iterator[Sequence[int]]:

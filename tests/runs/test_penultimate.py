@@ -20,8 +20,9 @@ from helpers.toy import VALIDATION, toy_config, train
 from helpers.yolo_toy import make_toy, plain
 from mmkd.cli import app
 from mmkd.data import make_digits
+from mmkd.engine.evenly import evenly
 from mmkd.errors import InputError
-from mmkd.runs.object_features import evenly, in_boxes
+from mmkd.runs.object_features import in_boxes
 from mmkd.runs.penultimate import penultimate_features
 from mmkd.work_dirs import read_work_dir
 

@@ -26,7 +26,6 @@ from mmkd.engine.mmengine.detector_heads import (
     run_model,
 )
 from mmkd.engine.mmengine.exact_resume import TrainingState
-from mmkd.engine.mmengine.first_images import image_size
 from mmkd.engine.mmengine.loaded_order import loaded_order
 from mmkd.engine.mmengine.models import inputs_and_samples, unwrapped
 from mmkd.engine.mmengine.optimizer import (
@@ -34,6 +33,7 @@ from mmkd.engine.mmengine.optimizer import (
     put_back_distillers,
     take_out_distillers,
 )
+from mmkd.engine.mmengine.spread_images import image_size
 from mmkd.engine.mmengine.targets import targets_of
 from mmkd.engine.probe import ProbeSize
 from mmkd.engine.same_teachers import check_same_teachers, digests_of

@@ -15,8 +15,8 @@ from mmkd.dynamics import DynamicsSettings, ProbeImages, check_blocks, recorded
 from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsFile
 from mmkd.engine.mmengine.detector_heads import BatchSamples, run_model
 from mmkd.engine.mmengine.distill_hook import DistillHook
-from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.engine.mmengine.models import unwrapped
+from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.engine.mmengine.targets import targets_of
 from mmkd.errors import InputError
 from mmkd.registry import HOOKS
@@ -29,8 +29,8 @@ class DynamicsHook(Hook):
     """Records measures of each term of a DistillHook every so many epochs or iterations, and at the
     end.
 
-    They are those of :func:`mmkd.dynamics.term_dynamics`, on the first images of the training and
-    of the validation set, the same each time, with the student in evaluation mode; and share and
+    They are those of :func:`mmkd.dynamics.term_dynamics`, on images from all over the training and
+    the validation set, the same each time, with the student in evaluation mode; and share and
     cosine of the term's gradient in the last iteration. Cosines inside and outside boxes are of
     training images only: a test's pipeline may leave boxes in pixels of the image before its
     resizing. The hook only looks: weights, statistics and random numbers are what they would be
@@ -128,7 +128,7 @@ class DynamicsHook(Hook):
 def _probe(model: Any, loader: DataLoader, count: int, with_boxes: bool) -> ProbeImages:
     """A test's pipeline may leave boxes in pixels of the image before its resizing: without them
     then."""
-    batch = first_batch(loader, model.data_preprocessor, count)
+    batch = spread_batch(loader, model.data_preprocessor, count)
     probe = probe_images(model, batch["inputs"], batch.get("data_samples") or ())
     return probe if with_boxes else probe._replace(targets=probe.targets.without_boxes())
 

@@ -23,8 +23,8 @@ from mmkd.engine.last_batch import check_last_batch
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.engine.settings import DistillSettings
 from mmkd.engine.step_clock import StepClock
-from mmkd.engine.ultralytics.first_images import first_images
 from mmkd.engine.ultralytics.resume import ExactResume
+from mmkd.engine.ultralytics.spread_images import spread_images
 from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs, run_detector
 from mmkd.errors import InputError, InputTypeError, TermError
@@ -181,7 +181,7 @@ class DistillTrainer(ExactResume):
             student, count = unwrap_model(self.model), self._recorded.images
             with preserved_random_state():
                 self._probes = {
-                    split: first_images(self, student, split, count) for split in ("train", "val")
+                    split: spread_images(self, student, split, count) for split in ("train", "val")
                 }
             blocks = self._recorded.blocks
             check_blocks(f"{OWNER} dynamics", self.distillation, self._probes["train"], blocks)

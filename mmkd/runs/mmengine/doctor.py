@@ -23,8 +23,8 @@ from mmkd.doctor.level_map import LevelMap, first_that_fits, level_map
 from mmkd.doctor.watch import Watch, forget
 from mmkd.engine.mmengine.distill_hook import DistillHook, iterations_per_epoch
 from mmkd.engine.mmengine.dynamics_hook import probe_images
-from mmkd.engine.mmengine.first_images import first_batch
 from mmkd.engine.mmengine.models import inputs_and_samples, unwrapped
+from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 from mmkd.features import evaluation_mode
@@ -133,7 +133,7 @@ class _Mapper(Hook):
         hook = DistillHook.among(runner.hooks)
         assert hook is not None and hook.distillation is not None
         model = unwrapped(runner.model)
-        batch = first_batch(runner.train_dataloader, model.data_preprocessor, _BATCHES * _BATCH)
+        batch = spread_batch(runner.train_dataloader, model.data_preprocessor, _BATCHES * _BATCH)
         inputs, samples = batch["inputs"], batch.get("data_samples") or ()
         probes = [
             probe_images(model, inputs[start : start + _BATCH], samples[start : start + _BATCH])

@@ -14,9 +14,10 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
 from mmkd.checkpoint import CheckpointWeights, load_weights, read_weights
+from mmkd.engine.evenly import evenly
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError, first_few
-from mmkd.runs.object_features import ObjectFeatures, chunks, evenly, in_boxes
+from mmkd.runs.object_features import ObjectFeatures, chunks, in_boxes
 from mmkd.work_dirs.dumped_config import read_dumped_config
 
 __all__ = ["features_of_config"]

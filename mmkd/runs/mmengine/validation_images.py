@@ -11,7 +11,8 @@ import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from mmkd.engine.mmengine.first_images import first_batch
+from mmkd.engine.evenly import evenly
+from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.runs.accuracy import Found, average_precision
 from mmkd.targets import Boxes
 
@@ -24,7 +25,7 @@ _CHUNK = 4
 
 @dataclass(frozen=True)
 class ValidationImages:
-    """The first of a validation set.
+    """Some from all over a validation set.
 
     Args:
         inputs: ``[N, 3, H, W]``, as the student is given them.
@@ -53,11 +54,12 @@ class ValidationImages:
             own = {k: v for k, v in loader.items() if k not in ("prefetch_factor", "timeout")}
             own |= dict(num_workers=0, persistent_workers=False)
             built = Runner.build_dataloader(copy.deepcopy(own), seed=0)
-            batch = first_batch(built, preprocessor, _COUNT)
+            batch = spread_batch(built, preprocessor, _COUNT)
             samples = batch["data_samples"]
             if all("gt_label" in sample for sample in samples):
                 return cls(batch["inputs"], samples, None)
-            infos = [built.dataset.get_data_info(index) for index in range(len(samples))]
+            indices = evenly(_COUNT, len(built.dataset))
+            infos = [built.dataset.get_data_info(index) for index in indices]
             return cls(batch["inputs"], samples, [_boxes(info["instances"]) for info in infos])
         except Exception:  # Whatever is wrong with it, the training's validation tells.
             return None

@@ -22,7 +22,7 @@ from mmkd.doctor.examination import Costs, Examination, TeacherFinding
 from mmkd.doctor.level_map import LevelMap, first_that_fits, level_map
 from mmkd.doctor.watch import Watch, forget
 from mmkd.engine.random_state import preserved_random_state
-from mmkd.engine.ultralytics.first_images import first_batches, first_images
+from mmkd.engine.ultralytics.spread_images import spread_batches, spread_images
 from mmkd.engine.ultralytics.train import OWN_KEYS, prepare
 from mmkd.engine.ultralytics.trainer import DistillTrainer
 from mmkd.errors import InputError
@@ -77,7 +77,7 @@ def examine_levels(settings: Mapping[str, Any]) -> LevelMap:
 
         def begin(trainer: Any) -> None:
             student = unwrap_model(trainer.model)
-            probes = first_batches(trainer, student, "train", _BATCHES, _BATCH)
+            probes = spread_batches(trainer, student, "train", _BATCHES, _BATCH)
             found.append(level_map(trainer.distillation, probes))
             raise _Enough
 
@@ -172,7 +172,7 @@ class _Listener:
         and is small for one that sees none."""
         with preserved_random_state():
             student = unwrap_model(self._trainer.model)
-            probe = first_images(self._trainer, student, "val", _IMAGES)
+            probe = spread_images(self._trainer, student, "val", _IMAGES)
         images, classes = (probe.inputs, None), self._trainer.data["nc"]
         self._teachers = tuple(
             examined_teacher(

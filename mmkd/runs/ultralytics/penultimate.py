@@ -8,12 +8,13 @@ import torch
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 
+from mmkd.engine.evenly import evenly
 from mmkd.engine.ultralytics.checkpoint_files import open_model
-from mmkd.engine.ultralytics.first_images import plain_dataset, probe_of
+from mmkd.engine.ultralytics.spread_images import plain_dataset, probe_of
 from mmkd.engine.ultralytics.teacher import neck_outputs
 from mmkd.errors import InputError
 from mmkd.features import FeatureTaps
-from mmkd.runs.object_features import ObjectFeatures, chunks, evenly, in_boxes
+from mmkd.runs.object_features import ObjectFeatures, chunks, in_boxes
 from mmkd.runs.ultralytics.detection import quiet
 
 __all__ = ["features_of"]

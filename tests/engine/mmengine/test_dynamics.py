@@ -37,7 +37,7 @@ from mmkd import FeatureDistiller, dynamics
 from mmkd.analysis import effective_rank, linear_cka, singular_values
 from mmkd.dynamics import SINGULAR_QUANTILES, DynamicsSettings, projector_dynamics
 from mmkd.dynamics_file import read_matrices
-from mmkd.engine.mmengine.first_images import first_batch
+from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.errors import InputError
 from mmkd.features import pair_as_samples
 
@@ -84,7 +84,7 @@ def test_values_are_those_of_the_saved_weights(tmp_path: Path, teacher: dict) ->
     found = {**values(runner, 2, "train", "deep"), **values(runner, 2, "val", "deep")}
     hook = distill_hook_of(runner)
     model = runner.model.eval()
-    batch = first_batch(runner.val_dataloader, model.data_preprocessor, 6)
+    batch = spread_batch(runner.val_dataloader, model.data_preprocessor, 6)
     assert len(batch["inputs"]) == 6
     with torch.no_grad():
         ours = model.backbone(batch["inputs"])[-1]
@@ -183,7 +183,7 @@ def test_the_equivariance_of_a_transformer_s_layers(tmp_path: Path) -> None:
     blocks = ["backbone.patch_embed.projection", "backbone.layers.0"]
     runner = train(recorded(config, blocks=blocks))
     model = runner.model.eval()
-    images = first_batch(runner.val_dataloader, model.data_preprocessor, 6)["inputs"]
+    images = spread_batch(runner.val_dataloader, model.data_preprocessor, 6)["inputs"]
     seen: list[torch.Tensor] = []
     handle = model.backbone.layers[0].register_forward_hook(lambda m, a, out: seen.append(out))
     with torch.no_grad():
@@ -301,3 +301,10 @@ def test_what_it_refuses(tmp_path: Path) -> None:
             train(config)
     with pytest.raises(InputError, match="custom_hooks holds no DistillHook"):
         train(toy_config(tmp_path, custom_hooks=[dict(type="mmkd.DynamicsHook")]))
+
+
+def test_images_are_from_all_over_the_set(tmp_path: Path) -> None:
+    """A set may be sorted by class."""
+    runner = train(classifier_config(tmp_path))
+    batch = spread_batch(runner.train_dataloader, runner.model.data_preprocessor, 4)
+    assert [int(sample.sample_idx) for sample in batch["data_samples"]] == [0, 4, 8, 12]

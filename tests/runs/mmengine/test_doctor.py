@@ -33,7 +33,7 @@ from mmkd.data import make_digits
 from mmkd.doctor import Advice, Examination, advise
 from mmkd.doctor.file import read_examination
 from mmkd.doctor.terminal import print_examination, print_levels
-from mmkd.engine.mmengine.first_images import first_batch
+from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.doctor import examine, examine_levels
 
@@ -279,7 +279,7 @@ def test_a_classifier_s_accuracy(tmp_path: Path) -> None:
     )
     [found] = examine(config, iterations=1).teachers
     runner = Runner.from_cfg(classifier_config(tmp_path / "again", **CLASSIFIER_VALIDATION))
-    batch = first_batch(runner.val_dataloader, runner.model.data_preprocessor, found.images)
+    batch = spread_batch(runner.val_dataloader, runner.model.data_preprocessor, found.images)
     network = distill_hook_of(train(config)).teachers["teacher"].model
     with torch.no_grad():
         predicted = network(batch["inputs"], mode="tensor").argmax(dim=1)

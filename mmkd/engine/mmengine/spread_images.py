@@ -10,10 +10,11 @@ from mmengine.runner import set_random_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmkd.engine.evenly import evenly
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 
-__all__ = ["first_batch", "image_size"]
+__all__ = ["image_size", "spread_batch"]
 
 # What MMEngine's data sets hold of every image: shared with the copy, for it is large.
 _ANNOTATIONS = ("data_list", "data_bytes", "data_address")
@@ -31,7 +32,7 @@ def image_size(owner: str, loader: DataLoader, preprocessor: nn.Module) -> tuple
         InputError: It cannot be read, or is no image.
     """
     try:
-        height, width = first_batch(loader, preprocessor, 1)["inputs"][0].shape[-2:]
+        height, width = spread_batch(loader, preprocessor, 1)["inputs"][0].shape[-2:]
     except Exception as error:  # Pipelines and data sets fail in any way.
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError.at(
@@ -42,8 +43,8 @@ def image_size(owner: str, loader: DataLoader, preprocessor: nn.Module) -> tuple
     return int(height), int(width)
 
 
-def first_batch(loader: DataLoader, preprocessor: nn.Module, count: int) -> dict[str, Any]:
-    """The first images of a data set as the model is given them in a test.
+def spread_batch(loader: DataLoader, preprocessor: nn.Module, count: int) -> dict[str, Any]:
+    """Images from all over a data set as the model is given them in a test.
 
     They are read by a copy of the data set, so that neither a cache of its pipeline's nor a random
     state is another afterwards; what a pipeline draws is the same each time.
@@ -61,7 +62,7 @@ def first_batch(loader: DataLoader, preprocessor: nn.Module, count: int) -> dict
     with preserved_random_state():
         set_random_seed(0)
         dataset: Any = copy.deepcopy(loader.dataset, shared)
-        samples = [dataset[index] for index in range(min(count, len(dataset)))]
+        samples = [dataset[index] for index in evenly(count, len(dataset))]
         return preprocessor(loader.collate_fn(samples), False)
 
 

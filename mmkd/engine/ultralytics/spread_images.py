@@ -12,15 +12,16 @@ from torch import nn
 from ultralytics.data.build import build_yolo_dataset, get_split_fraction
 
 from mmkd.dynamics import ProbeImages
+from mmkd.engine.evenly import evenly
 from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import run_detector
 from mmkd.targets import Targets
 
-__all__ = ["first_batches", "first_images", "plain_dataset", "probe_of"]
+__all__ = ["plain_dataset", "probe_of", "spread_batches", "spread_images"]
 
 
-def first_images(trainer: Any, model: nn.Module, split: str, count: int) -> ProbeImages:
-    """The first images of a split, padded to squares, neither augmented nor cached.
+def spread_images(trainer: Any, model: nn.Module, split: str, count: int) -> ProbeImages:
+    """Images from all over a split, padded to squares, neither augmented nor cached.
 
     Args:
         trainer: Of the training.
@@ -28,26 +29,26 @@ def first_images(trainer: Any, model: nn.Module, split: str, count: int) -> Prob
         split: ``'train'`` or ``'val'``.
         count: Of images; fewer where there are no more.
     """
-    [found] = first_batches(trainer, model, split, 1, count)
+    [found] = spread_batches(trainer, model, split, 1, count)
     return found
 
 
-def first_batches(
+def spread_batches(
     trainer: Any, model: nn.Module, split: str, count: int, size: int
 ) -> list[ProbeImages]:
     """So many batches of so many images; fewer where there are no more.
 
     Args:
-        trainer, model, split: See :func:`first_images`.
+        trainer, model, split: See :func:`spread_images`.
         count: Of batches.
         size: Of each.
     """
     dataset = plain_dataset(trainer.args, trainer.data, split)
-    found = []
-    for start in range(0, min(count * size, len(dataset)), size):
-        indices = range(start, min(start + size, len(dataset)))
-        found.append(probe_of(dataset, indices, model, trainer.device))
-    return found
+    chosen = evenly(count * size, len(dataset))
+    return [
+        probe_of(dataset, chosen[start : start + size], model, trainer.device)
+        for start in range(0, len(chosen), size)
+    ]
 
 
 def plain_dataset(settings: Any, data: Mapping[str, Any], split: str) -> Any:
