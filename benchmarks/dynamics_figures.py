@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alignment_study import CLAIMS, KD_WEIGHT, PLAIN, TEMPERATURES
+
 __all__ = ["FIGURES", "Figure", "Recorded", "Trend"]
 
 # By measure, its values from the first record to the last, of the figure's term.
@@ -40,6 +42,7 @@ class Figure:
         settings: By name, the terms.
         trends: What is checked.
         student: Which one: ``'cnn'``, ``'vit'`` or ``'detector'``.
+        longer: Factor of the study's epochs.
     """
 
     title: str
@@ -49,6 +52,7 @@ class Figure:
     settings: Mapping[str, Mapping[str, Any]]
     trends: tuple[Trend, ...]
     student: str = "cnn"
+    longer: float = 1.0
 
 
 def _last(runs: Mapping[str, Recorded], setting: str, measure: str) -> float:
@@ -130,12 +134,11 @@ def _direction(projector: Mapping[str, Any]) -> dict[str, Any]:
     return _feature(projector=projector, normalizer=NONE, loss=loss, weight=25.0)
 
 
-def _kd(temperature: float) -> dict[str, Any]:
+def _kd(temperature: float, weight: float = KD_WEIGHT) -> dict[str, Any]:
     loss = dict(type="mmkd.KDLoss", temperature=temperature)
-    return dict(kd=dict(student="head.fc", teacher="head.fc", loss=loss, weight=0.9))
+    return dict(kd=dict(student="head.fc", teacher="head.fc", loss=loss, weight=weight))
 
 
-TEMPERATURES = (1.0, 2.0, 4.0, 7.0, 10.0)
 BLOCK = "backbone.layers.3"
 
 FIGURES = {
@@ -169,13 +172,14 @@ FIGURES = {
         ),
     ),
     "003-1": Figure(
-        "Dua, Figures 1 and 2: distance of the classifiers, and the classes, by temperature",
-        "With distillation the distance falls quickly after the warm-up and settles; the more so "
-        "around T = 4. Features of different classes are farthest apart at about T = 4, and alike "
-        "again at T = 10.",
+        "Dua, Figures 1, 2 and 6: distance of the classifiers, and the classes, by temperature",
+        "With distillation the distance falls quickly after the warm-up and settles. Its "
+        "correlation with the objective is strongly negative without distillation, rises to its "
+        "peak at T = 4, about 0.97, and is strongly negative again at T = 10. Features of "
+        "different classes are farthest apart at about T = 4.",
         "kd",
         ("classifier_distance", "agreement"),
-        {f"T = {t:g}": _kd(t) for t in TEMPERATURES},
+        {PLAIN: _kd(1.0, weight=0.0), **{f"T = {t:g}": _kd(t) for t in TEMPERATURES}},
         (
             *(
                 Trend(
@@ -184,14 +188,25 @@ FIGURES = {
                 )
                 for t in TEMPERATURES
             ),
+            *(
+                Trend(
+                    f"correlation: {claim.text}",
+                    lambda runs, holds=claim.holds: holds(
+                        {name: each["correlation"][-1] for name, each in runs.items()}
+                    ),
+                )
+                for claim in CLAIMS
+            ),
             Trend(
-                "the distance at the end is smallest at T = 2 or 4",
+                "at T = 4 the nearest feature is of the same class more often than without "
+                "distillation and at T = 10",
                 lambda runs: (
-                    min(runs, key=lambda n: _last(runs, n, "classifier_distance"))
-                    in ("T = 2", "T = 4")
+                    _last(runs, "T = 4", "nearest_alike")
+                    > max(_last(runs, n, "nearest_alike") for n in (PLAIN, "T = 10"))
                 ),
             ),
         ),
+        longer=1.6,
     ),
     "001-7": Figure(
         "M&M, Table 7: equivariance of a transformer's blocks to translation",

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from alignment_study import WARM_UP, Alignment
 from cifar_study import folder_name, read_config, set_epochs
 from dynamics_figures import BLOCK, FIGURES, Figure, Recorded
 from mmengine.config import Config
@@ -26,7 +27,7 @@ from mmkd.data.digits import make_digits
 from mmkd.demo import NUM_TRAIN, NUM_VAL, digits_config
 from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsRow, read_dynamics
 from mmkd.report.figures.dynamics import draw_dynamics
-from mmkd.report.figures.tsne import Points, draw_tsne
+from mmkd.report.figures.tsne import Points, draw_tsne, nearest_alike
 from mmkd.report.numbers import spread
 from mmkd.runs.mmengine.classification import ClassificationRecipe
 from mmkd.runs.mmengine.recipes import MMRecipe
@@ -48,8 +49,11 @@ VIT = dict(
     out_type="avg_featmap",
 )
 VIT_WIDTH = 96
-# Of 0.1 cross-entropy + 0.9 KD (Dua, section 2).
-KD_TASK = 0.1
+
+
+def epochs_of(figure: Figure, args: argparse.Namespace) -> int:
+    """Of a figure's students."""
+    return round(figure.longer * args.epochs)
 
 
 def teacher_config(args: argparse.Namespace) -> Config:
@@ -65,7 +69,7 @@ def classifier_config(
 ) -> Config:
     """A ResNet-8, or a vision transformer."""
     config = read_config(STUDENT, seed, args.data, folder)
-    set_epochs(config, args.epochs)
+    set_epochs(config, epochs_of(figure, args))
     hook: dict[str, Any] = dict(images=IMAGES)
     if figure.student == "vit":
         config.model.backbone = copy.deepcopy(VIT)
@@ -73,15 +77,16 @@ def classifier_config(
         config.model.head.in_channels = VIT_WIDTH
         config.optim_wrapper.optimizer = dict(type="AdamW", lr=1e-3, weight_decay=0.05)
         hook["blocks"] = [BLOCK]
+    checkpoint = str(args.runs / f"teacher/epoch_{TEACHER_EPOCHS}.pth")
+    config.custom_hooks = []
     if "kd" in terms:
-        config.model.head.loss.loss_weight = KD_TASK
-    config.custom_hooks = [
+        config.model.head.loss.loss_weight = 1 - terms["kd"]["weight"]
+        alignment = dict(type="mmkd.ClassifierAlignmentHook", checkpoint=checkpoint)
+        config.custom_hooks.append(alignment)
+    config.custom_hooks += [
         dict(
             type="mmkd.DistillHook",
-            teacher=dict(
-                config=str(args.runs / "teacher/teacher.py"),
-                checkpoint=str(args.runs / f"teacher/epoch_{TEACHER_EPOCHS}.pth"),
-            ),
+            teacher=dict(config=str(args.runs / "teacher/teacher.py"), checkpoint=checkpoint),
             terms=copy.deepcopy(dict(terms)),
             probe_size=32,
         ),
@@ -159,8 +164,20 @@ def verdict(held: Sequence[bool]) -> str:
     return "yes" if all(held) else "unclear" if any(held) else "no"
 
 
-def section(key: str, results: Mapping[tuple[str, int], RunResult], out: Path) -> list[str]:
-    """A figure: ours, the values at the end, and what holds."""
+def section(
+    key: str,
+    results: Mapping[tuple[str, int], RunResult],
+    after: Mapping[tuple[str, int], Recorded],
+    out: Path,
+) -> list[str]:
+    """A figure: ours, the values at the end, and what holds.
+
+    Args:
+        key: Of the figure.
+        results: By setting and seed.
+        after: What was measured of each when it had ended.
+        out: Folder of all pictures.
+    """
     figure = FIGURES[key]
     seeds = sorted({seed for _, seed in results})
     rows = {
@@ -169,9 +186,11 @@ def section(key: str, results: Mapping[tuple[str, int], RunResult], out: Path) -
         for seed in seeds
     }
     draw_dynamics({s: [rows[s, seed] for seed in seeds] for s in figure.settings}, out / key)
-    by_run = {of: recorded(found) for of, found in rows.items()}
+    by_run = {of: {**recorded(found), **after[of]} for of, found in rows.items()}
     metric = "mAP" if figure.student == "detector" else "top1"
     heads = [name for m in figure.measures for name in (f"{m}, first", f"{m}, last")]
+    ends = list(next(iter(after.values())))
+    heads += ends
     lines = [
         f"## {figure.title}",
         "",
@@ -187,6 +206,7 @@ def section(key: str, results: Mapping[tuple[str, int], RunResult], out: Path) -
             for measure in figure.measures
             for place in (0, -1)
         ]
+        cells += [_digits([after[setting, seed][end][-1] for seed in seeds]) for end in ends]
         lines.append(f"| {setting} | {scores} | {' | '.join(cells)} |")
     lines += ["", "| trend | holds in seeds | verdict |", "|---|---|---|"]
     for trend in figure.trends:
@@ -201,15 +221,28 @@ def _digits(values: Sequence[float]) -> str:
     return f"{fmean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
-def draw_classes(results: Mapping[tuple[str, int], RunResult], teacher: Path, out: Path) -> None:
-    """Dua's Figure 2, of the first seed."""
-    folders = {name: Path(r.checkpoint).parent for (name, seed), r in results.items() if not seed}
-    shown = {**folders, "teacher": teacher}
-    points = {}
-    for name, folder in shown.items():
-        found = penultimate_features(read_work_dir(folder), SHOWN)
-        points[name] = Points(found.features.numpy(), found.labels.numpy(), found.classes)
-    draw_tsne(points, out)
+def features_of(folder: Path) -> Points:
+    """Before the last layer, of test photographs."""
+    found = penultimate_features(read_work_dir(folder), SHOWN)
+    return Points(found.features.numpy(), found.labels.numpy(), found.classes)
+
+
+def classifiers(
+    results: Mapping[tuple[str, int], RunResult], epochs: int, args: argparse.Namespace, out: Path
+) -> dict[tuple[str, int], Recorded]:
+    """Dua's Figures 2, drawn of the first seed, and 6."""
+    points = {of: features_of(Path(run.checkpoint).parent) for of, run in results.items()}
+    first = min(seed for _, seed in results)
+    drawn = {name: each for (name, seed), each in points.items() if seed == first}
+    draw_tsne({**drawn, "teacher": features_of(args.runs / "teacher")}, out)
+    begin = round(WARM_UP * epochs)
+    return {
+        of: dict(
+            correlation=[Alignment.of(run, begin).correlation],
+            nearest_alike=[nearest_alike(points[of].features, points[of].labels)],
+        )
+        for of, run in results.items()
+    }
 
 
 def main() -> None:
@@ -219,7 +252,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
     parser.add_argument("--figures", nargs="+", choices=list(FIGURES), default=list(FIGURES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=20, help="of the classifiers")
+    parser.add_argument("--epochs", type=int, default=15, help="of the classifiers; of Dua's, 24")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("work_dirs/dynamics_study"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/dynamics_study.md"))
@@ -241,9 +274,11 @@ def main() -> None:
     ]
     for key in args.figures:
         own = {(name, seed): r for (seed, f, name), r in found.items() if f == key}
-        lines += section(key, own, pictures)
+        after: dict[tuple[str, int], Recorded] = {of: {} for of in own}
         if key == "003-1":
-            draw_classes(own, args.runs / "teacher", pictures / key)
+            after = classifiers(own, epochs_of(FIGURES[key], args), args, pictures / key)
+        lines += section(key, own, after, pictures)
+        if key == "003-1":
             lines += [f"![t-SNE](dynamics_study/{key}/tsne.png)", ""]
     report(lines, args.out)
 
