@@ -23,6 +23,7 @@ from step_timing import ROOT, parse_args, peak_bytes, peaks, summary, table, tim
 
 from mmkd import DistillHook, DynamicsHook
 from mmkd.dynamics import DynamicsSettings, recorded
+from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsFile
 
 LABELS = {"step": "student's step, distilled", "record": "record"}
 # Longer than any benchmark.
@@ -40,7 +41,10 @@ def steps_of(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     distillation = distilling.distillation
     [probe] = hook.probes.values()
     probes = dict(train=probe, val=probe)
-    return dict(step=runner.train_loop.step, record=lambda: recorded(distillation, probes))
+    file = DynamicsFile(os.path.join(folder, DYNAMICS_FILE))
+    return dict(
+        step=runner.train_loop.step, record=lambda: file.add(1, recorded(distillation, probes))
+    )
 
 
 def main() -> None:
