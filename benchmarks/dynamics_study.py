@@ -214,7 +214,7 @@ def section(
         lines.append(f"| {trend.text} | {sum(held)} of {len(held)} | {verdict(held)} |")
     names = ["singular_values"] if key.endswith("-3") else []
     names += list(figure.measures)
-    return [*lines, "", *(f"![{n}](dynamics_study/{key}/{n}.png)" for n in names), ""]
+    return [*lines, "", *(f"![{n}]({out.name}/{key}/{n}.png)" for n in names), ""]
 
 
 def _digits(values: Sequence[float]) -> str:
@@ -279,7 +279,7 @@ def main() -> None:
             after = classifiers(own, epochs_of(FIGURES[key], args), args, pictures / key)
         lines += section(key, own, after, pictures)
         if key == "003-1":
-            lines += [f"![t-SNE](dynamics_study/{key}/tsne.png)", ""]
+            lines += [f"![t-SNE]({pictures.name}/{key}/tsne.png)", ""]
     report(lines, args.out)
 
 

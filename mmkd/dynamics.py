@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from mmkd.distiller import FeatureDistiller
 from mmkd.dynamics_file import MATRIX, Measures
 from mmkd.errors import InputError, naming
 from mmkd.features import (
+    check_layout,
     evaluation_mode,
     find_module,
     outputs_when_run,
@@ -98,7 +100,8 @@ class DynamicsSettings:
             settings: As a user wrote it.
 
         Raises:
-            InputError: Something else, an unknown key, or a number below 1.
+            InputError: Something else, an unknown key, a number below 1, or blocks that are no list
+                of names.
         """
         if settings is True:
             return cls()
@@ -161,8 +164,9 @@ def dynamics_of(
         blocks: See :class:`DynamicsSettings`.
 
     Raises:
-        ValueError: A block that the student has not, that does not run, or that returns no tokens
-            or map whose cells are so many pixels.
+        ValueError: A block that the student has not, or that returns no tokens or map whose cells
+            are so many pixels.
+        RuntimeError: One that does not run.
     """
     features = distillation.features(probe.run, probe.inputs, probe.context)
     found = {
@@ -175,20 +179,23 @@ def dynamics_of(
 
 
 def check_blocks(
-    owner: str, distillation: Distillation, probe: ProbeImages, blocks: Sequence[str]
+    owner: str, distillation: Distillation, probes: Iterable[ProbeImages], blocks: Sequence[str]
 ) -> None:
     """Looks at blocks once, so that what does not fit shows before a training.
 
     Args:
         owner: Whose setting errors name.
-        distillation, probe, blocks: See :func:`dynamics_of`.
+        distillation, blocks: See :func:`dynamics_of`.
+        probes: All images that will be looked at.
 
     Raises:
-        InputError: See there.
+        InputError: A block does not fit.
+        TermError: One that does not run.
     """
-    if blocks:
-        with naming(f"{owner} blocks"):
-            dynamics_of(distillation, probe, blocks)
+    for probe in probes if blocks else ():
+        # Too little memory is for the record to tell.
+        with suppress(torch.OutOfMemoryError), naming(f"{owner} blocks"):
+            _blocks_dynamics(distillation.student, probe, blocks)
 
 
 def _blocks_dynamics(
@@ -197,15 +204,17 @@ def _blocks_dynamics(
     size = (probe.inputs.shape[2], probe.inputs.shape[3])
     outputs = outputs_when_run(student, blocks, partial(probe.run, probe.inputs))
     grids = {path: _on_grid(path, output, size) for path, output in outputs.items()}
+    by_cell: dict[tuple[int, int], list[str]] = {}
+    for path, grid in grids.items():
+        cell = (size[0] // grid.shape[1], size[1] // grid.shape[2])
+        by_cell.setdefault(cell, []).append(path)
     found: dict[str, Measures] = {}
-    for path, before in grids.items():
-        height, width = (side // cells for side, cells in zip(size, before.shape[1:3], strict=True))
-        moved = probe.inputs.roll((height, width), dims=(2, 3))
-        [after] = outputs_when_run(student, [path], partial(probe.run, moved)).values()
-        value = translational_equivariance(
-            before, _on_grid(path, after, size), (1, 1), relative=True
-        )
-        found[path] = dict(_finite(dict(equivariance=value)))
+    for cell, paths in by_cell.items():
+        moved = probe.inputs.roll(cell, dims=(2, 3))
+        for path, output in outputs_when_run(student, paths, partial(probe.run, moved)).items():
+            after = _on_grid(path, output, size)
+            value = translational_equivariance(grids[path], after, (1, 1), relative=True)
+            found[path] = dict(_finite(dict(equivariance=value)))
     return found
 
 
@@ -216,6 +225,7 @@ def _on_grid(path: str, output: Any, size: tuple[int, int]) -> Tensor:
             f"{path!r} returns no tokens [N, L, C] and no map [N, C, H, W]: name layers of a "
             "transformer"
         )
+    check_layout(output[:1], size)
     if output.ndim == 4:
         grid = output.movedim(1, -1)
     else:
@@ -279,7 +289,7 @@ def recorded(
         blocks: See :class:`DynamicsSettings`.
 
     Raises:
-        ValueError: See :func:`dynamics_of`.
+        ValueError, RuntimeError: See :func:`dynamics_of`.
     """
     found: dict[str, dict[str, Measures]] = {"train": {}}
     for name, probe in probes.items():
@@ -401,6 +411,8 @@ def _of_classes(ours: Tensor, theirs: Tensor, targets: Targets) -> dict[str, flo
     try:
         labels = targets.one_class_each("dynamics")
     except ValueError:  # A training without, or with mixed ones.
+        return {}
+    if len(labels) != len(ours):  # Several classes an image.
         return {}
     return dict(
         between_classes=between_class_cosine(pooled(ours), labels.to(ours.device)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,13 +89,15 @@ class DynamicsFile:
             begins, which replaces what was there.
 
     Raises:
-        InputError: Another file has that name.
+        InputError: Another file has that name, or that of the matrices beside it.
     """
 
     def __init__(self, path: str | Path, done: int = 0) -> None:
         self.path = Path(path)
         if self.path.is_file() and not _is_ours(self.path):
             raise InputError(f"{path}: it is there already, and is no file of recorded dynamics")
+        if not done:
+            read_matrices(self.path)
         found = read_dynamics(self.path) if done and self.path.is_file() else ()
         self._rows = [row for row in found if row.step <= done]
         if not done:
@@ -180,5 +181,8 @@ def read_matrices(path: Path) -> list[DynamicsMatrix]:
                 DynamicsMatrix(str(images), str(term), str(measure), found[str(index)])
                 for index, (images, term, measure) in enumerate(found["names"])
             ]
-    except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: expected matrices that a recorder wrote: {error}") from error
+    except Exception as error:  # A damaged archive fails in any way.
+        raise InputError(
+            f"{file}: expected matrices that a recorder wrote, found something else, or a damaged "
+            f"file ({type(error).__name__}): remove or rename it"
+        ) from error

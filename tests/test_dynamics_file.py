@@ -104,3 +104,7 @@ def test_damaged_matrices(file: Path) -> None:
         beside.write_bytes(content)
         with pytest.raises(InputError, match="expected matrices that a recorder wrote"):
             read_matrices(file)
+        # Nor is it replaced by another training's.
+        with pytest.raises(InputError, match="remove or rename it"):
+            DynamicsFile(file)
+        assert beside.read_bytes() == content

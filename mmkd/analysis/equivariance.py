@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmkd.analysis.samples import as_float64
+
 __all__ = ["translational_equivariance"]
 
 
@@ -37,8 +39,8 @@ def translational_equivariance(
             "expected two outputs [N, rows, columns, C] of one shape, got "
             f"{tuple(output.shape)} and {tuple(of_moved.shape)}"
         )
-    moved = output.double().roll(shift, dims=(1, 2))
-    difference = (of_moved.double() - moved).square().mean()
+    moved = as_float64(output).roll(shift, dims=(1, 2))
+    difference = (as_float64(of_moved) - moved).square().mean()
     if not relative:
         return float(difference)
     variance = moved.var(dim=(0, 1, 2), correction=0).mean()

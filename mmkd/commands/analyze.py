@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmkd.commands.options import Imports
 from mmkd.commands.user_errors import user_errors
 from mmkd.extras import extra
 
@@ -39,6 +40,7 @@ def analyze(
             "do. Their configs are run.",
         ),
     ] = 0,
+    imports: Imports = None,
 ) -> None:
     """Draw what distillations recorded of themselves, side by side.
 
@@ -53,8 +55,10 @@ def analyze(
             from mmkd.report.terminal import markdown_table, rich_table
         from rich.console import Console
 
+        from mmkd.custom_imports import import_modules
         from mmkd.output_files import check_output_folder, write_text
 
+        import_modules(imports or [])
         check_output_folder(out)
         found = read_recordings(work_dirs, must_record=not tsne)
         runs = {name: rows for name, seeds in found.items() if any(rows := [s.rows for s in seeds])}

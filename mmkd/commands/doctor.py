@@ -44,7 +44,8 @@ def doctor(
         Path | None,
         typer.Option(
             metavar="WORK_DIR",
-            help="Also keep what was found there, as doctor.json, which mmkd report shows.",
+            help="Also keep what was found in a run's folder, as doctor.json, which mmkd report "
+            "shows.",
         ),
     ] = None,
     options: CfgOptions = None,
@@ -62,15 +63,20 @@ def doctor(
 
         from mmkd.custom_imports import import_modules
         from mmkd.doctor import advise
-        from mmkd.doctor.file import EXAMINATION, write_examination
         from mmkd.doctor.file import as_json as json_of
+        from mmkd.doctor.file import check_place, write_examination
         from mmkd.doctor.terminal import print_examination, print_levels
-        from mmkd.output_files import check_output
 
         if out is not None:
             if levels:
                 raise InputError("--out keeps an examination of terms: leave out --levels")
-            check_output(out / EXAMINATION)
+            if is_yolo and not out.is_dir():
+                raise InputError(
+                    f"--out {out}: expected the folder of a run, found none. Ultralytics trains "
+                    "into another folder than one that is there: keep what was found once the "
+                    "training has begun, or make the folder and train with exist_ok=True"
+                )
+            check_place(out)
         import_modules(imports or [])
         given = [*(options or []), *more]
         if is_yolo:

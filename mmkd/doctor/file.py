@@ -13,9 +13,9 @@ from mmkd.doctor.examination import Costs, Examination, TeacherFinding, TermFind
 from mmkd.doctor.wording import sentences, term_row
 from mmkd.errors import InputError
 from mmkd.input_files import read_text
-from mmkd.output_files import write_text
+from mmkd.output_files import check_output, write_text
 
-__all__ = ["EXAMINATION", "as_json", "read_examination", "write_examination"]
+__all__ = ["EXAMINATION", "as_json", "check_place", "read_examination", "write_examination"]
 
 EXAMINATION = "doctor.json"
 
@@ -30,11 +30,28 @@ def write_examination(folder: Path, found: Examination) -> Path:
     """Writes ``doctor.json``, which replaces one that is there.
 
     Raises:
+        InputError: Another file has that name.
         OSError: It cannot be written.
     """
+    check_place(folder)
     file = folder / EXAMINATION
     write_text(file, as_json(found) + "\n")
     return file
+
+
+def check_place(folder: Path) -> None:
+    """Makes sure that an examination can be kept in a folder.
+
+    Raises:
+        InputError: It cannot, or another file has its name.
+    """
+    check_output(folder / EXAMINATION)
+    try:
+        read_examination(folder)
+    except InputError as error:
+        raise InputError(
+            f"{folder / EXAMINATION} is there already, and is no examination: rename it"
+        ) from error
 
 
 def read_examination(folder: Path) -> Examination | None:
@@ -48,6 +65,8 @@ def read_examination(folder: Path) -> Examination | None:
         return None
     try:
         found = _examination(json.loads(read_text(file)))
+        if not found.terms:
+            raise ValueError("it tells of no terms")
         # Whatever can be said of it can be said.
         advise(found)
         list(sentences(found))

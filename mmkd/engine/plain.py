@@ -260,6 +260,9 @@ class PlainDistillation:
             targets: What they show, in pixels of what the student's backbone sees.
             held_out: Whether they are not trained on: then without the gradients and the projector
                 of the training, which no images decide (:func:`mmkd.dynamics.recorded`).
+
+        Returns:
+            By term and measure a number; of measures that end in ``_matrix`` a matrix.
         """
         context = None
         if self._resizes:

@@ -27,8 +27,9 @@ def penultimate_features(run: WorkDir, images: int) -> ObjectFeatures:
         images: How many, evenly picked; fewer where there are no more.
 
     Raises:
-        InputError: No checkpoint, one that does not fit the run's config, another kind of model, or
-            data that are not where the config says.
+        InputError: No checkpoint, one that does not fit the run's config or has diverged, another
+            kind of model, images without boxes or a single class each, or data that are not where
+            the config says.
     """
     if run.checkpoint is None:
         raise InputError(f"{run.path}: expected a checkpoint, found none to look at")
@@ -38,6 +39,11 @@ def penultimate_features(run: WorkDir, images: int) -> ObjectFeatures:
         raise InputError(
             f"{run.path}: its {images} validation images show {len(found.features)} objects, "
             "expected some to compare: give more"
+        )
+    if not found.features.isfinite().all():
+        raise InputError(
+            f"{run.path}: {run.checkpoint.name} returns values that are not finite, its training "
+            "has diverged"
         )
     return found
 

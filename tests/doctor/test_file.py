@@ -53,6 +53,7 @@ def test_in_words() -> None:
         lambda values: [],
         lambda values: {},
         lambda values: values | dict(terms=None),
+        lambda values: values | dict(terms=[]),
         lambda values: values | dict(terms=[dict(name="a")]),
         lambda values: values | dict(plain=dict(seconds="fast", peak_bytes=None)),
         lambda values: values | dict(plain=dict(seconds=0, peak_bytes=None)),
@@ -66,3 +67,5 @@ def test_what_cannot_be_read(tmp_path: Path, change: Any) -> None:
     (tmp_path / "doctor.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=r"doctor\.json cannot be read"):
         read_examination(tmp_path)
+    with pytest.raises(InputError, match="is there already, and is no examination: rename it"):
+        write_examination(tmp_path, examination())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from mmkd.cli import app
 from mmkd.data import make_digits
 from mmkd.engine.evenly import evenly
 from mmkd.errors import InputError
+from mmkd.runs.mmengine.penultimate import _boxes
 from mmkd.runs.object_features import in_boxes
 from mmkd.runs.penultimate import penultimate_features
 from mmkd.work_dirs import read_work_dir
@@ -77,6 +79,43 @@ def test_a_classifier_s_feature_is_what_its_last_layer_is_given(tmp_path: Path) 
     assert (Path(runner.work_dir) / "last_checkpoint").is_file()
 
 
+def test_a_preprocessor_beside_the_model(tmp_path: Path) -> None:
+    """As in MMPretrain's own configs."""
+    within = classifier_config(tmp_path, **CLASSIFIER_VALIDATION)
+    beside = classifier_config(tmp_path, **CLASSIFIER_VALIDATION)
+    beside.data_preprocessor = beside.model.pop("data_preprocessor")
+    beside.data_preprocessor.pop("type")
+    found = [
+        penultimate_features(read_work_dir(train(config).work_dir), 4)
+        for config in (within, beside)
+    ]
+    assert torch.equal(found[0].features, found[1].features)
+
+
+def test_a_run_that_has_diverged(tmp_path: Path) -> None:
+    runner = train(classifier_config(tmp_path, **CLASSIFIER_VALIDATION))
+    file = Path(runner.work_dir) / "epoch_2.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["state_dict"]["backbone.conv.weight"][0] = torch.nan
+    torch.save(checkpoint, file)
+    with pytest.raises(InputError, match=r"epoch_2\.pth returns values that are not finite"):
+        penultimate_features(read_work_dir(runner.work_dir), 4)
+
+
+def test_several_classes_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = train(classifier_config(tmp_path, **CLASSIFIER_VALIDATION))
+    one = LabelledNoise.__getitem__
+
+    def two(self: LabelledNoise, index: int) -> dict[str, Any]:
+        found = one(self, index)
+        found["data_samples"].set_gt_label([0, 1])
+        return found
+
+    monkeypatch.setattr(LabelledNoise, "__getitem__", two)
+    with pytest.raises(InputError, match="expected one class an image, found 2"):
+        penultimate_features(read_work_dir(runner.work_dir), 4)
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits")
@@ -128,6 +167,22 @@ def test_boxes_are_scaled_as_the_images(
         (x, y, x + w, y + h) for x, y, w, h in (each["bbox"] for each in annotations(digits))
     ]
     assert torch.allclose(torch.cat(seen), 2 * torch.tensor(expected).float())
+
+
+def test_boxes_of_padded_images() -> None:
+    """mmdet's RandomCenterCropPad pads on all sides, and tells top, bottom, left and right."""
+    info = dict(instances=[dict(bbox=[1.0, 2.0, 3.0, 5.0], bbox_label=4)])
+    about = dict(scale_factor=(2.0, 3.0), border=[10.0, 90.0, 20.0, 80.0])
+    [box], labels = _boxes(SimpleNamespace(file="f"), info, SimpleNamespace(metainfo=about))
+    assert (box.tolist(), labels) == ([2 + 20, 6 + 10, 6 + 20, 15 + 10], [4])
+    for about, message in (
+        (dict(img_shape=(8, 8), ori_shape=(4, 4)), "does not say how: add scale_factor"),
+        ({}, "with boxes, or with a class each"),
+    ):
+        with pytest.raises(InputError, match=message):
+            _boxes(
+                SimpleNamespace(file="f"), info if about else {}, SimpleNamespace(metainfo=about)
+            )
 
 
 def test_a_yolo_s_features(tmp_path: Path) -> None:

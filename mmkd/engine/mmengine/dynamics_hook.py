@@ -39,7 +39,8 @@ class DynamicsHook(Hook):
     They go to the visualizer's backends as ``dynamics/<term>/<measure>``
     (``dynamics/<term>/val_<measure>`` on validation images), with the number of finished epochs or
     iterations as their step, and into ``dynamics.csv`` in the work dir, a row a value: step, images
-    (train or val), term, measure, value. A resumed training goes on with that file.
+    (train or val), term, measure, value. A resumed training goes on with that file. The matrices of
+    the last record lie beside it, in ``dynamics_matrices.npz``.
 
     Args:
         images: How many.
@@ -52,8 +53,8 @@ class DynamicsHook(Hook):
             ``dynamics/<path>/equivariance``.
 
     Raises:
-        ValueError: A number below 1, on construction; no DistillHook, or a loop that counts the
-            other, before training.
+        ValueError: A number below 1, on construction; no DistillHook, a loop that counts the
+            other, or a block that does not fit, before training.
     """
 
     # Behind DistillHook.
@@ -103,7 +104,7 @@ class DynamicsHook(Hook):
             for name, loader in loaders.items()
         }
         blocks = self.settings.blocks
-        check_blocks("DynamicsHook", self._distillation, self.probes["train"], blocks)
+        check_blocks("DynamicsHook", self._distillation, self.probes.values(), blocks)
         done = runner.epoch if self.by_epoch else runner.iter
         self._file = DynamicsFile(Path(runner.work_dir) / DYNAMICS_FILE, done)
 

@@ -184,7 +184,7 @@ class DistillTrainer(ExactResume):
                     split: spread_images(self, student, split, count) for split in ("train", "val")
                 }
             blocks = self._recorded.blocks
-            check_blocks(f"{OWNER} dynamics", self.distillation, self._probes["train"], blocks)
+            check_blocks(f"{OWNER} dynamics", self.distillation, self._probes.values(), blocks)
             self._file = DynamicsFile(self.save_dir / DYNAMICS_FILE, self.start_epoch)
             total = len(self.train_loader.dataset)
             self._every = self._recorded.every(total, total)

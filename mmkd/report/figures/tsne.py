@@ -60,7 +60,12 @@ def embedded(features: np.ndarray) -> np.ndarray:
 
 
 def nearest_alike(features: np.ndarray, labels: np.ndarray) -> float:
-    """The share of objects whose nearest other one, of standardised features, is of their class."""
+    """The share of objects whose nearest other one, of standardised features, is of their class.
+
+    Args:
+        features: ``[M, C]``, two objects or more.
+        labels: ``[M]``.
+    """
     scaled = StandardScaler().fit_transform(features)
     # Of each fitted point, the others alone.
     [nearest] = NearestNeighbors(n_neighbors=1).fit(scaled).kneighbors(return_distance=False).T
@@ -97,14 +102,11 @@ def draw_tsne(runs: Mapping[str, Points], folder: Path) -> Path:
             axis.set_xticks([])
             axis.set_yticks([])
             table += [(run, n, *map(float, place)) for n, place in zip(names, places, strict=True)]
-        others = {"others": GRID} if len(counts) > len(named) else {}
-        marks = [
-            Line2D([], [], marker="o", linestyle="", color=colour)
-            for colour in {**colours, **others}.values()
-        ]
+        shown = [*colours.items(), *([("others", GRID)] if len(counts) > len(named) else [])]
+        marks = [Line2D([], [], marker="o", linestyle="", color=colour) for _, colour in shown]
         figure.legend(
             marks,
-            [wrapped(name, 30) for name in {**colours, **others}],
+            [wrapped(name, 30) for name, _ in shown],
             loc="outside lower center",
             ncols=min(len(marks), 4),
             frameon=False,

@@ -10,10 +10,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
-from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
 from mmkd.checkpoint import CheckpointWeights, load_weights, read_weights
+from mmkd.custom_imports import import_custom
 from mmkd.engine.evenly import evenly
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError, first_few
@@ -60,23 +60,11 @@ def _read(checkpoint: Path) -> CheckpointWeights:
 
 
 def _run(config: Config, source: CheckpointWeights, images: int) -> ObjectFeatures:
-    custom = config.get("custom_imports") or {}
-    import_modules_from_strings(custom.get("imports") or [])
+    import_custom(config.get("custom_imports"))
     loader = config.get("val_dataloader") or config.get("test_dataloader")
     if "model" not in config or loader is None:
         raise InputError(f"{source.file}: expected a config with model and val_dataloader")
-    model = MODELS.build(config.model)
-    if not hasattr(model, "extract_feat"):
-        raise InputError(
-            f"{source.file}: {type(model).__name__} is no model of MMDetection's or MMPretrain's"
-        )
-    report = load_weights(model, source)
-    if report.missing or report.mismatched:
-        raise InputError(
-            f"{source.file} does not fit its own config: "
-            f"{first_few([*report.missing, *report.mismatched])}"
-        )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = _built(config, source)
     own = {k: v for k, v in loader.items() if k not in ("prefetch_factor", "timeout")}
     built = Runner.build_dataloader({**own, "num_workers": 0, "persistent_workers": False})
     dataset: Any = built.dataset
@@ -90,23 +78,72 @@ def _run(config: Config, source: CheckpointWeights, images: int) -> ObjectFeatur
             # Of several tokens, the one that classifies.
             found = found[0] if isinstance(found, tuple) else found
             features.append(found.flatten(1).float().cpu())
-            labels += [int(sample.gt_label) for sample in samples]
+            labels += [_label(source, sample) for sample in samples]
         else:
             infos = [dataset.get_data_info(index) for index in chunk]
-            boxes = [_boxes(*pair) for pair in zip(infos, samples, strict=True)]
+            boxes = [_boxes(source, *pair) for pair in zip(infos, samples, strict=True)]
             inputs = batch["inputs"]
             maps = model.extract_feat(inputs)
             features.append(in_boxes(maps, [own for own, _ in boxes], tuple(inputs.shape[2:])))
             labels += [label for _, names in boxes for label in names]
-    classes = tuple(map(str, dataset.metainfo.get("classes") or ()))
-    names = classes or tuple(map(str, range(max(labels, default=-1) + 1)))
-    return ObjectFeatures(torch.cat(features), torch.tensor(labels), names)
+    return ObjectFeatures(torch.cat(features), torch.tensor(labels), _classes(dataset, labels))
 
 
-def _boxes(info: Mapping[str, Any], sample: Any) -> tuple[Tensor, list[int]]:
-    """In pixels of the resized image: a test's pipeline may leave them in those of the file."""
+def _built(config: Config, source: CheckpointWeights) -> Any:
+    """The model with its weights, ready to be run."""
+    # Where it stands beside the model, as in MMPretrain's configs, the Runner puts it in.
+    if "data_preprocessor" in config:
+        config.model.setdefault("data_preprocessor", config.data_preprocessor)
+    model = MODELS.build(config.model)
+    if not hasattr(model, "extract_feat"):
+        raise InputError(
+            f"{source.file}: {type(model).__name__} is no model of MMDetection's or MMPretrain's"
+        )
+    report = load_weights(model, source)
+    if report.missing or report.mismatched:
+        raise InputError(
+            f"{source.file} does not fit its own config: "
+            f"{first_few([*report.missing, *report.mismatched])}"
+        )
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _classes(dataset: Any, labels: list[int]) -> tuple[str, ...]:
+    """Numbers where they have no names."""
+    about = dataset.metainfo
+    # Of sets that were joined, each its own.
+    about = about[0] if isinstance(about, list) else about
+    names = tuple(map(str, about.get("classes") or ()))
+    count = max(labels, default=-1) + 1
+    return names if len(names) >= count else tuple(map(str, range(count)))
+
+
+def _label(source: CheckpointWeights, sample: Any) -> int:
+    if sample.gt_label.numel() != 1:
+        raise InputError(
+            f"{source.file}: expected one class an image, found {sample.gt_label.numel()}"
+        )
+    return int(sample.gt_label)
+
+
+def _boxes(
+    source: CheckpointWeights, info: Mapping[str, Any], sample: Any
+) -> tuple[Tensor, list[int]]:
+    """In pixels of the network's input: a test's pipeline may leave them in those of the file."""
+    if "instances" not in info:
+        raise InputError(
+            f"{source.file}: expected validation images with boxes, or with a class each"
+        )
+    about = sample.metainfo
+    if "scale_factor" not in about and about.get("img_shape") != about.get("ori_shape"):
+        raise InputError(
+            f"{source.file}: its validation resizes images and does not say how: add scale_factor "
+            "to the meta_keys of PackDetInputs"
+        )
     shown = [each for each in info["instances"] if not each.get("ignore_flag")]
     corners = torch.tensor([each["bbox"] for each in shown], dtype=torch.float32).reshape(-1, 4)
-    width, height = sample.metainfo.get("scale_factor", (1.0, 1.0))
-    scale = corners.new_tensor([width, height, width, height])
-    return corners * scale, [int(each["bbox_label"]) for each in shown]
+    width, height = about.get("scale_factor", (1.0, 1.0))
+    # Of pipelines that pad on all sides: top, bottom, left, right.
+    top, _, left, _ = about.get("border", (0, 0, 0, 0))
+    scale, shift = (corners.new_tensor(each) for each in ([width, height] * 2, [left, top] * 2))
+    return corners * scale + shift, [int(each["bbox_label"]) for each in shown]

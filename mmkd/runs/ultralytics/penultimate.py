@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from mmkd.engine.ultralytics.checkpoint_files import open_model
 from mmkd.engine.ultralytics.spread_images import plain_dataset, probe_of
 from mmkd.engine.ultralytics.teacher import neck_outputs
 from mmkd.errors import InputError
-from mmkd.features import FeatureTaps
+from mmkd.features import outputs_when_run
 from mmkd.runs.object_features import ObjectFeatures, chunks, in_boxes
 from mmkd.runs.ultralytics.detection import quiet
 
@@ -35,6 +36,11 @@ def features_of(checkpoint: Path, arguments: Path, images: int) -> ObjectFeature
         model = open_model(checkpoint)
         if model.task != "detect":
             raise InputError(f"{checkpoint}: expected a detector, found the task {model.task!r}")
+        network = model.model.float()
+        try:
+            paths = neck_outputs(network)
+        except ValueError as error:
+            raise InputError(f"{checkpoint}: {error}") from error
         try:
             settings = get_cfg(str(arguments))
             data = check_det_dataset(settings.data, autodownload=False)
@@ -45,15 +51,11 @@ def features_of(checkpoint: Path, arguments: Path, images: int) -> ObjectFeature
                 f"{arguments}: its validation images cannot be read: {said}"
             ) from error
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network = model.model.float().to(device).eval()
-        paths = neck_outputs(network)
-        taps = FeatureTaps(network, paths, stop_when_complete=True)
+        network.to(device).eval()
         features, labels = [], []
         for indices in chunks(evenly(images, len(dataset))):
             probe = probe_of(dataset, indices, network, device)
-            with taps.recording():
-                probe.run(probe.inputs)
-            maps = list(taps.take().values())
+            maps = list(outputs_when_run(network, paths, partial(probe.run, probe.inputs)).values())
             boxes = probe.targets.boxes
             features.append(in_boxes(maps, [each.corners for each in boxes], probe.targets.size))
             labels += [each.classes.cpu() for each in boxes]

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,18 @@ from helpers.toy import (
 )
 from mmkd import FeatureDistiller, dynamics
 from mmkd.analysis import effective_rank, linear_cka, singular_values
-from mmkd.dynamics import SINGULAR_QUANTILES, DynamicsSettings, projector_dynamics
+from mmkd.dynamics import (
+    SINGULAR_QUANTILES,
+    DynamicsSettings,
+    ProbeImages,
+    check_blocks,
+    projector_dynamics,
+)
 from mmkd.dynamics_file import read_matrices
 from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.errors import InputError
 from mmkd.features import pair_as_samples
+from mmkd.targets import Targets
 
 TERMS = dict(
     deep=dict(weight=dict(share=0.4)), connector=dict(level=0, loss=dict(type="mmkd.MSELoss"))
@@ -212,6 +220,31 @@ def test_the_equivariance_of_a_transformer_s_layers(tmp_path: Path) -> None:
 def test_blocks_that_do_not_fit(tmp_path: Path, teacher: dict, blocks: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         train(recorded(toy_config(tmp_path, **distill(teacher, TERMS)), blocks=blocks))
+
+
+def test_channels_last_are_told_apart() -> None:
+    class Last(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.movedim(1, -1)[:, ::4, ::4]
+
+    student = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3, padding=1), Last())
+    probe = ProbeImages(torch.rand(2, 3, 32, 32), Targets((32, 32)), student)
+    distillation: Any = SimpleNamespace(student=student)
+    with pytest.raises(InputError, match=r"hook blocks: .* has its channels last"):
+        check_blocks("hook", distillation, [probe], ["1"])
+    # Of every size that will be looked at.
+    check_blocks("hook", distillation, [probe], ["0"])
+    pooled = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2, stride=2))
+    odd = ProbeImages(torch.rand(2, 3, 33, 32), Targets((33, 32)), pooled)
+    even = odd._replace(inputs=torch.rand(2, 3, 32, 32))
+    distillation.student = pooled
+    with pytest.raises(InputError, match=r"16 x 16 cells, of which images of 33 x 32 pixels"):
+        check_blocks("hook", distillation, [even, odd], ["0"])
+
+
+def test_several_classes_an_image_have_no_cosine_between_classes() -> None:
+    targets = Targets((8, 8), labels=torch.tensor([0, 1, 1]))
+    assert dynamics._of_classes(torch.rand(2, 4), torch.rand(2, 4), targets) == {}
 
 
 def test_a_detector_s_places(tmp_path: Path, digits: Path) -> None:

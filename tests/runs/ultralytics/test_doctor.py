@@ -169,3 +169,13 @@ def test_the_command_writes_nothing(
     assert [file.name for file in tmp_path.iterdir()] == ["pair.yaml"]
     done = CliRunner().invoke(app, ["doctor", "pair.yaml", "teacher=nowhere.pt"])
     assert done.exit_code == 2 and "nowhere.pt" in done.output
+
+
+def test_where_a_run_does_not_lie_yet(toy: YOLOToy, tmp_path: Path) -> None:
+    """Ultralytics would train into another folder beside it."""
+    file = tmp_path / "pair.yaml"
+    file.write_text(yaml.safe_dump(dict(model=str(toy.student), data=str(toy.data))))
+    done = CliRunner().invoke(app, ["doctor", str(file), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert "train with exist_ok=True" in " ".join(done.output.split())
+    assert not (tmp_path / "run").exists()
