@@ -43,6 +43,7 @@ class Figure:
         trends: What is checked.
         student: Which one: ``'cnn'``, ``'vit'`` or ``'detector'``.
         longer: Factor of the study's epochs.
+        reading: Why it may be as it is, where a trend does not hold; of what the table shows.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Figure:
     trends: tuple[Trend, ...]
     student: str = "cnn"
     longer: float = 1.0
+    reading: str = ""
 
 
 def _last(runs: Mapping[str, Recorded], setting: str, measure: str) -> float:

@@ -13,19 +13,28 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
 from alignment_study import WARM_UP, Alignment
 from cifar_study import folder_name, read_config, set_epochs
 from dynamics_figures import BLOCK, FIGURES, Figure, Recorded
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
 from study import report, top1
+from torch import Tensor
 
+from mmkd.analysis import translational_equivariance
+from mmkd.checkpoint import read_weights
 from mmkd.data.digits import make_digits
 from mmkd.demo import NUM_TRAIN, NUM_VAL, digits_config
 from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsRow, read_dynamics
+from mmkd.engine.mmengine.spread_images import spread_batch
+from mmkd.features import outputs_when_run
 from mmkd.report.figures.dynamics import draw_dynamics
 from mmkd.report.figures.tsne import Points, draw_tsne, nearest_alike
 from mmkd.report.numbers import spread
@@ -40,6 +49,7 @@ STUDENT = "classification/cifar10_10k/resnet8_cifar10-10k.py"
 TEACHER_DEPTH, TEACHER_EPOCHS = 14, 25
 # Looked at after every epoch, as many as M&M's Table 7; and for t-SNE.
 IMAGES, SHOWN = 256, 1000
+MOVED = 8
 VIT = dict(
     type="VisionTransformer",
     arch=dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=192),
@@ -181,7 +191,7 @@ def section(
     figure = FIGURES[key]
     seeds = sorted({seed for _, seed in results})
     rows = {
-        (setting, seed): rows_of(figure, Path(results[setting, seed].checkpoint).parent)
+        (setting, seed): rows_of(figure, folder_of(results[setting, seed]))
         for setting in figure.settings
         for seed in seeds
     }
@@ -214,6 +224,8 @@ def section(
         lines.append(f"| {trend.text} | {sum(held)} of {len(held)} | {verdict(held)} |")
     names = ["singular_values"] if key.endswith("-3") else []
     names += list(figure.measures)
+    if figure.reading:
+        lines += ["", figure.reading]
     return [*lines, "", *(f"![{n}]({out.name}/{key}/{n}.png)" for n in names), ""]
 
 
@@ -227,22 +239,58 @@ def features_of(folder: Path) -> Points:
     return Points(found.features.numpy(), found.labels.numpy(), found.classes)
 
 
+def folder_of(run: RunResult) -> Path:
+    """Where it has recorded."""
+    return Path(run.checkpoint).parent
+
+
+def classifier_of(checkpoint: Path) -> Tensor:
+    """Its weights in a row."""
+    return read_weights(checkpoint).weights["head.fc.weight"].flatten().double()
+
+
 def classifiers(
     results: Mapping[tuple[str, int], RunResult], epochs: int, args: argparse.Namespace, out: Path
 ) -> dict[tuple[str, int], Recorded]:
     """Dua's Figures 2, drawn of the first seed, and 6."""
-    points = {of: features_of(Path(run.checkpoint).parent) for of, run in results.items()}
+    points = {of: features_of(folder_of(run)) for of, run in results.items()}
     first = min(seed for _, seed in results)
     drawn = {name: each for (name, seed), each in points.items() if seed == first}
     draw_tsne({**drawn, "teacher": features_of(args.runs / "teacher")}, out)
     begin = round(WARM_UP * epochs)
+    theirs = classifier_of(args.runs / f"teacher/epoch_{TEACHER_EPOCHS}.pth")
+    ours = {of: classifier_of(Path(run.checkpoint)) for of, run in results.items()}
     return {
         of: dict(
+            # Of mu^2 = |W_t|^2 + |W_s|^2 - 2 |W_t| |W_s| cos.
+            norm=[float(ours[of].norm())],
+            cosine=[float(torch.cosine_similarity(ours[of], theirs, dim=0))],
             correlation=[Alignment.of(run, begin).correlation],
             nearest_alike=[nearest_alike(points[of].features, points[of].labels)],
         )
         for of, run in results.items()
     }
+
+
+def departure(folder: Path, checkpoint: Path, module: str) -> float:
+    """Of a run's network from equivariance to a translation by :data:`MOVED` pixels, which are
+    whole cells of teacher and student alike."""
+    config = Config.fromfile(next(folder.glob("resnet8*.py")))
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        model = MODELS.build(config.model)
+        model.load_state_dict(read_weights(checkpoint).weights)
+        loader = Runner.build_dataloader({**config.train_dataloader, "num_workers": 0})
+    images = spread_batch(loader, model.data_preprocessor, IMAGES)["inputs"]
+    outputs = []
+    for inputs in (images, images.roll((MOVED, MOVED), dims=(2, 3))):
+        run = partial(model.backbone, inputs)
+        [output] = outputs_when_run(model, [module], run).values()
+        output = output[-1] if isinstance(output, tuple) else output
+        side = round((output[0, 0].numel() if output.ndim == 4 else output.shape[1]) ** 0.5)
+        grid = output.movedim(1, -1) if output.ndim == 4 else output.unflatten(1, (side, side))
+        outputs.append(grid)
+    cells = MOVED * side // images.shape[2]
+    return translational_equivariance(*outputs, (cells, cells), relative=True)
 
 
 def main() -> None:
@@ -274,10 +322,20 @@ def main() -> None:
     ]
     for key in args.figures:
         own = {(name, seed): r for (seed, f, name), r in found.items() if f == key}
+        figure = FIGURES[key]
         after: dict[tuple[str, int], Recorded] = {of: {} for of in own}
         if key == "003-1":
-            after = classifiers(own, epochs_of(FIGURES[key], args), args, pictures / key)
+            after = classifiers(own, epochs_of(figure, args), args, pictures / key)
+        if figure.student == "vit":
+            after = {
+                of: {f"at {MOVED} pixels": [departure(folder_of(run), Path(run.checkpoint), BLOCK)]}
+                for of, run in own.items()
+            }
         lines += section(key, own, after, pictures)
+        if figure.student == "vit":
+            file = args.runs / f"teacher/epoch_{TEACHER_EPOCHS}.pth"
+            theirs = departure(file.parent, file, "backbone")
+            lines += [f"The CNN that teaches departs by {theirs:.3g} at {MOVED} pixels.", ""]
         if key == "003-1":
             lines += [f"![t-SNE]({pictures.name}/{key}/tsne.png)", ""]
     report(lines, args.out)
