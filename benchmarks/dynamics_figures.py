@@ -209,6 +209,11 @@ FIGURES = {
             ),
         ),
         longer=1.6,
+        reading="Student and teacher number their channels apart: the cosine of their classifiers "
+        "is near 0 at every temperature. So the distance, whose square is |W_t|² + |W_s|² - "
+        "2 |W_t| |W_s| cos, tells how large the student's classifier is and not how it lies to the "
+        "teacher's. Here it grows while the objective falls, with distillation and without, hence "
+        "r below 0; an r above 0 needs one that shrinks after the warm-up.",
     ),
     "001-7": Figure(
         "M&M, Table 7: equivariance of a transformer's blocks to translation",
@@ -233,6 +238,10 @@ FIGURES = {
             higher("equivariance", "taught by its labels", "LogSum"),
         ),
         "vit",
+        reading="From the image on, every student departs the farther the longer it learns, and "
+        "most where it learns most from the CNN, which departs farther than all of them: its "
+        "padding tells where the border is, and a roll moves the border into the image. The paper "
+        "measures blocks, and does not say from where on; of a block alone the measure is 0.",
     ),
     "detector-2": _decorrelation(
         {
