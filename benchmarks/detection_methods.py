@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -31,6 +32,8 @@ from mmkd.report.numbers import signed
 # At which a balanced method was trained: of each of its terms.
 SHARES = ("s0.5", "s0.3")
 FEWEST = 3
+# mmkd's own, which is CWD's of the neck.
+DEFAULT = "cwd-s0.5"
 PUBLISHED, BALANCED = "#b5651d", "#0b6e99"
 
 
@@ -52,6 +55,21 @@ def gain_of(arm: Mapping[str, Any] | None) -> str:
     return f"{signed(found['value'])} ({ends}; {', '.join(map(signed, found['seeds']))})"
 
 
+def lead_of(arm: Mapping[str, Any] | None, default: Mapping[str, Any] | None) -> list[float]:
+    """Over the default, of each seed that both were trained with."""
+    if arm is None or default is None:
+        return []
+    own, theirs = (dict(zip(a["seeds"], a["mAP"]["values"], strict=True)) for a in (arm, default))
+    return [own[seed] - theirs[seed] for seed in own if seed in theirs]
+
+
+def lead_text(leads: Sequence[float]) -> str:
+    """Their mean, and each."""
+    if not leads:
+        return ""
+    return f"{signed(fmean(leads))} ({', '.join(map(signed, leads))})"
+
+
 def value_of(arm: Mapping[str, Any] | None) -> float:
     """The gain."""
     return float("-inf") if arm is None else arm["mAP"]["difference"]["value"]
@@ -60,16 +78,20 @@ def value_of(arm: Mapping[str, Any] | None) -> float:
 def section(cell: Mapping[str, Any], cost: Mapping[str, Any] | None) -> list[str]:
     """The table of a cell, its best method first."""
     found = {m: arms for m in METHODS if any(arms := arms_of(m, cell))}
+    default = cell["arms"].get(DEFAULT)
+    leads = {m: lead_of(shared, default) for m, (_, shared) in found.items()}
     lines = [
         "",
         f"## {cell['title'][0].upper()}{cell['title'][1:]}",
         "",
-        "| method | published weight | a share of the gradient | step over plain | peak MiB over "
-        "plain | trained parameters |",
-        "|---|---|---|---|---|---|",
+        "| method | published weight | a share of the gradient | that over the default, same seeds "
+        "| step over plain | peak MiB over plain | trained parameters |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name, arms in sorted(found.items(), key=lambda each: -max(map(value_of, each[1]))):
-        lines.append(f"| {name} | {' | '.join(map(gain_of, arms))} | {_cost_of(name, cost)} |")
+    # Methods differ in their seeds, and seeds in their luck.
+    for name in sorted(found, key=lambda m: -fmean(leads[m] or [float("-inf")])):
+        gains = " | ".join(map(gain_of, found[name]))
+        lines.append(f"| {name} | {gains} | {lead_text(leads[name])} | {_cost_of(name, cost)} |")
     return lines
 
 
