@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import Runner
 from torch import Tensor
 
 from mmkd.checkpoint import CheckpointWeights, load_weights, read_weights
@@ -17,6 +16,7 @@ from mmkd.custom_imports import import_custom
 from mmkd.engine.evenly import evenly
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError, first_few
+from mmkd.runs.mmengine.validation_images import boxes_of, loader_here
 from mmkd.runs.object_features import ObjectFeatures, chunks, in_boxes
 from mmkd.work_dirs.dumped_config import read_dumped_config
 
@@ -65,8 +65,7 @@ def _run(config: Config, source: CheckpointWeights, images: int) -> ObjectFeatur
     if "model" not in config or loader is None:
         raise InputError(f"{source.file}: expected a config with model and val_dataloader")
     model = _built(config, source)
-    own = {k: v for k, v in loader.items() if k not in ("prefetch_factor", "timeout")}
-    built = Runner.build_dataloader({**own, "num_workers": 0, "persistent_workers": False})
+    built = loader_here(loader)
     dataset: Any = built.dataset
     features, labels = [], []
     for chunk in chunks(evenly(images, len(dataset))):
@@ -140,10 +139,10 @@ def _boxes(
             f"{source.file}: its validation resizes images and does not say how: add scale_factor "
             "to the meta_keys of PackDetInputs"
         )
-    shown = [each for each in info["instances"] if not each.get("ignore_flag")]
-    corners = torch.tensor([each["bbox"] for each in shown], dtype=torch.float32).reshape(-1, 4)
+    exact, labels = boxes_of(info["instances"])
+    corners = exact.float()
     width, height = about.get("scale_factor", (1.0, 1.0))
     # Of pipelines that pad on all sides: top, bottom, left, right.
     top, _, left, _ = about.get("border", (0, 0, 0, 0))
     scale, shift = (corners.new_tensor(each) for each in ([width, height] * 2, [left, top] * 2))
-    return corners * scale + shift, [int(each["bbox_label"]) for each in shown]
+    return corners * scale + shift, labels.tolist()

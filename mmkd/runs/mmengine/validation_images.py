@@ -16,7 +16,7 @@ from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.runs.accuracy import Found, average_precision
 from mmkd.targets import Boxes
 
-__all__ = ["ValidationImages"]
+__all__ = ["ValidationImages", "boxes_of", "loader_here"]
 
 _COUNT = 16
 # At once, for large ones.
@@ -50,17 +50,14 @@ class ValidationImages:
         if loader is None:
             return None
         try:
-            # Read here and now.
-            own = {k: v for k, v in loader.items() if k not in ("prefetch_factor", "timeout")}
-            own |= dict(num_workers=0, persistent_workers=False)
-            built = Runner.build_dataloader(copy.deepcopy(own), seed=0)
+            built = loader_here(loader)
             batch = spread_batch(built, preprocessor, _COUNT)
             samples = batch["data_samples"]
             if all("gt_label" in sample for sample in samples):
                 return cls(batch["inputs"], samples, None)
             indices = evenly(_COUNT, len(built.dataset))
             infos = [built.dataset.get_data_info(index) for index in indices]
-            return cls(batch["inputs"], samples, [_boxes(info["instances"]) for info in infos])
+            return cls(batch["inputs"], samples, [boxes_of(info["instances"]) for info in infos])
         except Exception:  # Whatever is wrong with it, the training's validation tells.
             return None
 
@@ -87,7 +84,23 @@ class ValidationImages:
             return None
 
 
-def _boxes(instances: Sequence[Mapping[str, Any]]) -> Boxes:
+def loader_here(settings: Mapping[str, Any]) -> Any:
+    """A data loader that reads in this process, and ahead of nobody.
+
+    Args:
+        settings: Config of a loader.
+    """
+    own = {k: v for k, v in settings.items() if k not in ("prefetch_factor", "timeout")}
+    own |= dict(num_workers=0, persistent_workers=False)
+    return Runner.build_dataloader(copy.deepcopy(own), seed=0)
+
+
+def boxes_of(instances: Sequence[Mapping[str, Any]]) -> Boxes:
+    """The objects of an image that count, in its own pixels, float64.
+
+    Args:
+        instances: As MMDetection's data sets hold them.
+    """
     shown = [each for each in instances if not each.get("ignore_flag")]
     corners = torch.tensor([each["bbox"] for each in shown], dtype=torch.float64).reshape(-1, 4)
     return Boxes(corners, torch.tensor([each["bbox_label"] for each in shown], dtype=torch.long))
