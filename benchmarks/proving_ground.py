@@ -6,8 +6,8 @@ A cell is a data set, a pair of detectors and a start; each is trained plain, wi
 with other settings of mmkd's, and (YOLO) with Ultralytics' own distill_model; from the same initial
 weights, in the same order of the data, on the same schedule. Finished runs are kept under --runs,
 so the study can be stopped and continued, cell by cell and arm by arm; what an earlier call has
-written to --out stays there for the cells and arms that this one leaves out. On a larger machine:
---longer 4 --larger 2 --device 0.
+written to --out stays there for the cells and arms that this one leaves out, or trains with fewer
+seeds. On a larger machine: --longer 4 --larger 2 --device 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from method_arms import applies, method_of
 from proving_arms import DEFAULT, arm_of
 from proving_cells import CELLS, DISTILL_MODEL, PLAIN_ARM, TEACHER_ARM, Arm, Cell, Study
-from proving_results import summary, write_summaries
+from proving_results import merged, summary, write_summaries
 
 from mmkd.evaluation.comparison import BASELINE
 from mmkd.runs.paired import check_same_start
@@ -97,9 +97,7 @@ def main() -> None:
     results = run_cells(study, cells, arms, args.seeds, args.workers)
     known: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
     for name, of_cell in results.items():
-        arms_known = known.get(name, {}).get("arms", {})
-        found = summary(CELLS[name], of_cell)
-        known[name] = {**found, "arms": {**arms_known, **found["arms"]}}
+        known[name] = merged(known.get(name, {}), summary(CELLS[name], of_cell))
     write_summaries({name: known[name] for name in CELLS if name in known}, args.out)
 
 

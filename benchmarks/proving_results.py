@@ -31,7 +31,7 @@ from mmkd.report.terminal import bullets
 from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_result import RunResult
 
-__all__ = ["summary", "write_summaries"]
+__all__ = ["merged", "summary", "write_summaries"]
 
 # Of the table and the plot; the other arms have a table of their own.
 _MAIN = (DEFAULT, DISTILL_MODEL)
@@ -63,6 +63,35 @@ def summary(cell: Cell, results: Sequence[RunResult]) -> dict[str, Any]:
         environment={k: v for k, v in results[0].environment.items() if k != "command"},
         arms=arms,
     )
+
+
+def merged(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell of earlier calls with one of a new call.
+
+    An arm is the new call's, but where an earlier one had its seeds and others too.
+
+    Raises:
+        ValueError: A seed of such an arm came to something else this time, so that the calls do not
+            belong in one table: other versions, or another machine.
+    """
+    arms = dict(known.get("arms", {}))
+    for name, arm in new["arms"].items():
+        old = _values(arms[name]) if name in arms else {}
+        own = _values(arm)
+        if own.keys() < old.keys():
+            differ = {seed for seed in own if not math.isclose(own[seed], old[seed], rel_tol=1e-9)}
+            if differ:
+                raise ValueError(
+                    f"{new['title']}, {name}: seeds {sorted(differ)} do not come to what they came "
+                    "to before; give another --out, or train all seeds anew"
+                )
+        else:
+            arms[name] = arm
+    return {**new, "arms": arms}
+
+
+def _values(arm: Mapping[str, Any]) -> dict[int, float]:
+    return dict(zip(arm["seeds"], arm["mAP"]["values"], strict=True))
 
 
 def write_summaries(summaries: Summaries, out: Path) -> None:

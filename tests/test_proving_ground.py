@@ -24,7 +24,7 @@ def proving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import proving_cells
 
     yield proving_arms, proving_cells
-    for name in ("proving_arms", "proving_cells", "method_arms"):
+    for name in ("proving_arms", "proving_cells", "proving_results", "method_arms"):
         sys.modules.pop(name, None)
 
 
@@ -115,3 +115,20 @@ def test_rules_beside_the_share(proving: Any) -> None:
 
     assert MODELS.get("mmkd.LossRatio") is weight_rules.LossRatio
     assert MODELS.get("mmkd.AgreeingShare") is weight_rules.AgreeingShare
+
+
+def test_calls_with_fewer_seeds_leave_what_is_known(proving: Any) -> None:
+    from proving_results import merged
+
+    def cell(**arms: dict[int, float]) -> dict[str, Any]:
+        made = {n: dict(seeds=list(a), mAP=dict(values=list(a.values()))) for n, a in arms.items()}
+        return dict(title="cell", arms=made)
+
+    known = cell(plain={0: 40.0, 1: 41.0, 2: 42.0}, fgd={0: 43.0})
+    new = cell(plain={0: 40.0, 1: 41.0}, fgd={0: 43.5, 1: 44.0}, mgd={0: 41.5, 1: 41.0})
+    found = merged(known, new)["arms"]
+    assert found["plain"] == known["arms"]["plain"]
+    assert found["fgd"] == new["arms"]["fgd"] and found["mgd"] == new["arms"]["mgd"]
+    assert merged({}, new) == new
+    with pytest.raises(ValueError, match=r"cell, plain: seeds \[1\] do not come to"):
+        merged(known, cell(plain={0: 40.0, 1: 41.1}))
