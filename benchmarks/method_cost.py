@@ -3,15 +3,17 @@
     python benchmarks/method_cost.py
     python benchmarks/method_cost.py --pair configs/detection/methods/ld_gfl_r50-fpn_r101_1x_coco.py
     python benchmarks/method_cost.py --pair bccd_faster_rcnn --size 160 --batch-size 8
+    python benchmarks/method_cost.py --pair cifar10_10k --size 32 --batch-size 64
     python benchmarks/method_cost.py --size 32 --batch-size 64 \\
         --pair configs/classification/methods/resnet8x4_resnet32x4-sp_1xb64_cifar100.py
 
 Every published pair of configs/detection/methods, or of configs/classification/methods, lends its
 terms (and what else it changes in a classifier) to one and the same student and teacher: those of
 --pair, with random weights. Where --pair is a cell of the proving ground, it is the methods of
-method_arms.py as they are trained there. The student's own step, its step with mmkd's default and
-its step with each method's terms are timed in turn, round by round, all run by MMEngine's Runner.
-Each one's peak memory is that of a process of its own.
+method_arms.py as they are trained there; of cifar10_10k, those of method_study.py. The student's
+own step, its step with mmkd's default and its step with each method's terms are timed in turn,
+round by round, all run by MMEngine's Runner. Each one's peak memory is that of a process of its
+own.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from cifar_study import STUDENT, student_config
 from method_arms import METHODS, applies, method_terms
+from method_study import PAIR, settings
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from proving_cells import CELLS, Cell
@@ -67,8 +71,17 @@ def of_cell(cell: Cell, folder: str) -> str:
     return str(file)
 
 
+def of_study(folder: str) -> str:
+    """A config of the method study's student and ordinary teacher."""
+    file = Path(folder) / f"{PAIR}.py"
+    file.write_text(f"_base_ = {config_file(STUDENT)!r}\n")
+    return str(file)
+
+
 def methods_of(pair: str) -> list[str]:
     """mmkd's default first."""
+    if Path(pair).stem == PAIR:
+        return [name for name in settings(1) if name != "plain"]
     if cell := CELLS.get(Path(pair).stem):
         return [DEFAULT, *(name for name in METHODS if applies(name, cell))]
     is_classifier = read(pair).model.type == "ImageClassifier"
@@ -79,6 +92,10 @@ def runner_of(variant: str, args: argparse.Namespace, folder: str) -> Runner:
     """That has begun to train the student by a method; ``'plain'``: alone."""
     if variant == "plain":
         return plain_runner(args, folder)
+    if Path(args.pair).stem == PAIR:
+        config = student_config(settings(1)[variant], 0, Path(), Path(folder), "")
+        terms = _at_last(distill_settings(config)["terms"])
+        return distilled_runner(terms, args, folder, variant, config)
     if variant == DEFAULT:
         return distilled_runner(None, args, folder, variant)
     if cell := CELLS.get(Path(args.pair).stem):
@@ -133,9 +150,7 @@ def main() -> None:
     parser.add_argument(
         "--pair", default=str(default), help="config of a distilled student, or a cell"
     )
-    names = (
-        {path.stem.split("_")[0] for path in DETECTORS} | set(published_methods()) | set(METHODS)
-    )
+    names = {path.stem.split("_")[0] for path in DETECTORS} | set(METHODS) | set(settings(1))
     args = parse_args(
         parser, "method_cost", ["plain", DEFAULT, *sorted(names)], batch_size=2, rounds=7
     )
@@ -147,6 +162,8 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         if args.pair in CELLS:
             args.pair = of_cell(CELLS[args.pair], folder)
+        elif args.pair == PAIR:
+            args.pair = of_study(folder)
         _measure(args)
 
 

@@ -7,30 +7,31 @@
 The student is that of cifar_study.py, on a longer schedule. Its ordinary teacher is trained once;
 the strong one is He et al.'s published ResNet-56, tested first. Every method of cifar_settings.py
 and of configs/classification/methods has its published weight. Finished runs are kept under --runs,
-so the study can be stopped and continued, method by method (--methods) and seed by seed.
+so the study can be stopped and continued, method by method (--methods) and seed by seed; what an
+earlier call has written to --out stays there for the methods and seeds that this one leaves out.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import json
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from cifar_settings import MAIN, Setting
 from cifar_study import TEACHER, folder_name, read_config, set_epochs, student_config
+from method_results import with_runs, write_results
 from published_methods import PublishedMethod, published_methods
 from strong_teacher import Teacher, strong_teacher
-from study import by_name, report, top1
+from study import top1
 
 from mmkd.configs import config_file
-from mmkd.report.numbers import signed, spread
 from mmkd.runs.mmengine.classification import ClassificationRecipe
 from mmkd.runs.running import Job, run_all
-from mmkd.work_dirs.run_result import RunResult
 
+# Its name in method_cost.py.
+PAIR = "cifar10_10k"
 IMAGES, BATCH = 10_000, 64
 # Of the schedule, what the published pairs spend on rises and on first stages.
 RISE = 20 / 240
@@ -97,28 +98,6 @@ def ordinary(args: argparse.Namespace) -> Teacher:
     return Teacher("ordinary", TEACHER, result.checkpoint, 128, accuracy)
 
 
-def table(results: Sequence[RunResult]) -> list[str]:
-    """Methods from the best to the worst."""
-    scores = {name: top1(runs) for name, runs in by_name(results).items()}
-    ranked = sorted(scores, key=lambda name: -mean(scores[name]))
-    plain = mean(scores["plain"])
-    lines = ["| rank | method | seeds | top-1, % | over plain |", "|---|---|---|---|---|"]
-    for rank, name in enumerate(ranked, start=1):
-        own = scores[name]
-        gain = signed(mean(own) - plain)
-        lines.append(f"| {rank} | {name} | {len(own)} | {spread(own)} | {gain} |")
-    return lines
-
-
-def describe(found: Mapping[Teacher, Sequence[RunResult]], epochs: int) -> list[str]:
-    """The whole report."""
-    lines = ["# Every method on 10,000 photographs of CIFAR-10", "", f"{epochs} epochs."]
-    for teacher, results in found.items():
-        title = f"## From the {teacher.name} teacher ({teacher.accuracy:.1f} % on the test set)"
-        lines += ["", title, "", *table(results)]
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -132,6 +111,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("work_dirs/method_study"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/method_study.md"))
+    parser.add_argument(
+        "--cost",
+        type=Path,
+        default=Path(f"benchmarks/results/method_cost_{PAIR}.json"),
+        help=f"of method_cost.py --pair {PAIR}; left out where there is none",
+    )
     args = parser.parse_args()
     args.data, args.runs = args.data.resolve(), args.runs.resolve()
     methods = settings(args.epochs)
@@ -140,6 +125,8 @@ def main() -> None:
         parser.error(f"no method {', '.join(sorted(unknown))}: there are {', '.join(methods)}")
     if args.only_strong and not args.strong:
         parser.error("--only-strong needs --strong")
+    file = args.out.with_suffix(".json")
+    known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     teachers = [] if args.only_strong else [ordinary(args)]
     if args.strong:
         teachers.append(strong_teacher(args.strong, args.data, args.runs / "strong"))
@@ -147,10 +134,11 @@ def main() -> None:
     keys = [(t, seed, name) for seed in args.seeds for t in teachers for name in asked]
     jobs = [job(name, methods[name], seed, t, args) for t, seed, name in keys]
     results = run_all(jobs, args.workers)
-    found = {
-        t: [r for (of, _, _), r in zip(keys, results, strict=True) if of is t] for t in teachers
-    }
-    report(describe(found, args.epochs), args.out)
+    for t in teachers:
+        own = [r for (of, _, _), r in zip(keys, results, strict=True) if of is t]
+        known = with_runs(known, t, own, args.epochs)
+    cost = json.loads(args.cost.read_text()) if args.cost.is_file() else None
+    write_results(known, cost, args.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,227 @@
+"""What the method study's runs came to: one JSON, tables beside the papers' own, one figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from math import sqrt
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from cifar_study import pooled_deviation
+from matplotlib.axes import Axes
+from strong_teacher import Teacher
+from study import report
+
+from mmkd.output_files import write_text
+from mmkd.report.figures.canvas import write_picture
+from mmkd.report.figures.panels import PLAIN_HEIGHT, Panel, Plot, tidy
+from mmkd.report.numbers import signed, spread
+from mmkd.work_dirs.environment import describe_environment
+from mmkd.work_dirs.run_result import RunResult
+
+__all__ = ["with_runs", "write_results"]
+
+PLAIN = "plain"
+# Top-1 accuracies, by the study's names. M&M's Table 6 has errors.
+PUBLISHED: Mapping[str, Mapping[str, float]] = {
+    "Chen et al., Table 4 (CIFAR-100, ResNet-32x4 to ResNet-8x4)": {
+        "ensemble, q = 3": 76.08,
+        "crd": 75.51,
+        "SRRL": 75.33,
+        "fitnet": 73.50,
+        "KD, T = 4": 73.33,
+        "cc": 72.97,
+        "sp": 72.94,
+        PLAIN: 72.93,
+        "ft": 72.86,
+        "rkd": 71.90,
+    },
+    "M&M, Table 4 (the same pair)": {
+        "LogSum, MLP projector": 76.44,
+        "sskd": 76.20,
+        "crd": 75.90,
+        "fitnet": 74.31,
+        "at": 74.26,
+        "KD, T = 4": 73.33,
+        PLAIN: 72.51,
+    },
+    "Chen et al., Tables 1 and 2 (ImageNet, ResNet34 to ResNet18)": {
+        "ensemble, q = 3": 71.94,
+        "cid": 71.86,
+        "SRRL": 71.71,
+        "reviewkd": 71.61,
+        "afd": 71.38,
+        "sp": 70.94,
+        "crd": 70.85,
+        "KD, T = 4": 70.83,
+        PLAIN: 69.75,
+    },
+    "M&M, Table 6 (the same pair)": {
+        "LogSum + KL": 71.63,
+        "reviewkd": 71.61,
+        "crd": 71.38,
+        "at": 70.70,
+        "KD, T = 4": 70.66,
+        "cc": 69.96,
+        PLAIN: 69.75,
+    },
+}
+
+# Top-1 in percent, by method and seed.
+Scores = Mapping[str, Mapping[str, float]]
+
+
+def with_runs(
+    known: Mapping[str, Any], teacher: Teacher, results: Sequence[RunResult], epochs: int
+) -> dict[str, Any]:
+    """All that is known of the study, with the runs of one more call.
+
+    Raises:
+        ValueError: The teacher's students were trained on another schedule before.
+    """
+    before = known.get(teacher.name, dict(epochs=epochs, methods={}))
+    if before["epochs"] != epochs:
+        raise ValueError(
+            f"the file has students of the {teacher.name} teacher after {before['epochs']} epochs, "
+            f"not after {epochs}; give another --out"
+        )
+    methods = {name: dict(of) for name, of in before["methods"].items()}
+    for result in results:
+        methods.setdefault(result.name, {})[str(result.seed)] = result.scores["top1"]
+    environment = {k: v for k, v in describe_environment().items() if k != "command"}
+    own = dict(epochs=epochs, accuracy=teacher.accuracy, environment=environment, methods=methods)
+    return {**known, teacher.name: own}
+
+
+def write_results(found: Mapping[str, Any], cost: Mapping[str, Any] | None, out: Path) -> None:
+    """Writes ``out`` (Markdown), which it prints, its JSON and, where costs are known, a figure."""
+    write_text(out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+    lines = ["# Every method on 10,000 photographs of CIFAR-10", ""]
+    if cost is not None:
+        picture = out.with_suffix(".png")
+        write_picture(_plot(found, cost), picture)
+        lines += [f"![accuracy by cost]({picture.name})", ""]
+    for name, of in found.items():
+        lines += [
+            f"## From the {name} teacher ({of['accuracy']:.1f} % on the test set)",
+            "",
+            f"{of['epochs']} epochs.",
+            "",
+            *_ranking(of["methods"], cost),
+            "",
+            *(text for title in PUBLISHED for text in _beside(title, of["methods"])),
+        ]
+    report(lines, out)
+
+
+def _values(scores: Scores, name: str) -> list[float]:
+    return list(scores[name].values())
+
+
+def _ranking(scores: Scores, cost: Mapping[str, Any] | None) -> list[str]:
+    """Methods from the best to the worst."""
+    plain = mean(_values(scores, PLAIN))
+    lines = [
+        "| rank | method | seeds | top-1, % | over plain | step over plain | peak MiB over plain "
+        "| trained parameters |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    names = sorted(scores, key=lambda name: -mean(_values(scores, name)))
+    for rank, name in enumerate(names, start=1):
+        own = _values(scores, name)
+        lines.append(
+            f"| {rank} | {name} | {len(own)} | {spread(own)} | {signed(mean(own) - plain)} "
+            f"| {_cost_of(name, cost)} |"
+        )
+    return lines
+
+
+def _cost_of(name: str, cost: Mapping[str, Any] | None) -> str:
+    if cost is None or name not in cost["seconds"]:
+        return " | | "
+    ratio = cost["seconds"][name] / cost["seconds"][PLAIN]
+    memory = (cost["peak_bytes"][name] - cost["peak_bytes"][PLAIN]) / 2**20
+    return f"{ratio:.2f} | {memory:+.0f} | {cost['added_parameters'][name]:,}"
+
+
+def _beside(title: str, scores: Scores) -> list[str]:
+    """A published table, its order pair by pair: which of them hold here."""
+    published = {name: value for name, value in PUBLISHED[title].items() if name in scores}
+    if len(published) < 2:
+        return []
+    deviation = pooled_deviation({name: _values(scores, name) for name in scores})
+    heads = list(published)[1:]
+    lines = [
+        f"### {title}",
+        "",
+        "Each row's method is published above each column's. Here it is above (+), below (-) or "
+        "neither (·).",
+        "",
+        f"| method | published | here | {' | '.join(heads)} |",
+        "|---" * (len(heads) + 3) + "|",
+    ]
+    marks = {
+        (better, worse): _mark(scores[better], scores[worse], deviation)
+        for better, worse in combinations(published, 2)
+    }
+    for name, value in published.items():
+        row = " | ".join(marks.get((name, other), "") for other in heads)
+        lines.append(f"| {name} | {value:.2f} | {spread(_values(scores, name))} | {row} |")
+    counts = [sum(mark == each for mark in marks.values()) for each in "+-·"]
+    lines += [
+        "",
+        f"Of {len(marks)} pairs, {counts[0]} are in the published order, {counts[1]} in the "
+        f"opposite one and {counts[2]} unclear.",
+        "",
+    ]
+    return lines
+
+
+def _mark(better: Mapping[str, float], worse: Mapping[str, float], deviation: float | None) -> str:
+    """Of two methods: whether they differ by two standard errors, and in no seed otherwise.
+
+    Args:
+        better, worse: By seed.
+        deviation: Of one seed, pooled over all methods; None where each has one.
+    """
+    difference = mean(better.values()) - mean(worse.values())
+    signs = {better[seed] > worse[seed] for seed in better.keys() & worse.keys()}
+    if deviation is None or len(signs) > 1:
+        return "·"
+    if abs(difference) < 2 * deviation * sqrt(1 / len(better) + 1 / len(worse)):
+        return "·"
+    return "+" if difference > 0 else "-"
+
+
+def _plot(found: Mapping[str, Any], cost: Mapping[str, Any]) -> Plot:
+    """Accuracy by cost, a panel a teacher."""
+    panels = [
+        Panel(
+            f"methods-{name}",
+            f"{name} teacher ({of['accuracy']:.1f} %)",
+            f"Accuracy by cost, {name} teacher",
+            "Points; the table has the same numbers.",
+            PLAIN_HEIGHT + 2,
+            partial(_draw, scores=of["methods"], cost=cost),
+        )
+        for name, of in found.items()
+    ]
+    return Plot("Top-1 over plain, by the cost of a step", panels, {}, shared=())
+
+
+def _draw(axis: Axes, *, scores: Scores, cost: Mapping[str, Any]) -> None:
+    axis.axhline(0, color="#999999", linewidth=1)
+    plain = mean(_values(scores, PLAIN))
+    for name in scores:
+        if name == PLAIN or name not in cost["seconds"]:
+            continue
+        ratio = cost["seconds"][name] / cost["seconds"][PLAIN]
+        gain = mean(_values(scores, name)) - plain
+        axis.plot([ratio], [gain], "o", color="#0b6e99", markersize=4)
+        axis.annotate(name, (ratio, gain), xytext=(3, 2), textcoords="offset points", fontsize=6)
+    axis.set(xlabel="time of a step over plain", ylabel="top-1 over plain, points")
+    tidy(axis)
