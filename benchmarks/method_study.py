@@ -22,6 +22,7 @@ from typing import Any
 from cifar_settings import MAIN, Setting
 from cifar_study import TEACHER, folder_name, read_config, set_epochs, student_config
 from method_results import with_runs, write_results
+from mmengine.config import Config
 from published_methods import PublishedMethod, published_methods
 from strong_teacher import Teacher, strong_teacher
 from study import top1
@@ -29,10 +30,13 @@ from study import top1
 from mmkd.configs import config_file
 from mmkd.runs.mmengine.classification import ClassificationRecipe
 from mmkd.runs.running import Job, run_all
+from mmkd.work_dirs.run_result import RunResult
 
 # Its name in method_cost.py.
 PAIR = "cifar10_10k"
 IMAGES, BATCH = 10_000, 64
+CURRICULA = ("assistant", "densely guided", "born again")
+ASSISTANT_DEPTH = 14
 # Of the schedule, what the published pairs spend on rises and on first stages.
 RISE = 20 / 240
 FIRST_STAGES = dict(paraphrase=30 / 240, pretext=60 / 240, initial=20 / 240)
@@ -90,6 +94,44 @@ def job(name: str, setting: Setting, seed: int, teacher: Teacher, args: argparse
     return Job(name, ClassificationRecipe(config), f"{teacher.name}: {name}")
 
 
+def curricula(teacher: Teacher, args: argparse.Namespace) -> dict[str, Setting]:
+    """Students by KD whose teachers are students themselves, which are trained here before them.
+
+    TAKD's assistant has the student's width and the depth of the ordinary teacher. DGKD's student
+    has the sum of what it would have with either teacher, and goes without one in a quarter of the
+    iterations.
+    """
+    kd = MAIN["KD, T = 4"]
+    depth = dict(model=dict(kd.model, backbone=dict(depth=ASSISTANT_DEPTH)))
+    jobs = [
+        job("assistant itself", replace(kd, **depth), 0, teacher, args),
+        job("plain", MAIN["plain"], 0, teacher, args),
+    ]
+    trained = run_all(jobs, args.workers)
+    assistant, peer = (
+        dict(config=_network(run, Path(run.work_dir) / "network.py"), checkpoint=run.checkpoint)
+        for run in trained
+    )
+    first = dict(config=config_file(teacher.config), checkpoint=teacher.checkpoint)
+    densely = {
+        source: dict(kd.terms["kd"], source=source, schedule=dict(drop=0.25))
+        for source in ("teacher", "assistant")
+    }
+    both = dict(head=dict(loss=dict(loss_weight=0.2)))
+    return {
+        "assistant": replace(kd, teacher=assistant),
+        "densely guided": Setting(densely, None, both, dict(teacher=first, assistant=assistant)),
+        "born again": replace(kd, teacher=peer),
+    }
+
+
+def _network(run: RunResult, file: Path) -> str:
+    """Writes what a run has trained as a teacher's config."""
+    [trained] = (each for each in file.parent.glob("*.py") if each != file)
+    Config(dict(model=Config.fromfile(trained).model, default_scope="mmpretrain")).dump(file)
+    return str(file)
+
+
 def ordinary(args: argparse.Namespace) -> Teacher:
     """Trained on the same images."""
     config = read_config(TEACHER, 0, args.data, args.runs / "teacher")
@@ -120,9 +162,10 @@ def main() -> None:
     args = parser.parse_args()
     args.data, args.runs = args.data.resolve(), args.runs.resolve()
     methods = settings(args.epochs)
-    asked = [name for name in methods if name in ("plain", *(args.methods or methods))]
-    if unknown := set(args.methods or ()) - set(methods):
-        parser.error(f"no method {', '.join(sorted(unknown))}: there are {', '.join(methods)}")
+    names = [*methods, *CURRICULA]
+    asked = [name for name in names if name in ("plain", *(args.methods or names))]
+    if unknown := set(args.methods or ()) - set(names):
+        parser.error(f"no method {', '.join(sorted(unknown))}: there are {', '.join(names)}")
     if args.only_strong and not args.strong:
         parser.error("--only-strong needs --strong")
     file = args.out.with_suffix(".json")
@@ -130,9 +173,12 @@ def main() -> None:
     teachers = [] if args.only_strong else [ordinary(args)]
     if args.strong:
         teachers.append(strong_teacher(args.strong, args.data, args.runs / "strong"))
+    taught = {t: dict(methods) for t in teachers}
+    for t in teachers if set(asked) & set(CURRICULA) else ():
+        taught[t] |= curricula(t, args)
     # All methods of one seed before the next, so that a study that is stopped is balanced.
     keys = [(t, seed, name) for seed in args.seeds for t in teachers for name in asked]
-    jobs = [job(name, methods[name], seed, t, args) for t, seed, name in keys]
+    jobs = [job(name, taught[t][name], seed, t, args) for t, seed, name in keys]
     results = run_all(jobs, args.workers)
     for t in teachers:
         own = [r for (of, _, _), r in zip(keys, results, strict=True) if of is t]
