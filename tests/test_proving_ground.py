@@ -15,6 +15,7 @@ from mmkd.runs.fingerprint import Fingerprint
 from mmkd.terms import DEFAULTS, parse_terms
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+OTHERS = ("detection_methods", "step_timing")
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def proving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import proving_cells
 
     yield proving_arms, proving_cells
-    for name in ("proving_arms", "proving_cells", "proving_results", "method_arms"):
+    for name in ("proving_arms", "proving_cells", "proving_results", "method_arms", *OTHERS):
         sys.modules.pop(name, None)
 
 
@@ -132,3 +133,41 @@ def test_calls_with_fewer_seeds_leave_what_is_known(proving: Any) -> None:
     assert merged({}, new) == new
     with pytest.raises(ValueError, match=r"cell, plain: seeds \[1\] do not come to"):
         merged(known, cell(plain={0: 40.0, 1: 41.1}))
+
+
+def test_methods_of_two_processors_are_compared_within_each(proving: Any, tmp_path: Path) -> None:
+    import detection_methods
+
+    def cell(**arms: tuple[dict[int, float], tuple[float, float]]) -> dict[str, Any]:
+        made = {
+            name.replace("_", "-").replace("-s5", "-s0.5"): dict(
+                seeds=list(values),
+                mAP=dict(values=list(values.values()), difference=dict(low=low, high=high)),
+            )
+            for name, (values, (low, high)) in arms.items()
+        }
+        return dict(title="cell", arms=made)
+
+    none = (0.0, 0.0)
+    first = cell(
+        plain=({0: 40.0, 1: 41.0, 2: 45.0}, none),
+        cwd_s5=({0: 42.0, 1: 44.0, 2: 46.0}, none),
+        fgd_s5=({0: 43.0, 1: 43.5}, (1.0, 4.0)),
+    )
+    second = cell(
+        plain=({1: 50.0, 2: 51.0}, none),
+        cwd_s5=({1: 52.0, 2: 53.0}, none),
+        fgd_s5=({1: 60.0, 2: 54.0}, (2.0, 9.0)),
+        mgd=({1: 50.5}, none),
+    )
+    parts = [first, second]
+    found = detection_methods.gains_of("fgd-s0.5", parts)
+    # Seed 1 of the first file stands.
+    assert found.over_plain == {0: 3.0, 1: 2.5, 2: 3.0}
+    assert found.over_default == {0: 1.0, 1: -0.5, 2: 1.0}
+    assert str(found) == "+2.8 (+3.0, +2.5, +3.0)"
+    assert str(detection_methods.gains_of("fgd-s0.5", [first])) == "+2.8 (+1.0 to +4.0; +3.0, +2.5)"
+    assert str(detection_methods.gains_of("mgd", parts)) == "+0.5 (one seed)"
+    assert detection_methods.gains_of("ld", parts) is None
+    [*_, row] = detection_methods.section(parts, None)
+    assert row == "| mgd | +0.5 (one seed) |  |  |  | |  |"
