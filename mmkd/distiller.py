@@ -274,7 +274,7 @@ class FeatureDistiller(Distiller):
         )
         pairs = [self._paired(*level, size=size) for level in levels]
         with torch.autocast(device_type=pairs[0][0].device.type, enabled=False):
-            sides = [[self._normalized(each) for each in side] for side in zip(*pairs, strict=True)]
+            sides = [[self.normalized(each) for each in side] for side in zip(*pairs, strict=True)]
             ours, theirs = sides if self.takes.several_levels else (side[0] for side in sides)
             if self.takes.targets:
                 return self.loss(ours, theirs, targets=targets)
@@ -323,7 +323,12 @@ class FeatureDistiller(Distiller):
             return pair_as_maps(student, teacher, size)
         return pair_as_samples(student, teacher, self.view, size)
 
-    def _normalized(self, feature: Tensor) -> Tensor:
+    def normalized(self, feature: Tensor) -> Tensor:
+        """A projected student's or a teacher's feature as the loss is given it.
+
+        Args:
+            feature: Samples ``[M, C]``, or a map ``[N, C, H, W]``.
+        """
         takes_maps = isinstance(self.normalizer, Normalizer) and self.normalizer.takes_maps
         if feature.ndim < 4 or takes_maps:
             return self.normalizer(feature)

@@ -29,12 +29,14 @@ from mmkd.analysis import (
     singular_values,
     translational_equivariance,
 )
-from mmkd.analysis.samples import standardised
+from mmkd.analysis.samples import as_float64, centred, drawn_rows, standardised
+from mmkd.analysis.similarity import LEAST_SAMPLES
 from mmkd.distillation import Distillation
 from mmkd.distiller import FeatureDistiller
 from mmkd.dynamics_file import MATRIX, Measures
 from mmkd.errors import InputError, naming
 from mmkd.features import (
+    as_samples,
     check_layout,
     evaluation_mode,
     find_module,
@@ -42,7 +44,9 @@ from mmkd.features import (
     pair_as_maps,
     pair_as_samples,
     pooled,
+    without_extra_tokens,
 )
+from mmkd.normalizers import BatchNormalizer, IdentityNormalizer
 from mmkd.numerics import as_weights
 from mmkd.projectors import LinearProjector, MLPProjector, Projector, ProjectorEnsemble
 from mmkd.targets import Targets
@@ -65,8 +69,10 @@ __all__ = [
 SINGULAR_QUANTILES = dict(
     singular_min=0.0, singular_25=0.25, singular_50=0.5, singular_75=0.75, singular_max=1.0
 )
-# Rows are picked evenly from a batch's locations: enough for some hundred channels.
+# Of a batch's locations: enough for some hundred channels.
 _MOST_SAMPLES = 2048
+# Views in which a location is a sample.
+_BY_LOCATION = ("dense", "map")
 # Of a correlation matrix, picked evenly from either side's: more could not be told apart in a
 # picture.
 _MOST_CHANNELS = 128
@@ -331,12 +337,15 @@ def term_dynamics(
     Of features ``cka``, ``explained_variance``, ``self_correlation`` (of the student's channels)
     and ``cross_correlation`` (with the teacher's, :func:`mmkd.analysis.input_output_correlation`),
     either also as the matrix itself, ``self_correlation_matrix`` and ``cross_correlation_matrix``,
-    of up to 128 channels a side; of a linear projector ``rest``
-    (:func:`mmkd.analysis.fixed_point_residual` of standardised features), of any of samples
-    ``passes`` (:func:`mmkd.analysis.input_output_correlation`); where boxes are known
-    ``cosine_inside``, ``cosine_outside``, ``cosine_small`` and so on of the projected feature;
-    where classes are known, ``between_classes`` and ``teacher_between_classes``; of logits
-    ``agreement``. Terms of several levels, and distillers of their own, have none.
+    of up to 128 channels a side; of a projector ``passes``
+    (:func:`mmkd.analysis.input_output_correlation`), and of a linear one beside BatchNorm or no
+    normaliser ``rest`` (:func:`mmkd.analysis.fixed_point_residual`), both of what the term's view
+    gives it; where boxes are known ``cosine_inside``, ``cosine_outside``, ``cosine_small`` and so
+    on of what the loss compares; where classes are known, ``between_classes`` and
+    ``teacher_between_classes``; of logits ``agreement``. Terms of several levels, and distillers of
+    their own, have none. Of maps each location is a sample, of tokens where the term's view is
+    dense. Correlations and explained variance are left out where the student has less than two
+    samples a channel.
 
     Args:
         distiller: Of the term; nothing of it changes.
@@ -345,49 +354,95 @@ def term_dynamics(
     """
     if not isinstance(distiller, FeatureDistiller) or distiller.takes.several_levels:
         return {}
-    ours, theirs = student[0].detach().float(), teacher[0].detach().float()
+    ours, theirs = (
+        without_extra_tokens(side[0].detach().float(), extra)
+        for side, extra in (
+            (student, distiller.student_extra_tokens),
+            (teacher, distiller.teacher_extra_tokens),
+        )
+    )
     if not (ours.isfinite().all() and theirs.isfinite().all()):
         return {}
     if distiller.takes.form == "logits" and ours.ndim == 2:
         return dict(agreement=agreement(ours, theirs))
     has_maps = ours.ndim == theirs.ndim == 4
+    by_location = distiller.view in _BY_LOCATION
     with evaluation_mode(distiller):
-        found = _of_samples(distiller, ours, theirs, "dense" if has_maps else "global", targets)
-        if has_maps:
+        found = _of_features(
+            *_rows(ours, theirs, "dense" if has_maps or by_location else "global", targets)
+        )
+        if by_location or distiller.view == "global":
+            view = "dense" if by_location else "global"
+            found |= _of_projector(distiller, *_rows(ours, theirs, view, targets))
+        if has_maps and by_location:
             found |= _of_places(distiller, ours, theirs, targets)
     found |= _of_classes(ours, theirs, targets)
     matrices = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     return _finite({k: v for k, v in found.items() if not isinstance(v, Tensor)}) | matrices
 
 
-def _of_samples(
-    distiller: FeatureDistiller, ours: Tensor, theirs: Tensor, view: str, targets: Targets
-) -> Measures:
-    ours, theirs = (_few(side) for side in pair_as_samples(ours, theirs, view, targets.size))
-    if len(ours) < 2:
-        return {}
+def _rows(ours: Tensor, theirs: Tensor, view: str, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Samples of either side, the same ones."""
+    ours, theirs = pair_as_samples(ours, theirs, view, targets.size)
+    kept = drawn_rows(len(ours), _MOST_SAMPLES).to(ours.device)
+    return ours[kept], theirs[kept]
+
+
+def _are_enough(ours: Tensor) -> bool:
+    return len(ours) >= 2 * ours.shape[1]
+
+
+def _of_features(ours: Tensor, theirs: Tensor) -> Measures:
+    """What no projector decides, of samples ``[M, C_s]`` and ``[M, C_t]``."""
+    found: Measures = dict(cka=linear_cka(ours, theirs)) if len(ours) >= LEAST_SAMPLES else {}
+    if not _are_enough(ours):
+        return found
     own, cross = correlation(ours, ours), correlation(ours, theirs)
-    found: Measures = dict(
-        cka=linear_cka(ours, theirs),
+    found |= dict(
         explained_variance=explained_variance(ours, theirs),
         self_correlation=root_mean_square(own, diagonal=False),
         cross_correlation=root_mean_square(cross),
     )
     for name, matrix in dict(self_correlation=own, cross_correlation=cross).items():
-        found[f"{name}{MATRIX}"] = _few(_few(matrix, _MOST_CHANNELS).T, _MOST_CHANNELS).T
-    projector = distiller.projector
-    if isinstance(projector, LinearProjector | MLPProjector | ProjectorEnsemble):
-        projected = projector(as_weights(projector, ours))
-        found["passes"] = input_output_correlation(ours, projected)
-    if isinstance(projector, LinearProjector):
-        found["rest"] = fixed_point_residual(
-            standardised(ours), standardised(theirs), projector.linear.weight
-        )
+        found[f"{name}{MATRIX}"] = _few(_few(matrix).T).T
     return found
 
 
-def _few(rows: Tensor, most: int = _MOST_SAMPLES) -> Tensor:
-    return rows[:: max(1, math.ceil(len(rows) / most))]
+def _few(rows: Tensor) -> Tensor:
+    return rows[:: max(1, math.ceil(len(rows) / _MOST_CHANNELS))]
+
+
+def _of_projector(distiller: FeatureDistiller, ours: Tensor, theirs: Tensor) -> dict[str, float]:
+    """Of samples as it is trained on them."""
+    projector = distiller.projector
+    is_of_samples = isinstance(projector, LinearProjector | MLPProjector | ProjectorEnsemble)
+    if not (is_of_samples and _are_enough(ours)):
+        return {}
+    projected = projector(as_weights(projector, ours)).float()
+    found = dict(passes=input_output_correlation(ours, projected))
+    if isinstance(projector, LinearProjector):
+        found |= _rest(distiller.normalizer, projector, ours, projected, theirs)
+    return found
+
+
+def _rest(
+    normalizer: nn.Module,
+    projector: LinearProjector,
+    ours: Tensor,
+    projected: Tensor,
+    theirs: Tensor,
+) -> dict[str, float]:
+    """Eq. (7) for what the loss compares. BatchNorm takes each projected channel's scale out of the
+    weight's hands: what is left at rest is the part of the teacher's channel that goes along."""
+    weight = projector.linear.weight
+    if isinstance(normalizer, BatchNormalizer):
+        goes_along = (standardised(projected) * standardised(theirs)).mean(dim=0)
+        deviation = centred(projected).square().mean(dim=0).sqrt()
+        scale = goes_along / deviation.masked_fill(deviation == 0, 1)
+        weight, theirs = scale[:, None] * as_float64(weight), standardised(theirs)
+    elif not isinstance(normalizer, IdentityNormalizer):
+        return {}
+    return dict(rest=fixed_point_residual(centred(ours), centred(theirs), weight))
 
 
 def _of_places(
@@ -403,8 +458,21 @@ def _of_places(
     projected, theirs = pair_as_maps(projected, theirs, targets.size)
     if projected.shape != theirs.shape:  # Compared in either side's own width.
         return {}
+    if projected.numel() == projected.shape[1]:  # A single sample, which has no scale.
+        return {}
+    projected, theirs = (_as_compared(distiller, side) for side in (projected, theirs))
     places = cosine_by_place(projected, theirs, boxes, targets.size)
     return {f"cosine_{name}": value for name, value in places._asdict().items()}
+
+
+def _as_compared(distiller: FeatureDistiller, feature: Tensor) -> Tensor:
+    """A map, normalised as the loss sees it."""
+    if not isinstance(distiller.normalizer, BatchNormalizer):
+        return distiller.normalized(feature)
+    # Which would wait for other processes, and they do not record.
+    n, _, height, width = feature.shape
+    samples = standardised(as_samples(feature))
+    return samples.reshape(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _of_classes(ours: Tensor, theirs: Tensor, targets: Targets) -> dict[str, float]:

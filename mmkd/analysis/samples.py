@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-__all__ = ["as_float64", "centred", "standardised"]
+__all__ = ["as_float64", "centred", "drawn_rows", "standardised"]
 
 
 def as_float64(x: Tensor) -> Tensor:
@@ -35,3 +36,15 @@ def standardised(x: Tensor) -> Tensor:
     x = centred(x)
     deviation = x.square().mean(dim=0).sqrt()
     return x / deviation.masked_fill(deviation == 0, 1)
+
+
+def drawn_rows(count: int, most: int) -> Tensor:
+    """Which of ``count`` rows to look at where more than ``most`` are too many: always the same
+    ones, drawn without touching the global random state. Rows at equal distances would be those of
+    some columns of a grid alone.
+
+    Returns:
+        Indices from small to large, ``[min(count, most)]``.
+    """
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return drawn[:most].sort().values

@@ -9,50 +9,73 @@ from torch import Tensor
 
 from mmkd.analysis.samples import as_float64, centred
 
-__all__ = ["agreement", "between_class_cosine", "explained_variance", "linear_cka"]
+__all__ = [
+    "LEAST_SAMPLES",
+    "agreement",
+    "between_class_cosine",
+    "explained_variance",
+    "linear_cka",
+]
+
+# Of CKA.
+LEAST_SAMPLES = 4
 
 # Of the largest eigenvalue: smaller ones are rounding.
 _NULL = 1e-10
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
-    """``||Y^T X||^2 / (||X^T X|| ||Y^T Y||)`` of centred samples, in Frobenius norm: 1 for features
-    that a rotation and a scale make equal, 0 for ones without any linear relation. Kornblith et
-    al., *Similarity of Neural Network Representations Revisited* (ICML 2019), section 3.
-
-    Few samples raise it: it is 1 of any two features where there are fewer samples than channels
-    that vary alike. Compare values of one number of samples.
+    """How alike two features are but for a rotation and a scale: ``HSIC(x, y) / sqrt(HSIC(x, x)
+    HSIC(y, y))`` of linear kernels. Kornblith et al., *Similarity of Neural Network Representations
+    Revisited* (ICML 2019), section 3; with the unbiased estimator of HSIC, which does not rise
+    where samples are few (Song et al., *Feature Selection via Dependence Maximization*, JMLR 2012),
+    as Nguyen et al. take it (*Do Wide and Deep Networks Learn the Same Things?*, ICLR 2021).
 
     Args:
         x, y: ``[M, C_x]`` and ``[M, C_y]``.
 
     Returns:
-        0 to 1; nan where a side does not vary.
+        1 of equal features; about 0, on either side, of ones without any linear relation; nan where
+        a side does not vary.
 
     Raises:
-        ValueError: Other numbers of samples, or fewer than two.
+        ValueError: Other numbers of samples, or fewer than :data:`LEAST_SAMPLES`.
     """
+    if len(x) < LEAST_SAMPLES:
+        raise ValueError(f"expected {LEAST_SAMPLES} samples or more, got {len(x)}")
     x, y = _centred_pair(x, y)
-    # By whichever side of the matrices is the smaller.
-    if len(x) < max(x.shape[1], y.shape[1]):
-        of_x, of_y = x @ x.T, y @ y.T
-        cross, own = (of_x * of_y).sum(), of_x.norm() * of_y.norm()
+    own = _unbiased_hsic(x, x) * _unbiased_hsic(y, y)
+    if not own > 0:
+        return math.nan
+    return float(_unbiased_hsic(x, y) / own.sqrt())
+
+
+def _unbiased_hsic(x: Tensor, y: Tensor) -> Tensor:
+    """Of the kernels ``K = x x^T`` and ``L = y y^T`` without their diagonals, never laid out where
+    there are fewer channels than samples; times ``M (M - 3)``."""
+    count = len(x)
+    of_x, of_y = (side.square().sum(dim=1) for side in (x, y))
+    if count < max(x.shape[1], y.shape[1]):
+        product = ((x @ x.T) * (y @ y.T)).sum()
     else:
-        cross, own = (y.T @ x).square().sum(), (x.T @ x).norm() * (y.T @ y).norm()
-    return float(cross / own) if own > 0 else math.nan
+        product = (x.T @ y).square().sum()
+    rows_x, rows_y = (side @ side.sum(dim=0) - of_side for side, of_side in ((x, of_x), (y, of_y)))
+    total = rows_x.sum() * rows_y.sum() / ((count - 1) * (count - 2))
+    return product - of_x @ of_y + total - 2 / (count - 2) * (rows_x @ rows_y)
 
 
 def explained_variance(student: Tensor, teacher: Tensor) -> float:
     """The share of the teacher's variance that the best linear map of the student's feature
-    explains, ``1 - ||Y - X (X^T X)^+ X^T Y||^2 / ||Y||^2`` of centred samples.
-
-    With M close to C_s, any feature explains much: use several times as many samples as channels.
+    explains, ``1 - (1 - r) (M - 1) / (M - 1 - R)``, ``r = ||X (X^T X)^+ X^T Y||^2 / ||Y||^2`` of
+    centred samples and R the rank of X: Wherry's adjustment (1931), without which M samples of
+    noise of R dimensions explain R / (M - 1).
 
     Args:
         student, teacher: ``[M, C_s]`` and ``[M, C_t]``.
 
     Returns:
-        0 to 1; nan where the teacher does not vary.
+        1 or less; about 0, on either side, of noise; nan where the teacher does not vary, and where
+        there are no more samples than R + 1.
 
     Raises:
         ValueError: Other numbers of samples, or fewer than two.
@@ -63,7 +86,11 @@ def explained_variance(student: Tensor, teacher: Tensor) -> float:
         return math.nan
     directions, values, _ = torch.linalg.svd(x, full_matrices=False)
     directions = directions[:, values > _NULL**0.5 * values.max()]
-    return float((directions.T @ y).square().sum() / total)
+    left = len(x) - 1 - directions.shape[1]
+    if left <= 0:
+        return math.nan
+    unexplained = 1 - (directions.T @ y).square().sum() / total
+    return float(1 - unexplained * (len(x) - 1) / left)
 
 
 def between_class_cosine(features: Tensor, labels: Tensor) -> float:

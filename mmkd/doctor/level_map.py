@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from mmkd.analysis import linear_cka
+from mmkd.analysis.samples import drawn_rows
+from mmkd.analysis.similarity import LEAST_SAMPLES
 from mmkd.distillation import Distillation
 from mmkd.dynamics import ProbeImages
 from mmkd.errors import InputError
@@ -127,12 +129,13 @@ def level_map(distillation: Distillation, probes: Sequence[ProbeImages]) -> Leve
 def _rows(ours: Tensor, theirs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     view = "dense" if ours.ndim == theirs.ndim == 4 else "global"
     pair = pair_as_samples(ours.float(), theirs.float(), view, size)
-    step = max(1, len(pair[0]) // _MOST_SAMPLES)
-    return pair[0][::step].cpu(), pair[1][::step].cpu()
+    kept = drawn_rows(len(pair[0]), _MOST_SAMPLES).to(ours.device)
+    return pair[0][kept].cpu(), pair[1][kept].cpu()
 
 
 def _cka(rows: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    found = linear_cka(*(torch.cat(side) for side in zip(*rows, strict=True)))
+    ours, theirs = (torch.cat(side) for side in zip(*rows, strict=True))
+    found = linear_cka(ours, theirs) if len(ours) >= LEAST_SAMPLES else math.nan
     return found if math.isfinite(found) else None
 
 

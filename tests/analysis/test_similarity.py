@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
+from statistics import fmean
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 from torch import Tensor, nn
@@ -32,27 +33,48 @@ def drawn(seed: int, *shape: int) -> Tensor:
 # CKA and explained variance ---------------------------------------------------------------
 
 
-@given(seed=seeds, samples=st.sampled_from([3, 6, 20]))
-def test_cka_against_kernels(seed: int, samples: int) -> None:
-    """By HSIC of centred kernels, whichever side of the matrices is the smaller."""
-    x, y = drawn(seed, samples, 5) + 3, drawn(seed + 1, samples, 4)
-    centre = np.eye(samples) - 1 / samples
-    k, m = (centre @ (z @ z.T).numpy() @ centre for z in (x, y))
-    expected = np.trace(k @ m) / math.sqrt(np.trace(k @ k) * np.trace(m @ m))
-    assert linear_cka(x, y) == pytest.approx(expected, rel=1e-9)
-    assert linear_cka(y, x) == pytest.approx(expected, rel=1e-9)
-    turned = torch.linalg.qr(drawn(seed + 2, 5, 5))[0]
-    assert linear_cka(7 * x @ turned - 2, y) == pytest.approx(expected, rel=1e-9)
+def hsic(x: Tensor, y: Tensor) -> float:
+    """Over all that four different samples say of dependence."""
+    k, m = x @ x.T, y @ y.T
+    found = [
+        float(k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q]))
+        for i, j, q, r in permutations(range(len(x)), 4)
+    ]
+    return fmean(found)
+
+
+@settings(max_examples=20)
+@given(seed=seeds, channels=st.sampled_from([2, 9]))
+def test_cka_against_all_fours(seed: int, channels: int) -> None:
+    """Whichever side of the matrices is the smaller, and wherever the samples lie."""
+    x, y = drawn(seed, 6, channels), drawn(seed + 1, 6, 4)
+    own = hsic(x, x) * hsic(y, y)
+    if own <= 0:
+        assert math.isnan(linear_cka(x, y))
+        return
+    expected = hsic(x, y) / math.sqrt(own)
+    assert linear_cka(x, y) == pytest.approx(expected, rel=1e-7, abs=1e-9)
+    assert linear_cka(y, x) == pytest.approx(expected, rel=1e-7, abs=1e-9)
+    turned = torch.linalg.qr(drawn(seed + 2, channels, channels))[0]
+    assert linear_cka(7 * x @ turned - 2, y + 3) == pytest.approx(expected, rel=1e-7, abs=1e-9)
 
 
 def test_cka_at_its_ends() -> None:
     x = drawn(0, 9, 4)
     assert linear_cka(x, -x) == pytest.approx(1)
-    rows = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    assert linear_cka(rows[:, :1], rows[:, 1:]) == pytest.approx(0)
-    assert math.isnan(linear_cka(torch.ones(4, 2), rows))
-    with pytest.raises(ValueError, match="as many samples on either side, got 4 and 9"):
-        linear_cka(rows, x)
+    assert math.isnan(linear_cka(torch.ones(4, 2), drawn(1, 4, 2)))
+    with pytest.raises(ValueError, match="as many samples on either side, got 5 and 9"):
+        linear_cka(x[:5], x)
+    with pytest.raises(ValueError, match="4 samples or more, got 3"):
+        linear_cka(x[:3], x[:3])
+
+
+def test_few_samples_of_noise_are_told_as_such() -> None:
+    """Where the plain estimates of CKA and of explained variance come to one half and more."""
+    pairs = [(drawn(seed, 16, 12), drawn(seed + 50, 16, 12)) for seed in range(50)]
+    assert abs(fmean(linear_cka(*pair) for pair in pairs)) < 0.1
+    assert abs(fmean(explained_variance(*pair) for pair in pairs)) < 0.1
+    assert math.isnan(explained_variance(drawn(0, 13, 12), drawn(1, 13, 12)))
 
 
 @given(seed=seeds)
@@ -60,11 +82,13 @@ def test_explained_variance_against_a_regression(seed: int) -> None:
     x, y = drawn(seed, 15, 3), drawn(seed + 1, 15, 2) + 4
     model = LinearRegression().fit(x, y)
     residual = y.numpy() - model.predict(x)
-    expected = 1 - (residual**2).sum() / ((y - y.mean(dim=0)) ** 2).sum()
-    assert explained_variance(x, y) == pytest.approx(float(expected), rel=1e-9)
+    # Unbiased variances: of 15 samples one mean is taken away, and three directions.
+    left = (residual**2).sum() / 11
+    expected = 1 - left / (((y - y.mean(dim=0)) ** 2).sum() / 14)
+    assert explained_variance(x, y) == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
     # Any other coordinates of the student's tell as much, and a channel twice over no more.
     again = torch.cat([x, x[:, :1]], dim=1) @ (drawn(seed + 2, 4, 4) + 3 * torch.eye(4))
-    assert explained_variance(again, y) == pytest.approx(float(expected), rel=1e-6)
+    assert explained_variance(again, y) == pytest.approx(float(expected), rel=1e-6, abs=1e-9)
     assert explained_variance(x, x @ drawn(seed, 3, 5)) == pytest.approx(1)
 
 
