@@ -68,12 +68,12 @@ def test_batch_norm_decides_scale_and_place_of_what_is_measured() -> None:
     boxes = [Boxes(torch.tensor([[4.0, 4.0, 20.0, 20.0]]), torch.tensor([0]))] * IMAGES
     of = distiller(view="dense", normalizer=dict(type="mmkd.BatchNormalizer", eps=1e-12))
     before = measured(of, ours, theirs, boxes=boxes)
-    distance = of(ours, theirs)
+    distance = of(ours, theirs).item()
     with torch.no_grad():
         scales = torch.linspace(0.2, 30, THEIRS)
         of.projector.linear.weight.mul_(scales[:, None])
         of.projector.linear.bias.mul_(scales).add_(7)
-    assert of(ours, theirs) == pytest.approx(float(distance), rel=1e-4)
+    assert of(ours, theirs).item() == pytest.approx(distance, rel=1e-4)
     after = measured(of, ours, theirs, boxes=boxes)
     names = {"rest", "passes", "cosine_inside", "cosine_outside"}
     assert names <= set(before)
