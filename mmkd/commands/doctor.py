@@ -91,7 +91,8 @@ def doctor(
                 write_examination(out, found)
     if levels:
         if as_json:
-            typer.echo(json.dumps(asdict(found_levels), indent=2))
+            levels_found = {**asdict(found_levels), "proposals": found_levels.proposals}
+            typer.echo(json.dumps(levels_found, indent=2))
         else:
             print_levels(found_levels, Console())
         return

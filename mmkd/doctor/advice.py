@@ -60,14 +60,25 @@ def _of_teacher(teacher: TeacherFinding, found: Examination) -> Iterator[Advice]
                 "it was trained on. Check mean, std and order of student and teacher",
             )
             return
-        if teacher.accuracy < _NOTHING:
+        if teacher.accuracy < _by_luck(teacher):
             yield Advice(
                 "error",
                 about,
                 f"{scored}: it is not trained, or on other classes. Check its checkpoint",
             )
             return
-    if teacher.loss is not None:
+    if teacher.unchecked:
+        yield Advice(
+            "warning", about, f"its accuracy on these images is not known: {teacher.unchecked}"
+        )
+    if teacher.loss is not None and not math.isfinite(teacher.loss):
+        yield Advice(
+            "error",
+            about,
+            f"its own loss on a training batch is {teacher.loss}: check its checkpoint, and mean "
+            "and std of student and teacher",
+        )
+    elif teacher.loss is not None:
         least = min(teacher.otherwise.values(), default=math.inf)
         if least < _CLEARLY * teacher.loss:
             # The same images may be told in two ways.
@@ -96,6 +107,12 @@ def _of_teacher(teacher: TeacherFinding, found: Examination) -> Iterator[Advice]
         )
 
 
+def _by_luck(teacher: TeacherFinding) -> float:
+    """What one may score that knows nothing: two deviations above guessing."""
+    deviation = math.sqrt(teacher.chance * (100 - teacher.chance) / max(teacher.images, 1))
+    return max(_NOTHING, teacher.chance + 2 * deviation)
+
+
 def _of_term(term: TermFinding) -> Iterator[Advice]:
     about = f"terms.{term.name}"
     if not term.active:
@@ -120,7 +137,7 @@ def _of_term(term: TermFinding) -> Iterator[Advice]:
             f"{term.share / max(1 - term.share, 1e-9):.0f} times the task's: give a smaller "
             "weight, or weight=dict(share=0.5)",
         )
-    if term.share is not None and term.share < _UNHEARD and not term.is_ramping:
+    if term.share is not None and term.share < _UNHEARD:
         yield Advice(
             "warning",
             f"{about}.weight",

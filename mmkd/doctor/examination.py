@@ -16,13 +16,13 @@ class TermFinding:
         name: In logs.
         student, teacher: Which outputs it compares.
         student_shapes, teacher_shapes: Of a batch, one a level.
+        size: Height and width of the batch's images in pixels; None where it is not known.
         samples: Rows that its BatchNorm sees in a batch; None without such a one.
-        distance, weight: Means over the iterations; the weight includes the schedule's factor.
+        distance, weight: Means over the iterations, in which the schedule's factor is 1.
         share: Of the term in the gradient at the student's feature; None where nothing of it, or
             of the task, arrived.
         cosine: Of its gradient to the task's, likewise.
         is_balanced: Whether the weight is chosen by a rule.
-        is_ramping: Whether the schedule's factor was not yet 1 (or no longer).
         active: Share of the training's iterations in which its schedule has it on.
     """
 
@@ -31,13 +31,13 @@ class TermFinding:
     teacher: str
     student_shapes: tuple[tuple[int, ...], ...]
     teacher_shapes: tuple[tuple[int, ...], ...]
+    size: tuple[int, int] | None
     samples: int | None
     distance: float | None
     weight: float | None
     share: float | None
     cosine: float | None
     is_balanced: bool
-    is_ramping: bool
     active: float
 
 
@@ -56,6 +56,8 @@ class TeacherFinding:
             told.
         accuracy_otherwise: The same with images of another kind.
         images: How many they are.
+        chance: What guessing comes to, in percent.
+        unchecked: Why its accuracy cannot be told, where that should be known.
     """
 
     name: str
@@ -66,6 +68,8 @@ class TeacherFinding:
     accuracy: float | None = None
     accuracy_otherwise: Mapping[str, float] = field(default_factory=dict)
     images: int = 0
+    chance: float = 0.0
+    unchecked: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,16 @@ EXAMINATION = "doctor.json"
 def as_json(found: Examination) -> str:
     """An examination with its advice."""
     advice = [each._asdict() for each in advise(found)]
-    return json.dumps({**asdict(found), "advice": advice}, indent=2)
+    return json.dumps(_finite({**asdict(found), "advice": advice}), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: none."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_examination(folder: Path, found: Examination) -> Path:
@@ -87,4 +97,5 @@ def _examination(values: Mapping[str, Any]) -> Examination:
 
 def _with_tuples(term: Mapping[str, Any]) -> dict[str, Any]:
     shapes = {key: tuple(map(tuple, term[key])) for key in ("student_shapes", "teacher_shapes")}
-    return {**term, **shapes}
+    size = term["size"]
+    return {**term, **shapes, "size": None if size is None else tuple(size)}

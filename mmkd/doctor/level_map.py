@@ -33,7 +33,7 @@ LEVEL_TERMS: tuple[Mapping[str, Mapping[str, Any]], ...] = tuple(
     }
     for ours_count, theirs_count in ((2, 2), (1, 2), (2, 1), (1, 1))
 )
-# Of a batch; rows are picked evenly.
+# Of a batch.
 _MOST_SAMPLES = 512
 
 
@@ -67,6 +67,20 @@ class LevelMap:
             else theirs - ours
             for index in range(len(self.student))
         )
+
+    @property
+    def proposals(self) -> list[dict[str, Any]]:
+        """Where a teacher's level knows more than the student's that would learn from it, the
+        largest ``lead`` first; ``student`` and ``teacher`` name the levels."""
+        known = sorted(
+            ((lead, index) for index, lead in enumerate(self.leads) if lead is not None),
+            reverse=True,
+        )
+        return [
+            dict(student=self.student[index], teacher=self.teacher[self.own[index]], lead=lead)
+            for lead, index in known
+            if lead > 0
+        ]
 
 
 def first_that_fits(look: Callable[[dict[str, Any]], LevelMap]) -> LevelMap:

@@ -55,11 +55,8 @@ def print_levels(found: LevelMap, console: Console) -> None:
     console.print(
         Text("Probe: what a linear map of a level explains of the classes at its locations.")
     )
-    known = [
-        (lead, index) for index, lead in enumerate(found.leads) if lead is not None and lead > 0
-    ]
-    if not known:
+    if not found.proposals:
         console.print(Text("No level of the teacher is known to tell more than the student's."))
-    for lead, index in sorted(known, reverse=True)[:_PROPOSED]:
-        ours, theirs = found.student[index], found.teacher[found.own[index]]
-        console.print(Text(f"{ours} from {theirs}: {lead:+.0%}"))
+    for each in found.proposals[:_PROPOSED]:
+        text = f"{each['student']} from {each['teacher']}: {each['lead']:+.0%}"
+        console.print(Text(text))

@@ -7,6 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
@@ -39,6 +40,7 @@ class Watch:
         self._seconds: list[float] = []
         self._series: dict[tuple[str, str], list[float]] = defaultdict(list)
         self._shapes: dict[str, tuple[Any, Any]] = {}
+        self._sizes: dict[str, tuple[int, int] | None] = {}
         self._samples: dict[str, int] = {}
         self._peak: int | None = None
 
@@ -58,6 +60,9 @@ class Watch:
         self._device = next(student.parameters()).device
         if distillation is None:
             return
+        self._schedules = {term.name: term.schedule for term in distillation.terms}
+        # Each as it is in full, or there is nothing to see of one that begins later.
+        distillation.terms = [replace(term, schedule=Schedule()) for term in distillation.terms]
         for term in distillation.terms:
             self._listen(term, distillation.distiller(term))
         measure: Callable[..., dict[str, Measured]] = distillation.measure
@@ -76,6 +81,7 @@ class Watch:
 
         def distance(student: Any, teacher: Any, targets: Any = None) -> Tensor:
             self._shapes[term.name] = (_shapes_of(student), _shapes_of(teacher))
+            self._sizes[term.name] = None if targets is None else targets.size
             return inner(student, teacher, targets)
 
         # Not by its call, which the distillation does not make.
@@ -174,14 +180,16 @@ class Watch:
             ", ".join(map(str, term.teacher)),
             student,
             teacher,
+            self._sizes.get(term.name),
             self._samples.get(term.name),
             means["distance"],
             means["weight"],
             means["share"],
             means["cosine"],
             distiller.balance is not None,
-            term.schedule.factor(_WARM_UP + self._iterations - 1, self._epoch) < 1,
-            _active(term.schedule, self._total, self._epoch) if distiller.is_on else 0.0,
+            _active(self._schedules[term.name], self._total, self._epoch)
+            if distiller.is_on
+            else 0.0,
         )
 
 

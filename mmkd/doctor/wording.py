@@ -17,8 +17,8 @@ def term_row(term: TermFinding) -> list[str]:
     """What stands below :data:`TERM_HEADINGS`."""
     return [
         term.name,
-        f"{term.student} {_shapes(term.student_shapes)}",
-        f"{term.teacher} {_shapes(term.teacher_shapes)}",
+        f"{term.student} {_shapes(term.student_shapes, term.size)}",
+        f"{term.teacher} {_shapes(term.teacher_shapes, term.size)}",
         or_dash(term.samples, "d"),
         or_dash(term.distance, ".3g"),
         or_dash(term.weight, ".3g"),
@@ -55,8 +55,16 @@ def or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
-    return " ".join("x".join(map(str, shape)) for shape in shapes)
+def _shapes(shapes: Sequence[tuple[int, ...]], size: tuple[int, int] | None) -> str:
+    return " ".join(_shape(shape, size) for shape in shapes)
+
+
+def _shape(shape: tuple[int, ...], size: tuple[int, int] | None) -> str:
+    """With the stride of a map."""
+    sides = "x".join(map(str, shape))
+    if size is None or len(shape) != 4:
+        return sides
+    return f"{sides} at {round(max(size[0] / shape[2], size[1] / shape[3]))}"
 
 
 def _cost(costs: Costs) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmkd.extras import MissingExtraError
 from mmkd.targets import Boxes
 
-__all__ = ["Found", "average_precision"]
+__all__ = ["Found", "average_precision", "cannot_be_told"]
 
 # COCO's own: no box is larger.
 _SIDE = 100_000
@@ -74,6 +74,15 @@ def average_precision(objects: Sequence[Boxes], found: Sequence[Found]) -> float
         for file, content in zip(files, (truth, detections), strict=True):
             file.write_text(json.dumps(content), encoding="utf-8")
         return evaluate_detections(*files).mAP
+
+
+def cannot_be_told() -> str:
+    """Why :func:`average_precision` tells nothing here; empty where it does."""
+    try:
+        import mmkd.evaluation  # noqa: F401
+    except MissingExtraError as error:
+        return str(error)
+    return ""
 
 
 def _box(corners: Sequence[float]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from mmkd.distillation import Distillation
 from mmkd.doctor.examination import TeacherFinding
 from mmkd.engine.frozen_teacher import FrozenTeacher
 
-__all__ = ["examined_teacher"]
+__all__ = ["examined_teacher", "other_classes"]
 
 
 def examined_teacher(
@@ -23,6 +23,8 @@ def examined_teacher(
     loss_of: Callable[[Any, Tensor], float | None] | None,
     validation: tuple[Tensor, Any] | None,
     accuracy_of: Callable[[Any, Tensor], float | None],
+    chance: float = 0.0,
+    unchecked: Callable[[Any], str] = lambda network: "",
 ) -> TeacherFinding:
     """Its size; its own task's loss and accuracy, with the images that it is given here and with
     others.
@@ -35,6 +37,8 @@ def examined_teacher(
         loss_of: Of a network and its images; None where it cannot be told, or tells nothing.
         validation: Likewise of validation images; None without any.
         accuracy_of: In percent.
+        chance: What guessing comes to, in percent.
+        unchecked: Why a network's accuracy cannot be told, where that should be known.
     """
     teacher: Any = distillation.teachers[name]
     network = getattr(teacher, "model", None)
@@ -74,4 +78,14 @@ def examined_teacher(
         accuracy=accuracy,
         accuracy_otherwise=accuracy_with_others,
         images=0 if validation is None else len(validation[0]),
+        chance=chance,
+        unchecked="" if accuracy is not None else unchecked(network),
+    )
+
+
+def other_classes(theirs: int, ours: int) -> str:
+    """Why a teacher's accuracy is not known, as ``unchecked`` says it."""
+    return (
+        f"it tells {theirs} classes apart, the student {ours}. If it is of another data set, test "
+        "it on that one"
     )

@@ -36,7 +36,8 @@ def test_nothing_kept(tmp_path: Path) -> None:
 def test_in_words() -> None:
     found = examination()
     assert term_row(found.terms[0]) == [
-        "neck", "neck.0 4x8x16x16", "neck.0 4x16x16x16", "1024", "0.123", "2", "98%", "-0.05",
+        "neck", "neck.0 4x8x16x16 at 8", "neck.0 4x16x16x16 at 8",
+        "1024", "0.123", "2", "98%", "-0.05",
     ]  # fmt: skip
     teacher, step = sentences(found)
     assert teacher.endswith("; its own loss here 0.5 (the student's before training 3.2); "

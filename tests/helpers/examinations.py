@@ -15,13 +15,13 @@ def examination(share: float = 0.98) -> Examination:
         teacher="neck.0",
         student_shapes=((4, 8, 16, 16),),
         teacher_shapes=((4, 16, 16, 16),),
+        size=(128, 128),
         samples=1024,
         distance=0.1234,
         weight=2.0,
         share=share,
         cosine=-0.051,
         is_balanced=False,
-        is_ramping=False,
         active=1.0,
     )
     teacher = TeacherFinding(

@@ -28,7 +28,8 @@ from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError
 from mmkd.features import evaluation_mode
-from mmkd.runs.examined_teacher import examined_teacher
+from mmkd.runs.accuracy import cannot_be_told
+from mmkd.runs.examined_teacher import examined_teacher, other_classes
 from mmkd.runs.library_output import output_to
 from mmkd.runs.mmengine.hook_settings import distils, records
 from mmkd.runs.mmengine.single import running
@@ -196,16 +197,25 @@ class _Listener(Hook):
 
     def _examine_teachers(self, distillation: Distillation, inputs: Tensor, samples: Any) -> None:
         model = unwrapped(self._runner.model)
+        classes = _classes_of(model)
         validation = ValidationImages.of(self._validation, model.data_preprocessor)
+        is_classifier = validation is not None and validation.objects is None
+
+        def loss_of(network: Any, images: Tensor) -> float | None:
+            # Labels beyond its classes would end a GPU's context.
+            return None if _classes_of(network) < classes else _loss_of(network, images, samples)
+
         self._teachers = tuple(
             examined_teacher(
                 distillation,
                 name,
                 self.watch.parameters,
                 (inputs, samples),
-                lambda network, images: _loss_of(network, images, samples),
+                loss_of,
                 None if validation is None else (validation.inputs, validation.samples),
-                lambda network, images: _accuracy_of(network, images, model, validation),
+                lambda network, images: _accuracy_of(network, images, classes, validation),
+                100 / classes if is_classifier and classes else 0.0,
+                lambda network: _unchecked(network, classes, validation),
             )
             for name in distillation.teachers
         )
@@ -222,12 +232,19 @@ class _Listener(Hook):
 
 
 def _accuracy_of(
-    network: Any, images: Tensor, student: Any, validation: ValidationImages | None
+    network: Any, images: Tensor, classes: int, validation: ValidationImages | None
 ) -> float | None:
     """In percent; None without images, or for other classes."""
-    if validation is None or _classes_of(network) != _classes_of(student):
+    if validation is None or _classes_of(network) != classes:
         return None
     return validation.accuracy_of(network, images)
+
+
+def _unchecked(network: Any, classes: int, validation: ValidationImages | None) -> str:
+    theirs = _classes_of(network)
+    if theirs and classes and theirs != classes:
+        return other_classes(theirs, classes)
+    return cannot_be_told() if validation is not None and validation.objects is not None else ""
 
 
 def _classes_of(network: nn.Module) -> int:

@@ -19,6 +19,8 @@ from mmkd.targets import Boxes
 __all__ = ["ValidationImages", "boxes_of", "loader_here"]
 
 _COUNT = 16
+# Of classifiers, who are right or wrong in one way.
+_COUNT_OF_LABELS = 64
 # At once, for large ones.
 _CHUNK = 4
 
@@ -54,7 +56,8 @@ class ValidationImages:
             batch = spread_batch(built, preprocessor, _COUNT)
             samples = batch["data_samples"]
             if all("gt_label" in sample for sample in samples):
-                return cls(batch["inputs"], samples, None)
+                batch = spread_batch(built, preprocessor, _COUNT_OF_LABELS)
+                return cls(batch["inputs"], batch["data_samples"], None)
             indices = evenly(_COUNT, len(built.dataset))
             infos = [built.dataset.get_data_info(index) for index in indices]
             return cls(batch["inputs"], samples, [boxes_of(info["instances"]) for info in infos])

@@ -27,8 +27,8 @@ from mmkd.engine.ultralytics.train import OWN_KEYS, prepare
 from mmkd.engine.ultralytics.trainer import DistillTrainer
 from mmkd.errors import InputError
 from mmkd.numerics import as_weights
-from mmkd.runs.accuracy import Found, average_precision
-from mmkd.runs.examined_teacher import examined_teacher
+from mmkd.runs.accuracy import Found, average_precision, cannot_be_told
+from mmkd.runs.examined_teacher import examined_teacher, other_classes
 from mmkd.runs.library_output import output_to
 from mmkd.runs.ultralytics.detection import quiet
 from mmkd.targets import Targets
@@ -183,6 +183,7 @@ class _Listener:
                 None,
                 images,
                 lambda network, given: _accuracy_of(network, given, probe.targets, classes),
+                unchecked=lambda network: _unchecked(network, classes),
             )
             for name in distillation.teachers
         )
@@ -193,6 +194,12 @@ class _Listener:
         return self.watch.examination(
             plain, self._teachers, None, None if share is None else float(share)
         )
+
+
+def _unchecked(network: Any, classes: int) -> str:
+    if isinstance(network, DetectionModel) and network.model[-1].nc != classes:
+        return other_classes(network.model[-1].nc, classes)
+    return cannot_be_told()
 
 
 @torch.no_grad()

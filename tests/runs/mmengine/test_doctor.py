@@ -104,6 +104,7 @@ def own(trained: dict, **images: Any) -> dict:
     return {**trained, **stated, **images}
 
 
+LONG = {"train_cfg.max_epochs": 200}
 FAULTS: dict[str, tuple[Any, Any, dict[str, Any], str, str]] = {
     "wrong order": (
         lambda t: own(t, order="bgr"), TERMS, {}, "teacher", "given images of another kind",
@@ -119,6 +120,14 @@ FAULTS: dict[str, tuple[Any, Any, dict[str, Any], str, str]] = {
     "few samples": (
         lambda t: t, dict(deep=dict(view="global", weight=0.1)), {}, "terms.deep",
         "sees 4 samples a batch",
+    ),
+    "40 times the task, later": (
+        lambda t: t, dict(deep=dict(weight=1e4, schedule=dict(begin=100, ramp=9))), LONG,
+        "terms.deep.weight", "times the task's",
+    ),
+    "few samples, later": (
+        lambda t: t, dict(deep=dict(view="global", weight=0.1, schedule=dict(begin=100))), LONG,
+        "terms.deep", "sees 4 samples a batch",
     ),
     "never on": (
         lambda t: t, dict(deep=dict(schedule=dict(begin=50))), {}, "terms.deep.schedule",

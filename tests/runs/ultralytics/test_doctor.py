@@ -18,6 +18,7 @@ from mmkd.cli import app
 from mmkd.doctor import Advice, Examination, advise
 from mmkd.engine.settings import DistillSettings
 from mmkd.errors import InputError
+from mmkd.runs.ultralytics import doctor
 from mmkd.runs.ultralytics.doctor import examine, examine_levels
 
 TERMS = dict(maps=dict(weight=dict(share=0.4)), fixed=dict(weight=0.01))
@@ -86,6 +87,18 @@ def test_planted_faults(toy: YOLOToy, trained: str) -> None:
 def test_a_teacher_of_other_classes_has_no_accuracy(toy: YOLOToy) -> None:
     found = examine(settings(toy, str(toy.teacher)), iterations=2)
     assert found.teachers[0].accuracy is None and found.teachers[0].parameters > 0
+    [advice] = advise(found)
+    assert (advice.level, advice.about) == ("warning", "teacher")
+    assert "is not known: it tells 3 classes apart, the student 10" in advice.text
+
+
+def test_without_coco_s_evaluation_the_accuracy_is_said_to_be_unknown(
+    toy: YOLOToy, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "average_precision", lambda *args: None)
+    monkeypatch.setattr(doctor, "cannot_be_told", lambda: "install mmkd[eval]")
+    [advice] = advise(examine(settings(toy, trained), iterations=2))
+    assert advice.text == "its accuracy on these images is not known: install mmkd[eval]"
 
 
 def test_the_accuracy_is_that_of_ultralytics_validation(toy: YOLOToy, trained: str) -> None:
