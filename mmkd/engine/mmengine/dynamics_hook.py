@@ -92,6 +92,7 @@ class DynamicsHook(Hook):
         # A loader of batches of its own does not tell their size.
         each = images if self.by_epoch else max(1, images // len(loader))
         self._every = self.settings.every(each, images)
+        self._recorded = 0
         if runner.rank:  # Others do not record.
             return
         what = "epochs" if self.by_epoch else "iterations"
@@ -105,7 +106,7 @@ class DynamicsHook(Hook):
         }
         blocks = self.settings.blocks
         check_blocks("DynamicsHook", self._distillation, self.probes.values(), blocks)
-        done = runner.epoch if self.by_epoch else runner.iter
+        done = self._recorded = runner.epoch if self.by_epoch else runner.iter
         self._file = DynamicsFile(Path(runner.work_dir) / DYNAMICS_FILE, done)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -118,9 +119,16 @@ class DynamicsHook(Hook):
         if not self.by_epoch:
             self._record_if_due(runner, runner.iter + 1, runner.max_iters)
 
+    def after_train(self, runner: Runner) -> None:
+        """Records of a training that has stopped early, where its end is not there yet."""
+        step = runner.epoch if self.by_epoch else runner.iter
+        if step > self._recorded:
+            self._record_if_due(runner, step, step)
+
     def _record_if_due(self, runner: Runner, step: int, last: int) -> None:
         if runner.rank or (step % self._every and step != last):
             return
+        self._recorded = step
         found = recorded(self._distillation, self.probes, self.settings.blocks)
         rows = self._file.add(step, found)
         runner.visualizer.add_scalars({row.name: row.value for row in rows}, step=step)

@@ -85,6 +85,7 @@ class DistillTrainer(ExactResume):
         attached = attached_to(self)
         self._settings, self._recorded = attached.settings, attached.dynamics
         self._dynamics: dict[str, float] = {}
+        self._last_record = 0
         if self.args.distill_model is not None:
             raise InputError.at(OWNER, "distill_model asks for a second distillation: leave it out")
         if self.args.compile:
@@ -216,6 +217,9 @@ class DistillTrainer(ExactResume):
         """Trains, and leaves the student as it was found, also where an error ends it."""
         try:
             super().train()
+            # One that patience or the clock has ended.
+            if self._joined and self._last_record <= self.epoch:
+                self._record_dynamics(is_last=True)
         finally:
             if self._joined:
                 self._leave()
@@ -288,12 +292,13 @@ class DistillTrainer(ExactResume):
             if self._clock.share is not None:
                 self._add({"teacher_time_share": self._clock.share})
 
-    def _record_dynamics(self) -> None:
+    def _record_dynamics(self, is_last: bool = False) -> None:
         self._dynamics = {}
         step = self.epoch + 1
         if self._recorded is None or RANK not in (-1, 0):
             return
-        if step % self._every == 0 or step == self.epochs:
+        if step % self._every == 0 or step == self.epochs or is_last:
+            self._last_record = step
             found = recorded(self.distillation, self._probes, self._recorded.blocks)
             rows = self._file.add(step, found)
             self._dynamics = {row.name: row.value for row in rows}

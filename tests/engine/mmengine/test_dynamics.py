@@ -341,3 +341,16 @@ def test_images_are_from_all_over_the_set(tmp_path: Path) -> None:
     runner = train(classifier_config(tmp_path))
     batch = spread_batch(runner.train_dataloader, runner.model.data_preprocessor, 4)
     assert [int(sample.sample_idx) for sample in batch["data_samples"]] == [0, 4, 8, 12]
+
+
+def test_a_training_that_stops_early_is_recorded_to_its_end(tmp_path: Path, teacher: dict) -> None:
+    settings = {**VALIDATION, "train_cfg.max_epochs": 9, **distill(teacher, TERMS)}
+    config = recorded(toy_config(tmp_path, **settings), interval=4)
+    config.custom_hooks.append(
+        dict(
+            type="EarlyStoppingHook", monitor="accuracy", rule="greater", patience=1, min_delta=2.0
+        )
+    )
+    runner = train(config)
+    assert runner.epoch == 2
+    assert {int(row["step"]) for row in rows(runner)} == {2}

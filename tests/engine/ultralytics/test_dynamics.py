@@ -118,3 +118,12 @@ def test_a_resumed_run_goes_on_with_the_file(toy: YOLOToy) -> None:
 def test_what_it_refuses(toy: YOLOToy, dynamics: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         DistillCallback(teacher=str(toy.teacher), dynamics=dynamics)
+
+
+def test_a_training_that_stops_early_is_recorded_to_its_end(toy: YOLOToy) -> None:
+    def stop(trainer: Any) -> None:
+        trainer.stop = trainer.epoch == 1
+
+    on = dict(on_fit_epoch_end=stop)
+    trainer = looked_at(toy, dict(images=4, interval=5), on=on, epochs=4)
+    assert {row.step for row in rows(trainer)} == {2}
