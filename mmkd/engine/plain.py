@@ -248,27 +248,41 @@ class PlainDistillation:
     def dynamics(
         self,
         images: Tensor | Sequence[Tensor],
-        targets: Targets | None = None,
+        targets: Targets | Sequence[Mapping[str, Tensor]] | None = None,
         *,
         held_out: bool = False,
+        blocks: Sequence[str] = (),
     ) -> dict[str, Measures]:
         """What goes on inside each term, of images that stay the same; neither student nor
         distillation change. A :class:`mmkd.dynamics_file.DynamicsFile` keeps it.
 
         Args:
             images: As for :meth:`loss`.
-            targets: What they show, in pixels of what the student's backbone sees.
+            targets: What they show, in pixels of what the student's backbone sees; of torchvision's
+                detectors also as their forward pass takes them, in pixels of the images.
             held_out: Whether they are not trained on: then without the gradients and the projector
                 of the training, which no images decide (:func:`mmkd.dynamics.recorded`).
+            blocks: Modules up to which the student's equivariance to translation is told
+                (:class:`mmkd.dynamics.DynamicsSettings`), each under its path.
 
         Returns:
             By term and measure a number; of measures that end in ``_matrix`` a matrix.
+
+        Raises:
+            ValueError: A block that does not fit.
         """
         context = None
         if self._resizes:
+            shown = None if isinstance(targets, Targets) else targets
             with evaluation_mode(self._student), torch.no_grad():
-                batch = torchvision_detectors.Batch.of(self._student.transform(list(images)))
+                transformed = self._student.transform(list(images), shown)
+            batch = torchvision_detectors.Batch.of(transformed)
             images, context = batch.images, batch.sizes
+            targets = targets if isinstance(targets, Targets) else batch.targets
+        if targets is not None and not isinstance(targets, Targets):
+            raise InputError.at(
+                _OWNER, f"targets must be mmkd.targets.Targets, got a {type(targets).__name__}"
+            )
         inputs = _checked(images)
         probe = ProbeImages(
             inputs,
@@ -277,8 +291,8 @@ class PlainDistillation:
             context,
         )
         if held_out:
-            return dynamics_of(self._distillation, probe)
-        return recorded(self._distillation, dict(train=probe))["train"]
+            return dynamics_of(self._distillation, probe, blocks)
+        return recorded(self._distillation, dict(train=probe), blocks)["train"]
 
     def _check_loss_was_called(self) -> None:
         if self._has_run and self._distillation.fired:

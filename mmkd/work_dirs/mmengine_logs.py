@@ -70,10 +70,16 @@ class Session:
         """All that it has logged by step."""
         builder = CurveBuilder()
         by_epoch = self.settings.get("default_hooks.logger.log_metric_by_epoch", True)
+        in_epochs = "Iter" not in str(self.settings.get("train_cfg.type")) and self.settings.get(
+            "train_cfg.by_epoch", True
+        )
         for entry in self.entries:
             values = {k: v for k, value in entry.items() if (v := number(value)) is not None}
-            add = _add_training if "iter" in entry else _add_validation
-            add(builder, values, "epoch" if by_epoch else "iteration")
+            if "iter" in entry:
+                _add_training(builder, values)
+            else:
+                _add_dynamics(builder, values, "epoch" if in_epochs else "iteration")
+                _add_validation(builder, values, "epoch" if by_epoch else "iteration")
         return builder
 
 
@@ -177,7 +183,7 @@ def teacher_in(line: str) -> dict[str, str]:
     return {f"{prefix}{key}": found[key] for key in keys if found[key]}
 
 
-def _add_training(builder: CurveBuilder, values: Mapping[str, float], _: Step) -> None:
+def _add_training(builder: CurveBuilder, values: Mapping[str, float]) -> None:
     if "loss" in values:
         builder.add(TASK_LOSS, "task loss", "iteration", values["step"], _task_loss(values))
     for name, group in _training_groups(values):
@@ -213,11 +219,21 @@ def _task_loss(values: Mapping[str, float]) -> float:
     return values["loss"] - (sum(values[name] for name in terms) if others else 0)
 
 
+def _is_dynamics(name: str) -> bool:
+    return name in _DYNAMICS or name.startswith("dynamics/")
+
+
+def _add_dynamics(builder: CurveBuilder, values: Mapping[str, float], step: Step) -> None:
+    """What is recorded counts as the training does, however validations are logged."""
+    for name in filter(_is_dynamics, values):
+        builder.add(name, "dynamics", step, values["step"], values[name])
+
+
 def _add_validation(builder: CurveBuilder, values: Mapping[str, float], step: Step) -> None:
     for name, value in values.items():
-        if name in _DYNAMICS or name.startswith("dynamics/"):
-            builder.add(name, "dynamics", "epoch", values["step"], value)
-        elif "loss" in name:
+        if _is_dynamics(name):
+            continue
+        if "loss" in name:
             builder.add(f"val/{name}", "task loss", step, values["step"], value)
         elif name.startswith(_SHARES) and value < 0:
             continue

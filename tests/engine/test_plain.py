@@ -20,9 +20,10 @@ from helpers import plain_loops
 from helpers.plain_loops import Net, batch, net, trained, weights
 from mmkd import FeatureDistiller
 from mmkd.analysis import linear_cka
+from mmkd.box_masks import object_cells
 from mmkd.engine.plain import PlainDistillation, distill
 from mmkd.errors import SettingError
-from mmkd.features import pair_as_samples
+from mmkd.features import evaluation_mode, pair_as_samples
 from mmkd.losses import Loss, Takes
 from mmkd.registry import MODELS
 from mmkd.targets import Targets
@@ -702,5 +703,37 @@ def test_dynamics_of_a_torchvision_detector() -> None:
     student, teacher = (detector(weights=None, weights_backbone=None) for _ in range(2))
     term = dict(student="backbone", teacher="backbone", level="0")
     distillation = distill(student, teacher, dict(a=term), probe_size=64)
-    found = distillation.dynamics([torch.rand(3, 64, 96), torch.rand(3, 80, 60)])
-    assert 0 <= found["a"]["cka"] <= 1
+    images = [torch.rand(3, 64, 96), torch.rand(3, 80, 60)]
+    found = distillation.dynamics(images)
+    assert -1 <= found["a"]["cka"] <= 1 and "cosine_inside" not in found["a"]
+    # Boxes in pixels of the images.
+    corners = [[[0.0, 0.0, 48.0, 32.0]], [[0.0, 0.0, 60.0, 80.0]]]
+    targets = [dict(boxes=torch.tensor(c), labels=torch.tensor([1])) for c in corners]
+    held_out = distillation.dynamics(images, targets, held_out=True)["a"]
+    assert held_out["cka"] == found["a"]["cka"]
+    assert "effective_rank" in found["a"] and "effective_rank" not in held_out
+    with evaluation_mode(student), torch.no_grad():
+        inputs, moved = student.transform(images, targets)
+        ours = student.backbone(inputs.tensors)["0"]
+    frozen = distillation._distillation.teachers["teacher"]
+    theirs = frozen.features(inputs.tensors, list(inputs.image_sizes))["backbone"]["0"]
+    mask = torch.stack([object_cells(t["boxes"], ours.shape[2:], inputs.tensors.shape[2:])
+                        for t in moved])  # fmt: skip
+    projected = distillation._distillation.distillers["a"].projector(ours)
+    normalized = [
+        (side - side.mean(dim=(0, 2, 3), keepdim=True))
+        / side.std(dim=(0, 2, 3), correction=0, keepdim=True)
+        for side in (projected.detach().double(), theirs.double())
+    ]
+    expected = torch.nn.functional.cosine_similarity(*normalized, dim=1)[mask].mean()
+    assert held_out["cosine_inside"] == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_dynamics_of_blocks_and_of_other_targets() -> None:
+    student, teacher = net(4), net(6, seed=1)
+    distillation = distill(student, teacher, TERMS)
+    images, _ = batch(seed=5, size=8)
+    found = distillation.dynamics(images, blocks=["backbone"])
+    assert found["backbone"]["equivariance"] > 0 and found["last"]["cka"]
+    with pytest.raises(SettingError, match=r"targets must be mmkd\.targets\.Targets, got a list"):
+        distillation.dynamics(images, [dict()])
