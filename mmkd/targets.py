@@ -70,10 +70,10 @@ class Targets:
         found.__dict__.pop("scores", None)
         return found
 
-    def without_boxes(self) -> Targets:
-        """The same, of a training that has none."""
+    def with_boxes(self, boxes: Value[Sequence[Boxes]]) -> Targets:
+        """The same, with other boxes; None for none."""
         found = copy.copy(self)
-        found._boxes = None
+        found._boxes = boxes
         found.__dict__.pop("boxes", None)
         return found
 

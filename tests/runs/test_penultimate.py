@@ -174,7 +174,7 @@ def test_boxes_of_padded_images() -> None:
     info = dict(instances=[dict(bbox=[1.0, 2.0, 3.0, 5.0], bbox_label=4)])
     about = dict(scale_factor=(2.0, 3.0), border=[10.0, 90.0, 20.0, 80.0])
     [box], labels = _boxes(SimpleNamespace(file="f"), info, SimpleNamespace(metainfo=about))
-    assert (box.tolist(), labels) == ([2 + 20, 6 + 10, 6 + 20, 15 + 10], [4])
+    assert (box.tolist(), labels.tolist()) == ([2 + 20, 6 + 10, 6 + 20, 15 + 10], [4])
     for about, message in (
         (dict(img_shape=(8, 8), ori_shape=(4, 4)), "does not say how: add scale_factor"),
         ({}, "with boxes, or with a class each"),

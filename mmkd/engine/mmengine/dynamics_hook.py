@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 
 from mmkd.dynamics import DynamicsSettings, ProbeImages, check_blocks, recorded
 from mmkd.dynamics_file import DYNAMICS_FILE, DynamicsFile
+from mmkd.engine.evenly import evenly
+from mmkd.engine.mmengine.annotated_boxes import boxes_in_batch
 from mmkd.engine.mmengine.detector_heads import BatchSamples, run_model
 from mmkd.engine.mmengine.distill_hook import DistillHook
 from mmkd.engine.mmengine.models import unwrapped
@@ -20,6 +22,7 @@ from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.engine.mmengine.targets import targets_of
 from mmkd.errors import InputError
 from mmkd.registry import HOOKS
+from mmkd.targets import Boxes
 
 __all__ = ["DynamicsHook", "probe_images"]
 
@@ -31,10 +34,9 @@ class DynamicsHook(Hook):
 
     They are those of :func:`mmkd.dynamics.term_dynamics`, on images from all over the training and
     the validation set, the same each time, with the student in evaluation mode; and share and
-    cosine of the term's gradient in the last iteration. Cosines inside and outside boxes are of
-    training images only: a test's pipeline may leave boxes in pixels of the image before its
-    resizing. The hook only looks: weights, statistics and random numbers are what they would be
-    without it.
+    cosine of the term's gradient in the last iteration. Boxes of validation images are those of the
+    data set, where the pipeline tells how it has resized them. The hook only looks: weights,
+    statistics and random numbers are what they would be without it.
 
     They go to the visualizer's backends as ``dynamics/<term>/<measure>``
     (``dynamics/<term>/val_<measure>`` on validation images), with the number of finished epochs or
@@ -134,12 +136,27 @@ class DynamicsHook(Hook):
         runner.visualizer.add_scalars({row.name: row.value for row in rows}, step=step)
 
 
-def _probe(model: Any, loader: DataLoader, count: int, with_boxes: bool) -> ProbeImages:
-    """A test's pipeline may leave boxes in pixels of the image before its resizing: without them
-    then."""
+def _probe(model: Any, loader: DataLoader, count: int, is_trained_on: bool) -> ProbeImages:
     batch = spread_batch(loader, model.data_preprocessor, count)
-    probe = probe_images(model, batch["inputs"], batch.get("data_samples") or ())
-    return probe if with_boxes else probe._replace(targets=probe.targets.without_boxes())
+    inputs, samples = batch["inputs"], batch.get("data_samples") or ()
+    probe = probe_images(model, inputs, samples)
+    if is_trained_on:
+        return probe
+    # A test's pipeline may leave boxes in pixels of the image before its resizing.
+    boxes = _annotated(loader.dataset, count, samples)
+    return probe._replace(targets=probe.targets.with_boxes(boxes))
+
+
+def _annotated(dataset: Any, count: int, samples: Sequence[Any]) -> list[Boxes] | None:
+    """None of a data set without boxes, or where nothing says how they were resized."""
+    try:
+        infos = [dataset.get_data_info(index) for index in evenly(count, len(dataset))]
+        return [
+            boxes_in_batch(info["instances"], sample.metainfo)
+            for info, sample in zip(infos, samples, strict=True)
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def probe_images(model: Any, inputs: Tensor, samples: Sequence[Any]) -> ProbeImages:

@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from torch import Tensor
 
 from mmkd.checkpoint import CheckpointWeights, load_weights, read_weights
 from mmkd.custom_imports import import_custom
 from mmkd.engine.evenly import evenly
+from mmkd.engine.mmengine.annotated_boxes import boxes_in_batch
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError, first_few
-from mmkd.runs.mmengine.validation_images import boxes_of, loader_here
+from mmkd.runs.mmengine.validation_images import loader_here
 from mmkd.runs.object_features import ObjectFeatures, chunks, in_boxes
+from mmkd.targets import Boxes
 from mmkd.work_dirs.dumped_config import read_dumped_config
 
 __all__ = ["features_of_config"]
@@ -83,8 +84,9 @@ def _run(config: Config, source: CheckpointWeights, images: int) -> ObjectFeatur
             boxes = [_boxes(source, *pair) for pair in zip(infos, samples, strict=True)]
             inputs = batch["inputs"]
             maps = model.extract_feat(inputs)
-            features.append(in_boxes(maps, [own for own, _ in boxes], tuple(inputs.shape[2:])))
-            labels += [label for _, names in boxes for label in names]
+            corners = [each.corners for each in boxes]
+            features.append(in_boxes(maps, corners, tuple(inputs.shape[2:])))
+            labels += [label for each in boxes for label in each.classes.tolist()]
     return ObjectFeatures(torch.cat(features), torch.tensor(labels), _classes(dataset, labels))
 
 
@@ -125,24 +127,12 @@ def _label(source: CheckpointWeights, sample: Any) -> int:
     return int(sample.gt_label)
 
 
-def _boxes(
-    source: CheckpointWeights, info: Mapping[str, Any], sample: Any
-) -> tuple[Tensor, list[int]]:
-    """In pixels of the network's input: a test's pipeline may leave them in those of the file."""
+def _boxes(source: CheckpointWeights, info: Mapping[str, Any], sample: Any) -> Boxes:
     if "instances" not in info:
         raise InputError(
             f"{source.file}: expected validation images with boxes, or with a class each"
         )
-    about = sample.metainfo
-    if "scale_factor" not in about and about.get("img_shape") != about.get("ori_shape"):
-        raise InputError(
-            f"{source.file}: its validation resizes images and does not say how: add scale_factor "
-            "to the meta_keys of PackDetInputs"
-        )
-    exact, labels = boxes_of(info["instances"])
-    corners = exact.float()
-    width, height = about.get("scale_factor", (1.0, 1.0))
-    # Of pipelines that pad on all sides: top, bottom, left, right.
-    top, _, left, _ = about.get("border", (0, 0, 0, 0))
-    scale, shift = (corners.new_tensor(each) for each in ([width, height] * 2, [left, top] * 2))
-    return corners * scale + shift, labels.tolist()
+    try:
+        return boxes_in_batch(info["instances"], sample.metainfo)
+    except ValueError as error:
+        raise InputError(f"{source.file}: {error}") from error

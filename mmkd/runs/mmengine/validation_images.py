@@ -12,11 +12,12 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmkd.engine.evenly import evenly
+from mmkd.engine.mmengine.annotated_boxes import boxes_of
 from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.runs.accuracy import Found, average_precision
 from mmkd.targets import Boxes
 
-__all__ = ["ValidationImages", "boxes_of", "loader_here"]
+__all__ = ["ValidationImages", "loader_here"]
 
 _COUNT = 16
 # Of classifiers, who are right or wrong in one way.
@@ -96,17 +97,6 @@ def loader_here(settings: Mapping[str, Any]) -> Any:
     own = {k: v for k, v in settings.items() if k not in ("prefetch_factor", "timeout")}
     own |= dict(num_workers=0, persistent_workers=False)
     return Runner.build_dataloader(copy.deepcopy(own), seed=0)
-
-
-def boxes_of(instances: Sequence[Mapping[str, Any]]) -> Boxes:
-    """The objects of an image that count, in its own pixels, float64.
-
-    Args:
-        instances: As MMDetection's data sets hold them.
-    """
-    shown = [each for each in instances if not each.get("ignore_flag")]
-    corners = torch.tensor([each["bbox"] for each in shown], dtype=torch.float64).reshape(-1, 4)
-    return Boxes(corners, torch.tensor([each["bbox_label"] for each in shown], dtype=torch.long))
 
 
 def _found(instances: Any) -> Found:

@@ -44,6 +44,8 @@ from mmkd.dynamics import (
     projector_dynamics,
 )
 from mmkd.dynamics_file import read_matrices
+from mmkd.engine.evenly import evenly
+from mmkd.engine.mmengine import DynamicsHook
 from mmkd.engine.mmengine.spread_images import spread_batch
 from mmkd.errors import InputError
 from mmkd.features import pair_as_samples
@@ -255,6 +257,17 @@ def test_a_detector_s_places(tmp_path: Path, digits: Path) -> None:
     found = values(runner, 1, "train", rows(runner)[0]["term"])
     assert {"cosine_inside", "cosine_outside"} <= set(found)
     assert all(-1 <= found[name] <= 1 for name in found if name.startswith("cosine_"))
+    held_out = values(runner, 1, "val", rows(runner)[0]["term"])
+    assert {"cosine_inside", "cosine_outside"} <= set(held_out)
+    hook = next(each for each in runner.hooks if isinstance(each, DynamicsHook))
+    data = runner.val_dataloader.dataset
+    samples = [data[place]["data_samples"] for place in evenly(6, len(data))]
+    for sample, boxes in zip(samples, hook.probes["val"].targets.boxes, strict=True):
+        shown = sample.gt_instances
+        scale = torch.tensor([*sample.scale_factor, *sample.scale_factor])
+        drawn = getattr(shown.bboxes, "tensor", shown.bboxes)
+        assert torch.allclose(boxes.corners, drawn * scale, atol=1e-3)
+        assert boxes.classes.tolist() == shown.labels.tolist()
 
 
 @pytest.mark.parametrize("loss", ["ATLoss", "SPLoss", "ReviewKDLoss"])
