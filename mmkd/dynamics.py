@@ -31,6 +31,7 @@ from mmkd.analysis import (
 )
 from mmkd.analysis.samples import as_float64, centred, drawn_rows, standardised
 from mmkd.analysis.similarity import LEAST_SAMPLES
+from mmkd.box_features import in_boxes
 from mmkd.distillation import Distillation
 from mmkd.distiller import FeatureDistiller
 from mmkd.dynamics_file import MATRIX, Measures
@@ -341,11 +342,11 @@ def term_dynamics(
     (:func:`mmkd.analysis.input_output_correlation`), and of a linear one beside BatchNorm or no
     normaliser ``rest`` (:func:`mmkd.analysis.fixed_point_residual`), both of what the term's view
     gives it; where boxes are known ``cosine_inside``, ``cosine_outside``, ``cosine_small`` and so
-    on of what the loss compares; where classes are known, ``between_classes`` and
-    ``teacher_between_classes``; of logits ``agreement``. Terms of several levels, and distillers of
-    their own, have none. Of maps each location is a sample, of tokens where the term's view is
-    dense. Correlations and explained variance are left out where the student has less than two
-    samples a channel.
+    on of what the loss compares; where classes of images are known, or of what boxes mark,
+    ``between_classes`` and ``teacher_between_classes``; of logits ``agreement``. Terms of several
+    levels, and distillers of their own, have none. Of maps each location is a sample, of tokens
+    where the term's view is dense. Correlations and explained variance are left out where the
+    student has less than two samples a channel.
 
     Args:
         distiller: Of the term; nothing of it changes.
@@ -376,6 +377,7 @@ def term_dynamics(
             found |= _of_projector(distiller, *_rows(ours, theirs, view, targets))
         if has_maps and by_location:
             found |= _of_places(distiller, ours, theirs, targets)
+    found |= _of_objects(ours, theirs, targets) if has_maps else {}
     found |= _of_classes(ours, theirs, targets)
     matrices = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     return _finite({k: v for k, v in found.items() if not isinstance(v, Tensor)}) | matrices
@@ -482,7 +484,23 @@ def _of_classes(ours: Tensor, theirs: Tensor, targets: Targets) -> dict[str, flo
         return {}
     if len(labels) != len(ours):  # Several classes an image.
         return {}
+    return _between_classes(pooled(ours), pooled(theirs), labels)
+
+
+def _of_objects(ours: Tensor, theirs: Tensor, targets: Targets) -> dict[str, float]:
+    """The same of what boxes mark, each object a sample."""
+    try:
+        boxes = targets.boxes
+    except ValueError:  # A training without.
+        return {}
+    corners = [each.corners for each in boxes]
+    labels = torch.cat([each.classes.cpu() for each in boxes])
+    ours, theirs = (in_boxes([side], corners, targets.size) for side in (ours, theirs))
+    return _between_classes(ours, theirs, labels)
+
+
+def _between_classes(ours: Tensor, theirs: Tensor, labels: Tensor) -> dict[str, float]:
     return dict(
-        between_classes=between_class_cosine(pooled(ours), labels.to(ours.device)),
-        teacher_between_classes=between_class_cosine(pooled(theirs), labels.to(ours.device)),
+        between_classes=between_class_cosine(ours, labels.to(ours.device)),
+        teacher_between_classes=between_class_cosine(theirs, labels.to(ours.device)),
     )

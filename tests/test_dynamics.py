@@ -94,6 +94,20 @@ def test_a_pooled_term_s_projector_is_measured_on_what_is_pooled() -> None:
     assert not any(name.startswith("cosine_") for name in found)
 
 
+def test_objects_of_different_classes() -> None:
+    """Each the mean over its box, here of whole cells of 8 pixels."""
+    ours, theirs = maps()
+    nothing = Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+    left = torch.tensor([[0.0, 0.0, 16.0, 32.0], [16.0, 8.0, 32.0, 16.0]])
+    top = torch.tensor([[8.0, 0.0, 16.0, 8.0]])
+    boxes = [Boxes(left, torch.tensor([1, 0])), Boxes(top, torch.tensor([1]))]
+    found = measured(distiller(), ours, theirs, boxes=[*boxes, *[nothing] * (IMAGES - 2)])
+    for name, side in (("between_classes", ours), ("teacher_between_classes", theirs)):
+        first, second = side[0, :, :, :2].mean(dim=(1, 2)), side[0, :, 1, 2:].mean(dim=1)
+        cosines = torch.cosine_similarity(torch.stack([first, side[1, :, 0, 1]]), second[None])
+        assert found[name] == pytest.approx(float(cosines.mean()), rel=1e-4)
+
+
 def test_extra_tokens_are_no_patches() -> None:
     ours, theirs = maps()
     of = distiller(view="dense", student_extra_tokens=2)

@@ -29,7 +29,7 @@ FLOORS = [
     ["distillers", "terms", "term_watch", "checkpoint"],
     ["distiller"],
     ["losses", "projectors", "normalizers", "balance", "linear_probe"],
-    ["attention_maps", "box_masks", "initial_weights", "seeded_draws", "targets"],
+    ["attention_maps", "box_features", "box_masks", "initial_weights", "seeded_draws", "targets"],
     [
         "registry",
         "numerics",

@@ -19,12 +19,12 @@ from helpers.classifier_toy import VALIDATION as CLASSIFIER_VALIDATION
 from helpers.detector import detector_config
 from helpers.toy import VALIDATION, toy_config, train
 from helpers.yolo_toy import make_toy, plain
+from mmkd.box_features import in_boxes
 from mmkd.cli import app
 from mmkd.data import make_digits
 from mmkd.engine.evenly import evenly
 from mmkd.errors import InputError
 from mmkd.runs.mmengine.penultimate import _boxes
-from mmkd.runs.object_features import in_boxes
 from mmkd.runs.penultimate import penultimate_features
 from mmkd.work_dirs import read_work_dir
 

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from mmkd.box_features import in_boxes
 from mmkd.checkpoint import CheckpointWeights, load_weights, read_weights
 from mmkd.custom_imports import import_custom
 from mmkd.engine.evenly import evenly
@@ -17,7 +18,7 @@ from mmkd.engine.mmengine.annotated_boxes import boxes_in_batch
 from mmkd.engine.random_state import preserved_random_state
 from mmkd.errors import InputError, first_few
 from mmkd.runs.mmengine.validation_images import loader_here
-from mmkd.runs.object_features import ObjectFeatures, chunks, in_boxes
+from mmkd.runs.object_features import ObjectFeatures, chunks
 from mmkd.targets import Boxes
 from mmkd.work_dirs.dumped_config import read_dumped_config
 

@@ -9,13 +9,14 @@ import torch
 from ultralytics.cfg import get_cfg
 from ultralytics.data.utils import check_det_dataset
 
+from mmkd.box_features import in_boxes
 from mmkd.engine.evenly import evenly
 from mmkd.engine.ultralytics.checkpoint_files import open_model
 from mmkd.engine.ultralytics.spread_images import plain_dataset, probe_of
 from mmkd.engine.ultralytics.teacher import neck_outputs
 from mmkd.errors import InputError
 from mmkd.features import outputs_when_run
-from mmkd.runs.object_features import ObjectFeatures, chunks, in_boxes
+from mmkd.runs.object_features import ObjectFeatures, chunks
 from mmkd.runs.ultralytics.detection import quiet
 
 __all__ = ["features_of"]
