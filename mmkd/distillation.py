@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -384,13 +386,16 @@ class Distillation:
                 for source in dict.fromkeys(term.source for term in terms)
             }
         size = Targets((inputs.shape[2], inputs.shape[3]))
+        scores = cache(lambda source, paths: _scores(teacher[source], paths))
         measured = {}
         meter = GradientMeter(self._observe)
         for term in terms:
             with naming(f"{self.owner} {term.key}"):
                 shown = targets if self.distiller(term).takes.targets else size
-                if term.scores is not None:
-                    shown = (shown or size).with_scores(_scores(teacher[term.source], term.scores))
+                if term.scores:
+                    [theirs, *_] = _selected(teacher[term.source], term.teacher)
+                    own = _nearest(scores(term.source, term.scores), theirs)
+                    shown = (shown or size).with_scores(own)
                 measured[term.name] = self._measured(
                     term, student, teacher[term.source], shown, meter, task
                 )
@@ -556,10 +561,17 @@ def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
     return [select(outputs[tap.path], tap.level) for tap in taps]
 
 
-def _scores(outputs: Mapping[str, Any], tap: Tap) -> Tensor:
-    """The largest class probability at each cell, of logits ``[N, A K, h, w]``."""
-    logits = at_least_float32(select(outputs[tap.path], tap.level)).detach()
-    return logits.amax(dim=1, keepdim=True).sigmoid()
+def _scores(outputs: Mapping[str, Any], paths: Sequence[str]) -> list[Tensor]:
+    """The largest class probability at each cell ``[N, 1, h, w]`` of every level of a head, of
+    logits ``[N, A K, h, w]``."""
+    logits = [each for path in paths for each in entries(outputs[path]).values()]
+    return [at_least_float32(x.detach()).amax(dim=1, keepdim=True).sigmoid() for x in logits]
+
+
+def _nearest(levels: Sequence[Tensor], feature: Tensor) -> Tensor:
+    """The map ``[N, 1, h, w]`` of the feature's own grid, else of the nearest number of cells."""
+    cells = feature.numel() / (len(feature) * channels_of(feature))
+    return min(levels, key=lambda each: abs(math.log(each[0].numel() / cells)))
 
 
 def _elsewhere(outputs: Mapping[str, Any], term: Term) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation import CHECKED_ITERATIONS, Distillation, Measured
+from mmkd.losses import Loss, Takes
 from mmkd.targets import Targets
 from mmkd.terms import Term, parse_terms
 
@@ -419,6 +420,46 @@ def test_labels_that_cannot_be_had() -> None:
     distillation, student = build(terms_of(one=JOINT), Classifying())
     with pytest.raises(ValueError, match=r"Owner terms\.one: no labels here"):
         step(distillation, student, targets=Targets((16, 16), labels=labels))
+
+
+# The teacher's scores
+
+
+class ScoringTeacher(FixedTeacher):
+    """Logits of three classes on 8 x 8, 4 x 4 and 2 x 2 cells, by two modules."""
+
+    def _features(self, images: Tensor) -> dict[str, Any]:
+        logits = [nn.functional.avg_pool2d(images, 16 // n) * 4 - 2 for n in (8, 4, 2)]
+        return dict(super()._features(images), finer=logits[0], others=logits[1:])
+
+
+@pytest.mark.parametrize(("student", "level"), [("first", 1), ("second", 1), ("head", 2)])
+def test_scores_are_those_of_the_teacher_s_grid(student: str, level: int) -> None:
+    """The feature's own of the teacher, whatever the student's; of what is no map the nearest."""
+    teacher = ScoringTeacher()
+    feature = "map" if level == 1 else "vector"
+    features = teacher._features
+    teacher._features = lambda images: dict(
+        features(images), vector=features(images)["map"].mean(dim=(2, 3))
+    )
+    teacher.probed = teacher._features(torch.zeros(1, 3, 16, 16))
+    loss = Scored()
+    [term] = terms_of(one=dict(student=student, teacher=feature, loss=loss))
+    [term] = [term.replace(scores=("finer", "others"))]
+    step(*build([term], teacher=teacher))
+    found = teacher._features(images())
+    logits = [found["finer"], *found["others"]][level]
+    torch.testing.assert_close(loss.seen.scores, logits.amax(1, keepdim=True).sigmoid())
+
+
+class Scored(Loss):
+    """Keeps what it is shown."""
+
+    takes = Takes(targets=True, scores=True)
+
+    def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
+        self.seen = targets
+        return (student - teacher).square().mean()
 
 
 # A weight that is too large

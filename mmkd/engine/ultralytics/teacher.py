@@ -223,9 +223,9 @@ class YOLOTeacher:
 
     def _resolved(self, term: Term, model: nn.Module, levels: Levels) -> Term:
         with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
-            found = term.with_teacher_taps(levels.find)
-            for tap in found.teacher_taps:
-                find_module(model, tap.path)
+            found = levels.of_scores(term).with_teacher_taps(levels.find)
+            for path in found.teacher_paths:
+                find_module(model, path)
         return found
 
     def _load(self) -> tuple[nn.Module, LoadReport | None, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import ultralytics
 import yaml
 from torch import Tensor
@@ -115,13 +116,31 @@ def test_other_classes(toy: YOLOToy) -> None:
 
 
 def test_the_score_of_a_level_is_that_of_its_stride(toy: YOLOToy) -> None:
-    model = attached(toy, terms=dict(scored=on_neck("mmkd.ScoreWeightedL2Loss")))
-    seen: list[Any] = []
-    train(
-        toy,
-        model,
-        on=dict(on_train_start=lambda trainer: seen.extend(trainer.distillation.terms)),
-        epochs=1,
-        val=False,
+    """However the module is named that is compared: of stride 8 and of 16 in the neck."""
+    loss = dict(type="mmkd.ScoreWeightedL2Loss")
+    terms = dict(
+        all=dict(student="neck", teacher="neck", stride="all", loss=loss),
+        fine=dict(student="model.7", teacher="model.7", loss=loss),
+        coarse=dict(student="model.4", teacher="model.4", loss=loss),
     )
-    assert [str(term.scores) for term in seen] == ["model.8.cv3.0[-1]", "model.8.cv3.1[-1]"]
+    seen: dict[str, Tensor] = {}
+    logits: list[Tensor] = [torch.zeros(0)] * 2
+
+    def start(trainer: Any) -> None:
+        distillation = trainer.distillation
+        for level, module in enumerate(distillation.teachers["teacher"].model.model[-1].cv3):
+            module.register_forward_hook(
+                lambda m, a, output, i=level: logits.__setitem__(i, output), prepend=True
+            )
+        for name, distiller in distillation.distillers.items():
+            distiller.loss.register_forward_pre_hook(
+                lambda m, a, kwargs, n=name: seen.update({n: kwargs["targets"].scores}),
+                with_kwargs=True,
+            )
+
+    model = attached(toy, terms=terms)
+    train(toy, model, on=dict(on_train_start=start), epochs=1, val=False)
+    fine, coarse = (each.sigmoid().amax(1, keepdim=True) for each in logits)
+    expected = dict(all_s8=fine, all_s16=coarse, fine=fine, coarse=coarse)
+    assert seen.keys() == expected.keys()
+    assert all(torch.equal(seen[name], value) for name, value in expected.items())
