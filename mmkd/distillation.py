@@ -394,8 +394,9 @@ class Distillation:
                 shown = targets if self.distiller(term).takes.targets else size
                 if term.scores:
                     [theirs, *_] = _selected(teacher[term.source], term.teacher)
-                    own = _nearest(scores(term.source, term.scores), theirs)
-                    shown = (shown or size).with_scores(own)
+                    levels = scores(term.source, term.scores)
+                    total = torch.stack([each.sum() for each in levels]).sum()
+                    shown = (shown or size).with_scores(_nearest(levels, theirs), total)
                 measured[term.name] = self._measured(
                     term, student, teacher[term.source], shown, meter, task
                 )

@@ -450,6 +450,8 @@ def test_scores_are_those_of_the_teacher_s_grid(student: str, level: int) -> Non
     found = teacher._features(images())
     logits = [found["finer"], *found["others"]][level]
     torch.testing.assert_close(loss.seen.scores, logits.amax(1, keepdim=True).sigmoid())
+    total = sum(each.amax(1).sigmoid().sum() for each in (found["finer"], *found["others"]))
+    torch.testing.assert_close(loss.seen.total_score, total)
 
 
 class Scored(Loss):

@@ -48,9 +48,9 @@ class CrossKDLoss(Loss):
     prediction. Equation (4) of the paper. Classes by the quality focal distance
     ``|sigmoid(p) - sigmoid(t)| BCE(p, sigmoid(t))``; bins of boxes' sides by the KL divergence at
     T = 1; other boxes by ``1 - GIoU``. Each is a sum over cells, of classes all of them, of boxes
-    weighted by the teacher's largest class probability q; divided by ``sum q``, or by 1 where that
-    is less. The paper's weights are 1 for classes, 4 for bins and 1 for GIoU, its features those
-    after the third of four convolutions.
+    weighted by the teacher's largest class probability q; divided by the sum of q over the cells of
+    all levels of the teacher's head, or by 1 where that is less. The paper's weights are 1 for
+    classes, 4 for bins and 1 for GIoU, its features those after the third of four convolutions.
 
     Args:
         teacher_classifier: R; in a term, its paths (see :class:`mmkd.terms.Term`).
@@ -89,7 +89,7 @@ class CrossKDLoss(Loss):
         crossed = at_least_float32(rest(as_weights(rest, standardized_like(s, t))))
         own = at_least_float32(rest(as_weights(rest, t)))
         scores = on_grid(targets.scores, student)
-        total = scores.sum().clamp_min(1)
+        total = targets.total_score.to(scores).clamp_min(1)
         if self.compare == "classes":
             return _quality_focal(crossed, own).sum() / total
         return (scores[:, 0] * self._of_boxes(crossed, own)).sum() / total

@@ -127,6 +127,19 @@ def test_distances_by_hand() -> None:
     assert value.item() == pytest.approx(1 - 4 / 16)
 
 
+@pytest.mark.parametrize("compare", ["classes", "bins"])
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, 10.0), (0.01, 1.0)])
+def test_several_levels_share_a_denominator(compare: str, factor: float, expected: float) -> None:
+    """The sum of q over both, or 1 where that is less."""
+    rest, weights = head(out=8), scores(3)
+    total = torch.tensor(10.0 * factor)
+    of_all = Targets((8, 8), scores=weights, total_score=total)
+    loss = CrossKDLoss(rest, compare)  # type: ignore[arg-type]
+    found = loss(*pair(5, 2, 4, 2, 3), targets=of_all).item()
+    alone = loss(*pair(5, 2, 4, 2, 3), targets=Targets((8, 8), scores=weights)).item()
+    assert found * expected == pytest.approx(alone * weights.sum().item(), rel=1e-6)
+
+
 def test_equal_sides_give_zero() -> None:
     _, teacher = pair(0, 2, 4, 2, 3)
     targets = Targets((8, 8), scores=scores())

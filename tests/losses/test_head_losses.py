@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -154,6 +155,29 @@ def test_ld_by_loops(seed: int, temperature: float) -> None:
     assert found == pytest.approx(expected, rel=1e-7)
 
 
+@given(seed=seeds)
+def test_ld_of_several_levels_is_one_mean_over_all_cells(seed: int) -> None:
+    grids = ((4, 6), (2, 3), (1, 2))
+    pairs = [pair(seed + i, 2, 8, *grid) for i, grid in enumerate(grids)]
+    generator = torch.Generator().manual_seed(seed)
+    scores = [torch.rand(2, 1, *grid, generator=generator).double() ** 3 for grid in grids]
+    total = torch.stack([each.sum() for each in scores]).sum()
+    found = sum(
+        LDLoss(1.0)(*level, targets=Targets((32, 48), scores=each, total_score=total)).item()
+        for level, each in zip(pairs, scores, strict=True)
+    )
+    summed = counted = 0.0
+    for (student, teacher), each in zip(pairs, scores, strict=True):
+        for n, y, x in np.ndindex(2, *each.shape[2:]):
+            s, t = (side[n, :, y, x].tolist() for side in (student, teacher))
+            kl = sum(
+                divergence(softmax(t[i : i + 2], 1), softmax(s[i : i + 2], 1)) for i in (0, 2, 4, 6)
+            )
+            summed += each[n, 0, y, x].item() * kl / 8
+            counted += each[n, 0, y, x].item()
+    assert found == pytest.approx(summed / counted, rel=1e-7)
+
+
 def test_ld_by_hand() -> None:
     """One cell that counts; of one side (1/2, 1/2) against (3/4, 1/4), three that agree."""
     student, teacher = torch.zeros(1, 8, 1, 2), torch.zeros(1, 8, 1, 2)
@@ -186,7 +210,7 @@ def test_score_weighted_l2_by_hand() -> None:
     assert ScoreWeightedL2Loss()(student, teacher, targets=targets).item() == pytest.approx(1)
 
 
-def test_scores_of_another_grid_are_averaged() -> None:
+def test_scores_of_another_grid() -> None:
     student, teacher = torch.ones(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
     targets = Targets((8, 8), scores=torch.tensor([[0.0, 1], [0, 1]]).reshape(1, 1, 2, 2))
     assert ScoreWeightedL2Loss()(student, teacher, targets=targets).item() == pytest.approx(1)
