@@ -479,7 +479,7 @@ class Distillation:
             pair = (branches[0], theirs[0])
         distance = distiller.distance(*pair, targets)
         if is_checked:
-            self._check_distance(term, distance)
+            self._check_distance(term, distance, targets)
         if distiller.balance is not None:
             distiller.balance.begin(distance.detach(), task)
         weight = self.factors[term.name] * distiller.weight
@@ -508,7 +508,7 @@ class Distillation:
             return False
         return True
 
-    def _check_distance(self, term: Term, distance: Any) -> None:
+    def _check_distance(self, term: Term, distance: Any, targets: Targets | None) -> None:
         if not isinstance(distance, Tensor) or distance.ndim:
             found = f"shape {tuple(distance.shape)}" if isinstance(distance, Tensor) else distance
             raise RuntimeError(f"a distance must be a scalar tensor, got {found!r}")
@@ -516,6 +516,9 @@ class Distillation:
             raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
         if distance.abs() > _ROUNDING:
             self._nonzero.add(term.name)
+        elif self.distiller(term).takes.targets and targets and targets.show_no_object:
+            # What is guided by boxes has nothing to compare: an iteration that tells nothing.
+            self._checked[term.name] -= 1
         elif self._checked[term.name] == CHECKED_ITERATIONS and term.name not in self._nonzero:
             raise RuntimeError(
                 f"the distance stayed at 0 for {CHECKED_ITERATIONS} iterations: do student and "

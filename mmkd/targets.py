@@ -111,6 +111,14 @@ class Targets:
         """
         return _value("boxes", self._boxes)
 
+    @property
+    def show_no_object(self) -> bool:
+        """Whether it is known that no image of the batch holds a box."""
+        try:
+            return not any(len(each.corners) for each in self.boxes)
+        except ValueError:
+            return False
+
     @cached_property
     def indices(self) -> Tensor:
         """``[N]``, the images' positions in the data set.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmkd.distillation import CHECKED_ITERATIONS, Distillation, Measured
 from mmkd.losses import Loss, Takes
-from mmkd.targets import Targets
+from mmkd.targets import Boxes, Targets
 from mmkd.terms import Term, parse_terms
 
 
@@ -712,6 +712,37 @@ def test_a_distance_that_was_not_zero_once_is_let_pass(nonzero: int) -> None:
     distillation, student = build(terms_of(one=dict(loss=Zero(nonzero))))
     values = [step(distillation, student, i)["one"].distance.item() for i in range(12)]
     assert [i + 1 for i, value in enumerate(values) if value] == [nonzero]
+
+
+def objects(*counts: int) -> Targets:
+    """Images of 16 x 16 pixels with so many boxes each."""
+    boxes = [Boxes(torch.tensor([[2.0, 2, 9, 9]]).repeat(k, 1), torch.zeros(k).long())
+             for k in counts]  # fmt: skip
+    return Targets((16, 16), boxes=boxes)
+
+
+def test_iterations_without_a_box_say_nothing_of_a_loss_that_is_guided_by_boxes() -> None:
+    distillation, student = build(terms_of(one=dict(loss=dict(type="mmkd.FGFILoss"))))
+    for iteration in range(12):
+        measured = step(distillation, student, iteration, targets=objects(0, 0, 0, 0))
+        assert measured["one"].distance.item() == 0
+    assert step(distillation, student, 12, targets=objects(0, 1, 0, 0))["one"].distance > 0
+
+
+def test_iterations_with_a_box_are_counted_among_those_without() -> None:
+    """Student and teacher give zeros; every third batch shows a box."""
+    teacher = FixedTeacher()
+    distillation, student = build(
+        terms_of(one=dict(loss=dict(type="mmkd.FGFILoss"))), teacher=teacher
+    )
+    teacher.change = torch.zeros_like
+    for parameter in distillation.parameters:
+        parameter.data.zero_()
+    for iteration in range(29):
+        counts = [int(iteration % 3 == 2)] * 4
+        step(distillation, student, iteration, targets=objects(*counts))
+    with pytest.raises(RuntimeError, match=r"Owner terms\.one: .*stayed at 0 for 10 iterations"):
+        step(distillation, student, 29, targets=objects(1, 0, 0, 0))
 
 
 def test_iterations_in_which_a_term_is_off_are_not_counted() -> None:

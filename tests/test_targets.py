@@ -41,6 +41,14 @@ def test_what_a_training_does_not_have(name: str, called: str) -> None:
         getattr(Targets((4, 6)), name)
 
 
+def test_a_batch_that_shows_no_object() -> None:
+    box, none = (Boxes(torch.zeros(k, 4), torch.zeros(k).long()) for k in (1, 0))
+    assert Targets((4, 6), boxes=[none, none]).show_no_object
+    assert not Targets((4, 6), boxes=[none, box]).show_no_object
+    # Not known.
+    assert not Targets((4, 6), labels=torch.zeros(2)).show_no_object
+
+
 def test_scores_keep_their_sum_on_another_grid() -> None:
     scores = torch.arange(8.0).reshape(1, 1, 2, 4)
     assert on_grid(scores, torch.zeros(1, 3, 1, 2)).tolist() == [[[[10, 18]]]]

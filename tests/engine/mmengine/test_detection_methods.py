@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,25 @@ def test_scores_weigh_cells_of_the_neck(tmp_path: Path, digits: Path) -> None:
     )
     _, logged = trained("retinanet", tmp_path, digits, dict(scored=term))
     assert all(each[f"distill_scored_s{stride}"] > 0 for each in logged for stride in (8, 16, 32))
+
+
+def test_images_without_boxes(tmp_path: Path, digits: Path) -> None:
+    """Of the twelve, one has some: in most iterations no cell is near a box."""
+    truth = json.loads((digits / "annotations/train.json").read_text(encoding="utf-8"))
+    last = truth["images"][-1]["id"]
+    truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] == last]
+    (tmp_path / "train.json").write_text(json.dumps(truth), encoding="utf-8")
+    config = training_config("retinanet", digits, tmp_path)
+    config.train_dataloader.batch_size = 1
+    dataset = config.train_dataloader.dataset
+    dataset.update(ann_file=str(tmp_path / "train.json"), filter_cfg=dict(filter_empty_gt=False))
+    config.train_dataloader.sampler.shuffle = False
+    terms = dict(fgfi=MAPS["fgfi"])
+    config.merge_from_dict(distill(write_teacher("retinanet", tmp_path), terms))
+    recorder = LossRecorder()
+    train(config, recorder)
+    values = [each["distill_fgfi_s16"] for each in recorder.logged]
+    assert len(values) == 12 and not any(values[:-1]) and values[-1] > 0
 
 
 def test_objectness_and_regions_of_faster_rcnn(tmp_path: Path, digits: Path) -> None:
