@@ -54,6 +54,16 @@ class Loss(nn.Module):
 
     takes: ClassVar[Takes] = Takes()
 
+    def check_widths(self, student: int, teacher: int) -> None:
+        """Raises, before any training, where features of these channels cannot be compared.
+
+        Args:
+            student, teacher: Channels of a level, before any projector.
+
+        Raises:
+            ValueError: What differs, and what to change.
+        """
+
 
 class TemperatureLoss(Loss):
     """A loss of distributions that a temperature softens.

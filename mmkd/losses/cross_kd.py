@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mmkd.features import evaluation_mode
 from mmkd.losses.base import Loss, Takes
 from mmkd.losses.ld import divergence_of_sides
 from mmkd.numerics import as_weights, at_least_float32, check_maps
@@ -62,7 +63,8 @@ class CrossKDLoss(Loss):
     Shapes: ``[N, C, H, W]`` and ``[N, C, H, W]`` with the scores of N images to a scalar.
 
     Raises:
-        ValueError: A setting out of range; shapes that differ, are empty or not of rank 4.
+        ValueError: A setting out of range; shapes that differ, are empty or not of rank 4; in a
+            term, an R whose output is none of what ``compare`` says.
     """
 
     takes = Takes(form="maps", targets=True, scores=True)
@@ -81,6 +83,27 @@ class CrossKDLoss(Loss):
         # Neither trained nor kept with this loss.
         self._rest = (teacher_classifier,)
         self.compare, self.stds = compare, tuple(stds)
+
+    def check_widths(self, student: int, teacher: int) -> None:
+        """See :meth:`mmkd.losses.base.Loss.check_widths`: of the features any will do, which are
+        projected; R's output is looked at."""
+        [rest] = self._rest
+        device = next(rest.parameters(), torch.zeros(())).device
+        blank = torch.zeros(1, teacher, 8, 8, device=device)
+        with torch.no_grad(), evaluation_mode(rest):
+            width = rest(as_weights(rest, blank)).shape[1]
+        fits = dict(
+            classes=True,
+            bins=width % 4 == 0 and width >= 8,
+            deltas=width % 4 == 0,
+            distances=width == 4,
+        )
+        if not fits[self.compare]:
+            raise ValueError(
+                f"compare={self.compare!r} does not fit the {width} channels that "
+                "teacher_classifier gives: 'bins' takes 4 sides of 2 bins or more, 'deltas' 4 "
+                "numbers an anchor, 'distances' 4 in all"
+            )
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
         check_maps(student, teacher)

@@ -11,7 +11,7 @@ from mmkd.numerics import at_least_float32, check_maps, check_temperature
 from mmkd.registry import MODELS
 from mmkd.targets import Targets, on_grid
 
-__all__ = ["LDLoss", "divergence_of_sides", "localization_distillation"]
+__all__ = ["LDLoss", "check_bins", "divergence_of_sides", "localization_distillation"]
 
 _SIDES = 4
 
@@ -46,15 +46,20 @@ def localization_distillation(
     check_temperature(temperature)
     check_maps(student, teacher)
     width = student.shape[1]
+    check_bins(width)
+    divergence = divergence_of_sides(student, teacher, temperature).sum(dim=1)
+    total = scores.sum() if total is None else total.to(scores)
+    weighted = (scores[:, 0] * divergence).sum() / total.clamp_min(1e-12)
+    return weighted * temperature**2 / width
+
+
+def check_bins(width: int) -> None:
+    """Raises ValueError unless it is the width of four sides of two bins or more."""
     if width % _SIDES or width < 2 * _SIDES:
         raise ValueError(
             f"expected maps of 4 sides of 2 bins or more, got {width} channels: does the head "
             "predict distributions?"
         )
-    divergence = divergence_of_sides(student, teacher, temperature).sum(dim=1)
-    total = scores.sum() if total is None else total.to(scores)
-    weighted = (scores[:, 0] * divergence).sum() / total.clamp_min(1e-12)
-    return weighted * temperature**2 / width
 
 
 def divergence_of_sides(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -90,13 +95,25 @@ class LDLoss(TemperatureLoss):
     Shapes: ``[N, 4 B, H, W]`` and ``[N, 4 B, H, W]`` to a scalar.
 
     Raises:
-        ValueError: A temperature out of range; shapes that differ, are empty or not of rank 4.
+        ValueError: A temperature out of range; shapes that differ, are empty or not of rank 4; in a
+            term, widths that are not the same bins.
     """
 
     takes = Takes(form="maps", targets=True, scores=True)
 
     def __init__(self, temperature: float = 10.0) -> None:
         super().__init__(temperature)
+
+    def check_widths(self, student: int, teacher: int) -> None:
+        """See :meth:`mmkd.losses.base.Loss.check_widths`: predictions are not projected."""
+        for width in (student, teacher):
+            check_bins(width)
+        if student != teacher:
+            raise ValueError(
+                f"LDLoss compares distributions bin by bin, got {student // _SIDES} bins of a side "
+                f"of the student's ({student} channels) and {teacher // _SIDES} of the teacher's "
+                f"({teacher}): give both heads the same number (reg_max)"
+            )
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
         check_maps(student, teacher)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from mmkd import FeatureDistiller
 from mmkd.losses import CrossKDLoss
 from mmkd.losses.cross_kd import standardized_like
 from mmkd.targets import Targets
@@ -152,6 +153,29 @@ def test_the_teacher_s_layers_stay_its_own() -> None:
     rest = head()
     loss = CrossKDLoss(rest)
     assert not list(loss.parameters()) and not loss.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("compare", "fitting", "other"),
+    [("bins", 12, 4), ("bins", 8, 10), ("deltas", 36, 6), ("distances", 4, 8)],
+)
+def test_what_the_teacher_s_layers_give_is_looked_at(
+    compare: str, fitting: int, other: int
+) -> None:
+    settings = dict(type="mmkd.CrossKDLoss", compare=compare)
+    FeatureDistiller(3, 4, loss=settings, teacher_classifier=head(out=fitting))
+    said = rf"compare='{compare}' does not fit the {other} channels that teacher_classifier gives"
+    with pytest.raises(ValueError, match=said):
+        FeatureDistiller(3, 4, loss=settings, teacher_classifier=head(out=other))
+
+
+def test_looking_changes_no_statistics() -> None:
+    rest = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)).train()
+    before = {name: value.clone() for name, value in rest.state_dict().items()}
+    settings = dict(type="mmkd.CrossKDLoss", compare="distances")
+    FeatureDistiller(4, 4, loss=settings, teacher_classifier=rest)
+    assert rest.training and rest[0].training
+    assert all(torch.equal(value, before[name]) for name, value in rest.state_dict().items())
 
 
 def test_mistakes() -> None:

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmkd import FeatureDistiller
 from mmkd.losses import BinaryKDLoss, DKDLoss, KDLoss, LDLoss, ScoreWeightedL2Loss
 from mmkd.losses.dkd import decoupled_kd
 from mmkd.losses.ld import localization_distillation
+from mmkd.projectors import IdentityProjector
 from mmkd.targets import Boxes, Targets
 
 seeds = st.integers(0, 2**16)
@@ -188,6 +190,20 @@ def test_ld_by_hand() -> None:
     assert found.item() == pytest.approx(expected)
     assert localization_distillation(teacher, teacher, scores).item() == pytest.approx(0, abs=1e-6)
     assert localization_distillation(student, teacher, 0 * scores).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        ((68, 36), r"17 bins of a side of the student's \(68 channels\) and 9 of the teacher's"),
+        ((4, 4), "4 sides of 2 bins or more, got 4 channels"),
+        ((68, 10), "4 sides of 2 bins or more, got 10 channels"),
+    ],
+)
+def test_distributions_are_not_projected(channels: tuple[int, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        FeatureDistiller(*channels, loss=LDLoss())
+    assert isinstance(FeatureDistiller(68, 68, loss=LDLoss()).projector, IdentityProjector)
 
 
 @given(seed=seeds)

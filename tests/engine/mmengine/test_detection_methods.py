@@ -14,7 +14,7 @@ from torch import Tensor
 from helpers.detection_methods import MAPS, of_head, on_neck
 from helpers.mm_detectors import training_config, write_teacher
 from helpers.toy import LossRecorder, Probe, distill, distill_hook_of, train
-from mmkd.losses import BinaryKDLoss, DKDLoss, LDLoss
+from mmkd.losses import BinaryKDLoss, DKDLoss
 from mmkd.losses.ld import localization_distillation
 from mmkd.targets import Targets
 
@@ -329,10 +329,18 @@ def test_a_detector_that_a_method_cannot_serve(
         trained(kind, tmp_path, digits, dict(x=of_head(name, "mmkd.BinaryKDLoss")))
 
 
-def test_ld_without_distributions(tmp_path: Path, digits: Path) -> None:
-    with pytest.raises(ValueError, match="4 sides of 2 bins or more, got 4 channels"):
-        LDLoss()(
-            torch.zeros(1, 4, 2, 2),
-            torch.zeros(1, 4, 2, 2),
-            targets=Targets((8, 8), scores=torch.ones(1, 1, 2, 2)),
-        )
+def test_other_bins_than_the_teacher_s(tmp_path: Path, digits: Path) -> None:
+    config = training_config("gfl", digits, tmp_path)
+    config.model.bbox_head.reg_max = 8
+    terms = dict(ld=of_head("head.boxes", "mmkd.LDLoss"))
+    config.merge_from_dict(distill(write_teacher("gfl", tmp_path), terms))
+    with pytest.raises(ValueError, match=r"DistillHook terms\.ld_s8: .* got 9 bins .* and 17 of"):
+        train(config)
+
+
+def test_a_rest_of_a_head_that_gives_something_else(tmp_path: Path, digits: Path) -> None:
+    terms = dict(x=dict(CROSS["gfl"]["boxes"], loss=CROSS["fcos"]["boxes"]["loss"]))
+    with pytest.raises(
+        ValueError, match=r"terms\.x_s8: compare='distances' does not fit the 68 channels"
+    ):
+        trained("gfl", tmp_path, digits, terms)
