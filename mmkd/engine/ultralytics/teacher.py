@@ -122,6 +122,7 @@ _OUTPUTS = {
     "head.classes": class_outputs,
     "head.boxes": box_outputs,
 }
+_TWO_STAGE = ("rpn.objectness", "roi.classes")
 
 
 def named_outputs(model: nn.Module, path: str) -> list[str] | None:
@@ -130,8 +131,14 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
     that name.
 
     Raises:
-        ValueError: No such backbone, neck or head.
+        ValueError: No such backbone, neck or head; ``'rpn.objectness'`` or ``'roi.classes'``, which
+            no such detector has.
     """
+    if path in _TWO_STAGE:
+        raise ValueError(
+            f"{type(model).__name__} has no {path!r}, which are logits of MMDetection's two-stage "
+            "detectors, such as Faster R-CNN; of a YOLO take 'head.classes'"
+        )
     return None if path not in _OUTPUTS or hasattr(model, path) else _OUTPUTS[path](model)
 
 

@@ -329,6 +329,24 @@ def test_a_detector_that_a_method_cannot_serve(
         trained(kind, tmp_path, digits, dict(x=of_head(name, "mmkd.BinaryKDLoss")))
 
 
+@pytest.mark.parametrize("kind", ["faster_rcnn", "rtmdet", "yolox"])
+def test_a_head_without_convolutions_that_serve_every_level(
+    tmp_path: Path, digits: Path, kind: str
+) -> None:
+    said = (
+        r"terms\.classes\.student: \w+ has no convolution 'bbox_head\.cls_convs\.2' .*"
+        "those of GFL, RetinaNet, FCOS and ATSS"
+    )
+    with pytest.raises(ValueError, match=said):
+        trained(kind, tmp_path, digits, dict(classes=CROSS["gfl"]["classes"]))
+
+
+def test_labels_of_images_where_regions_are_compared(tmp_path: Path, digits: Path) -> None:
+    term = dict(dkd=of_head("roi.classes", "mmkd.DKDLoss"))
+    with pytest.raises(ValueError, match=r"terms\.dkd: .* no gt_label, .* by of='regions'"):
+        trained("faster_rcnn", tmp_path, digits, term)
+
+
 def test_other_bins_than_the_teacher_s(tmp_path: Path, digits: Path) -> None:
     config = training_config("gfl", digits, tmp_path)
     config.model.bbox_head.reg_max = 8

@@ -109,6 +109,14 @@ def test_yolo26_has_no_distributions(toy: YOLOToy) -> None:
         train(toy, model)
 
 
+@pytest.mark.parametrize("name", ["rpn.objectness", "roi.classes"])
+def test_a_yolo_has_one_stage(toy: YOLOToy, name: str) -> None:
+    model = attached(toy, terms=dict(kd=of_head(name, "mmkd.KDLoss")))
+    said = rf"terms\.kd\.student: DetectionModel has no '{name}', .* Faster R-CNN; of a YOLO take"
+    with pytest.raises(ValueError, match=said):
+        train(toy, model)
+
+
 def test_other_classes(toy: YOLOToy) -> None:
     """The toy's teacher knows three classes, its student ten."""
     terms = dict(kd=of_head("head.classes", "mmkd.BinaryKDLoss"))
