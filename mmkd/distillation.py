@@ -34,7 +34,8 @@ from mmkd.terms import Tap, Term
 
 __all__ = ["Distillation", "FeatureSource", "Measured"]
 
-# Iterations of a term in which every value is looked at; later ones cost no synchronisation.
+# Iterations of a term in which every value is looked at, besides those that showed it no box; later
+# ones cost no synchronisation.
 CHECKED_ITERATIONS = 10
 # Below it, a distance is what rounding leaves of one feature that was computed in two ways.
 _ROUNDING = 1e-9
