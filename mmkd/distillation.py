@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -32,7 +34,8 @@ from mmkd.terms import Tap, Term
 
 __all__ = ["Distillation", "FeatureSource", "Measured"]
 
-# Iterations of a term in which every value is looked at; later ones cost no synchronisation.
+# Iterations of a term in which every value is looked at, besides those that showed it no box; later
+# ones cost no synchronisation.
 CHECKED_ITERATIONS = 10
 # Below it, a distance is what rounding leaves of one feature that was computed in two ways.
 _ROUNDING = 1e-9
@@ -384,13 +387,17 @@ class Distillation:
                 for source in dict.fromkeys(term.source for term in terms)
             }
         size = Targets((inputs.shape[2], inputs.shape[3]))
+        scores = cache(lambda source, paths: _scores(teacher[source], paths))
         measured = {}
         meter = GradientMeter(self._observe)
         for term in terms:
             with naming(f"{self.owner} {term.key}"):
                 shown = targets if self.distiller(term).takes.targets else size
-                if term.scores is not None:
-                    shown = (shown or size).with_scores(_scores(teacher[term.source], term.scores))
+                if term.scores:
+                    [theirs, *_] = _selected(teacher[term.source], term.teacher)
+                    levels = scores(term.source, term.scores)
+                    total = torch.stack([each.sum() for each in levels]).sum()
+                    shown = (shown or size).with_scores(_nearest(levels, theirs), total)
                 measured[term.name] = self._measured(
                     term, student, teacher[term.source], shown, meter, task
                 )
@@ -473,7 +480,7 @@ class Distillation:
             pair = (branches[0], theirs[0])
         distance = distiller.distance(*pair, targets)
         if is_checked:
-            self._check_distance(term, distance)
+            self._check_distance(term, distance, targets)
         if distiller.balance is not None:
             distiller.balance.begin(distance.detach(), task)
         weight = self.factors[term.name] * distiller.weight
@@ -502,7 +509,7 @@ class Distillation:
             return False
         return True
 
-    def _check_distance(self, term: Term, distance: Any) -> None:
+    def _check_distance(self, term: Term, distance: Any, targets: Targets | None) -> None:
         if not isinstance(distance, Tensor) or distance.ndim:
             found = f"shape {tuple(distance.shape)}" if isinstance(distance, Tensor) else distance
             raise RuntimeError(f"a distance must be a scalar tensor, got {found!r}")
@@ -510,6 +517,9 @@ class Distillation:
             raise RuntimeError(f"the distance is {distance.item()}: check the student's feature")
         if distance.abs() > _ROUNDING:
             self._nonzero.add(term.name)
+        elif self.distiller(term).takes.targets and targets and targets.show_no_object:
+            # What is guided by boxes has nothing to compare: an iteration that tells nothing.
+            self._checked[term.name] -= 1
         elif self._checked[term.name] == CHECKED_ITERATIONS and term.name not in self._nonzero:
             raise RuntimeError(
                 f"the distance stayed at 0 for {CHECKED_ITERATIONS} iterations: do student and "
@@ -556,10 +566,17 @@ def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
     return [select(outputs[tap.path], tap.level) for tap in taps]
 
 
-def _scores(outputs: Mapping[str, Any], tap: Tap) -> Tensor:
-    """The largest class probability at each cell, of logits ``[N, A K, h, w]``."""
-    logits = at_least_float32(select(outputs[tap.path], tap.level)).detach()
-    return logits.amax(dim=1, keepdim=True).sigmoid()
+def _scores(outputs: Mapping[str, Any], paths: Sequence[str]) -> list[Tensor]:
+    """The largest class probability at each cell ``[N, 1, h, w]`` of every level of a head, of
+    logits ``[N, A K, h, w]``."""
+    logits = [each for path in paths for each in entries(outputs[path]).values()]
+    return [at_least_float32(x.detach()).amax(dim=1, keepdim=True).sigmoid() for x in logits]
+
+
+def _nearest(levels: Sequence[Tensor], feature: Tensor) -> Tensor:
+    """The map ``[N, 1, h, w]`` of the feature's own grid, else of the nearest number of cells."""
+    cells = feature.numel() / (len(feature) * channels_of(feature))
+    return min(levels, key=lambda each: abs(math.log(each[0].numel() / cells)))
 
 
 def _elsewhere(outputs: Mapping[str, Any], term: Term) -> str:

@@ -196,6 +196,7 @@ class FeatureDistiller(Distiller):
         self.takes = _taken_by(self.loss)
         self.view = _checked_view(view, self.loss, self.takes)
         self._check_levels(student_channels, teacher_channels)
+        self._check_widths()
         self.projector = self._built_projector(projector, generator)
         default = _BATCH if self.takes.form == "samples" else _AS_IT_IS
         self.normalizer = build_part(
@@ -211,6 +212,12 @@ class FeatureDistiller(Distiller):
                 f"{'several levels' if self.takes.several_levels else 'one level'}, got channels "
                 f"{channels[0]} and {channels[1]}: in a term, give {expected}"
             )
+
+    def _check_widths(self) -> None:
+        sides = (self._levels(self.student_channels), self._levels(self.teacher_channels))
+        for ours, theirs in zip(*sides, strict=True):
+            if isinstance(self.loss, Loss) and ours is not None and theirs is not None:
+                self.loss.check_widths(ours, theirs)
 
     def _built_projector(self, projector: Part | None, generator: torch.Generator) -> nn.Module:
         if not self.takes.several_levels:

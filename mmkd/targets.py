@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -47,6 +48,7 @@ class Targets:
         regions: ``[P, 5]``, those that the student's head on regions was trained on: the image's
             position in the batch, then the corners in pixels of the padded batch.
         scores: ``[N, 1, h, w]``, the teacher's largest class probability at a cell.
+        total_score: Their sum over the cells of all levels; None: these are all.
     """
 
     def __init__(
@@ -58,15 +60,16 @@ class Targets:
         indices: Value[Tensor] = None,
         regions: Value[Tensor] = None,
         scores: Value[Tensor] = None,
+        total_score: Tensor | None = None,
     ) -> None:
         self.size = size
         self._labels, self._boxes, self._indices = labels, boxes, indices
-        self._regions, self._scores = regions, scores
+        self._regions, self._scores, self._total_score = regions, scores, total_score
 
-    def with_scores(self, scores: Value[Tensor]) -> Targets:
-        """The same, with the scores of one level."""
+    def with_scores(self, scores: Tensor, total_score: Tensor) -> Targets:
+        """The same, with the scores of one level and their sum over all."""
         found = copy.copy(self)
-        found._scores = scores
+        found._scores, found._total_score = scores, total_score
         found.__dict__.pop("scores", None)
         return found
 
@@ -108,6 +111,14 @@ class Targets:
         """
         return _value("boxes", self._boxes)
 
+    @property
+    def show_no_object(self) -> bool:
+        """Whether it is known that no image of the batch holds a box."""
+        try:
+            return not any(len(each.corners) for each in self.boxes)
+        except ValueError:
+            return False
+
     @cached_property
     def indices(self) -> Tensor:
         """``[N]``, the images' positions in the data set.
@@ -126,6 +137,15 @@ class Targets:
             ValueError: The training has none.
         """
         return _value("the teacher's scores", self._scores)
+
+    @property
+    def total_score(self) -> Tensor:
+        """A scalar, the sum of the scores over the images and all levels of the teacher's head.
+
+        Raises:
+            ValueError: The training has none.
+        """
+        return self.scores.sum() if self._total_score is None else self._total_score
 
     def region_labels(self, background: int) -> Tensor:
         """``[P]``: of each region, the class of the box that it overlaps most, with an IoU of one
@@ -170,10 +190,13 @@ def target_and_others(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def on_grid(scores: Tensor, feature: Tensor) -> Tensor:
-    """Scores ``[N, 1, h, w]`` averaged to a map's grid ``[N, C, H, W]``, in float32 at least."""
+    """Scores ``[N, 1, h, w]`` summed to a map's grid ``[N, C, H, W]``, in float32 at least."""
     grid = (feature.shape[2], feature.shape[3])
     scores = scores.to(at_least_float32(feature))
-    return scores if scores.shape[2:] == grid else adaptive_avg_pool2d(scores, grid)
+    if scores.shape[2:] == grid:
+        return scores
+    cells = scores[0].numel() / math.prod(grid)
+    return adaptive_avg_pool2d(scores, grid) * cells
 
 
 def _value(name: str, given: Value[T]) -> T:

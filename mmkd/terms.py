@@ -96,7 +96,8 @@ class Term:
         name: In logs.
         source: The teacher's name.
         student, teacher: Where the features come from, one tap a level, in the same order.
-        scores: Of the teacher's class logits, for what weighs cells by them.
+        scores: The teacher's modules that give class logits, all levels of its head, for what
+            weighs cells by them.
         takes_several: Whether the levels are compared all at once (``levels``).
         student_classifier, teacher_classifier: Paths, for a loss that looks through one; of the
             teacher's also several in a list, which follow one another, with ``{level}`` for the
@@ -110,7 +111,7 @@ class Term:
     source: str
     student: tuple[Tap, ...] = (Tap("backbone"),)
     teacher: tuple[Tap, ...] = (Tap("backbone"),)
-    scores: Tap | None = None
+    scores: tuple[str, ...] = ()
     takes_several: bool = False
     student_classifier: str | None = None
     teacher_classifier: str | Sequence[str] | None = None
@@ -124,18 +125,17 @@ class Term:
         return f"terms.{self.name}"
 
     @property
-    def teacher_taps(self) -> tuple[Tap, ...]:
-        """All that is read of the teacher."""
-        return self.teacher if self.scores is None else (*self.teacher, self.scores)
+    def teacher_paths(self) -> tuple[str, ...]:
+        """All modules of the teacher's that are read."""
+        return (*(tap.path for tap in self.teacher), *self.scores)
 
     def with_teacher_taps(self, found: Callable[[Tap], Tap]) -> Term:
-        """This term with other places in the teacher.
+        """This term with other places in the teacher to compare.
 
         Args:
             found: Of each tap, the other.
         """
-        scores = None if self.scores is None else found(self.scores)
-        return self.replace(teacher=tuple(map(found, self.teacher)), scores=scores)
+        return self.replace(teacher=tuple(map(found, self.teacher)))
 
     def replace(self, **changes: Any) -> Term:
         """This term with other values of some fields."""
@@ -274,7 +274,7 @@ def _parse(
             name=name + suffix,
             student=ours,
             teacher=theirs,
-            scores=Tap(_SCORES, theirs[0].level) if takes_scores else None,
+            scores=(_SCORES,) if takes_scores else (),
             takes_several=is_joint,
             **shared,
         )

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation import CHECKED_ITERATIONS, Distillation, Measured
-from mmkd.targets import Targets
+from mmkd.losses import Loss, Takes
+from mmkd.targets import Boxes, Targets
 from mmkd.terms import Term, parse_terms
 
 
@@ -421,6 +422,48 @@ def test_labels_that_cannot_be_had() -> None:
         step(distillation, student, targets=Targets((16, 16), labels=labels))
 
 
+# The teacher's scores
+
+
+class ScoringTeacher(FixedTeacher):
+    """Logits of three classes on 8 x 8, 4 x 4 and 2 x 2 cells, by two modules."""
+
+    def _features(self, images: Tensor) -> dict[str, Any]:
+        logits = [nn.functional.avg_pool2d(images, 16 // n) * 4 - 2 for n in (8, 4, 2)]
+        return dict(super()._features(images), finer=logits[0], others=logits[1:])
+
+
+@pytest.mark.parametrize(("student", "level"), [("first", 1), ("second", 1), ("head", 2)])
+def test_scores_are_those_of_the_teacher_s_grid(student: str, level: int) -> None:
+    """The feature's own of the teacher, whatever the student's; of what is no map the nearest."""
+    teacher = ScoringTeacher()
+    feature = "map" if level == 1 else "vector"
+    features = teacher._features
+    teacher._features = lambda images: dict(
+        features(images), vector=features(images)["map"].mean(dim=(2, 3))
+    )
+    teacher.probed = teacher._features(torch.zeros(1, 3, 16, 16))
+    loss = Scored()
+    [term] = terms_of(one=dict(student=student, teacher=feature, loss=loss))
+    [term] = [term.replace(scores=("finer", "others"))]
+    step(*build([term], teacher=teacher))
+    found = teacher._features(images())
+    logits = [found["finer"], *found["others"]][level]
+    torch.testing.assert_close(loss.seen.scores, logits.amax(1, keepdim=True).sigmoid())
+    total = sum(each.amax(1).sigmoid().sum() for each in (found["finer"], *found["others"]))
+    torch.testing.assert_close(loss.seen.total_score, total)
+
+
+class Scored(Loss):
+    """Keeps what it is shown."""
+
+    takes = Takes(targets=True, scores=True)
+
+    def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
+        self.seen = targets
+        return (student - teacher).square().mean()
+
+
 # A weight that is too large
 
 
@@ -669,6 +712,37 @@ def test_a_distance_that_was_not_zero_once_is_let_pass(nonzero: int) -> None:
     distillation, student = build(terms_of(one=dict(loss=Zero(nonzero))))
     values = [step(distillation, student, i)["one"].distance.item() for i in range(12)]
     assert [i + 1 for i, value in enumerate(values) if value] == [nonzero]
+
+
+def objects(*counts: int) -> Targets:
+    """Images of 16 x 16 pixels with so many boxes each."""
+    boxes = [Boxes(torch.tensor([[2.0, 2, 9, 9]]).repeat(k, 1), torch.zeros(k).long())
+             for k in counts]  # fmt: skip
+    return Targets((16, 16), boxes=boxes)
+
+
+def test_iterations_without_a_box_say_nothing_of_a_loss_that_is_guided_by_boxes() -> None:
+    distillation, student = build(terms_of(one=dict(loss=dict(type="mmkd.FGFILoss"))))
+    for iteration in range(12):
+        measured = step(distillation, student, iteration, targets=objects(0, 0, 0, 0))
+        assert measured["one"].distance.item() == 0
+    assert step(distillation, student, 12, targets=objects(0, 1, 0, 0))["one"].distance > 0
+
+
+def test_iterations_with_a_box_are_counted_among_those_without() -> None:
+    """Student and teacher give zeros; every third batch shows a box."""
+    teacher = FixedTeacher()
+    distillation, student = build(
+        terms_of(one=dict(loss=dict(type="mmkd.FGFILoss"))), teacher=teacher
+    )
+    teacher.change = torch.zeros_like
+    for parameter in distillation.parameters:
+        parameter.data.zero_()
+    for iteration in range(29):
+        counts = [int(iteration % 3 == 2)] * 4
+        step(distillation, student, iteration, targets=objects(*counts))
+    with pytest.raises(RuntimeError, match=r"Owner terms\.one: .*stayed at 0 for 10 iterations"):
+        step(distillation, student, 29, targets=objects(1, 0, 0, 0))
 
 
 def test_iterations_in_which_a_term_is_off_are_not_counted() -> None:

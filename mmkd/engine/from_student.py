@@ -74,5 +74,5 @@ class FromStudent:
         found = []
         for term in terms:
             with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
-                found.append(term.with_teacher_taps(levels.find))
+                found.append(levels.of_scores(term).with_teacher_taps(levels.find))
         return found

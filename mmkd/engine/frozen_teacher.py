@@ -54,9 +54,7 @@ def taps_of(where: str, terms: Sequence[Term]) -> list[tuple[str, str]]:
         where: The teacher's own setting, whose owner the terms share.
     """
     owner = where.partition(" ")[0]
-    return [
-        (f"{owner} {term.key}.teacher", tap.path) for term in terms for tap in term.teacher_taps
-    ]
+    return [(f"{owner} {term.key}.teacher", path) for term in terms for path in term.teacher_paths]
 
 
 class FrozenTeacher:

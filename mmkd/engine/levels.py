@@ -55,6 +55,15 @@ class Levels:
         }
         return dict(sorted(found.items()))
 
+    def of_scores(self, term: Term) -> Term:
+        """A term of this teacher, whose class logits come from modules and no longer by a name.
+
+        Raises:
+            ValueError: There are none.
+        """
+        found = [each for path in term.scores for each in self._named(self._model, path) or [path]]
+        return term.replace(scores=tuple(found))
+
     def find(self, tap: Tap) -> Tap:
         """The module and output that a tap means.
 
@@ -101,7 +110,6 @@ def expanded(term: Term, levels: Levels) -> list[Term]:
             name=term.name if len(chosen) == 1 else f"{term.name}_s{stride}",
             student=(each,),
             teacher=(Tap(theirs.path, Stride(stride, is_nearest=True)) if is_every else theirs,),
-            scores=term.scores and Tap(term.scores.path, Stride(stride, is_nearest=True)),
         )
         for stride, each in chosen.items()
     ]

@@ -31,7 +31,8 @@ class Takes:
         view: How a feature is seen, of those that the form allows; None for the first of them.
         several_levels: Whether each side is a list with one entry a level.
         targets: Whether it also takes ``targets=``, a :class:`mmkd.targets.Targets`.
-        scores: Whether the targets also hold the teacher's class scores at the level's cells.
+        scores: Whether the targets also hold the teacher's class scores at the level's cells, and
+            their sum over all levels.
         own_widths: Whether either side comes in its own width, for a loss on images or maps that
             needs no projector, or has its own parts for it.
     """
@@ -52,6 +53,16 @@ class Loss(nn.Module):
     """
 
     takes: ClassVar[Takes] = Takes()
+
+    def check_widths(self, student: int, teacher: int) -> None:
+        """Raises, before any training, where features of these channels cannot be compared.
+
+        Args:
+            student, teacher: Channels of a level, before any projector.
+
+        Raises:
+            ValueError: What differs, and what to change.
+        """
 
 
 class TemperatureLoss(Loss):

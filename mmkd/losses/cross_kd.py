@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mmkd.features import evaluation_mode
 from mmkd.losses.base import Loss, Takes
 from mmkd.losses.ld import divergence_of_sides
 from mmkd.numerics import as_weights, at_least_float32, check_maps
@@ -48,9 +49,9 @@ class CrossKDLoss(Loss):
     prediction. Equation (4) of the paper. Classes by the quality focal distance
     ``|sigmoid(p) - sigmoid(t)| BCE(p, sigmoid(t))``; bins of boxes' sides by the KL divergence at
     T = 1; other boxes by ``1 - GIoU``. Each is a sum over cells, of classes all of them, of boxes
-    weighted by the teacher's largest class probability q; divided by ``sum q``, or by 1 where that
-    is less. The paper's weights are 1 for classes, 4 for bins and 1 for GIoU, its features those
-    after the third of four convolutions.
+    weighted by the teacher's largest class probability q; divided by the sum of q over the cells of
+    all levels of the teacher's head, or by 1 where that is less. The paper's weights are 1 for
+    classes, 4 for bins and 1 for GIoU, its features those after the third of four convolutions.
 
     Args:
         teacher_classifier: R; in a term, its paths (see :class:`mmkd.terms.Term`).
@@ -62,7 +63,8 @@ class CrossKDLoss(Loss):
     Shapes: ``[N, C, H, W]`` and ``[N, C, H, W]`` with the scores of N images to a scalar.
 
     Raises:
-        ValueError: A setting out of range; shapes that differ, are empty or not of rank 4.
+        ValueError: A setting out of range; shapes that differ, are empty or not of rank 4; in a
+            term, an R whose output is none of what ``compare`` says.
     """
 
     takes = Takes(form="maps", targets=True, scores=True)
@@ -82,6 +84,27 @@ class CrossKDLoss(Loss):
         self._rest = (teacher_classifier,)
         self.compare, self.stds = compare, tuple(stds)
 
+    def check_widths(self, student: int, teacher: int) -> None:
+        """See :meth:`mmkd.losses.base.Loss.check_widths`: of the features any will do, which are
+        projected; R's output is looked at."""
+        [rest] = self._rest
+        device = next(rest.parameters(), torch.zeros(())).device
+        blank = torch.zeros(1, teacher, 8, 8, device=device)
+        with torch.no_grad(), evaluation_mode(rest):
+            width = rest(as_weights(rest, blank)).shape[1]
+        fits = dict(
+            classes=True,
+            bins=width % 4 == 0 and width >= 8,
+            deltas=width % 4 == 0,
+            distances=width == 4,
+        )
+        if not fits[self.compare]:
+            raise ValueError(
+                f"compare={self.compare!r} does not fit the {width} channels that "
+                "teacher_classifier gives: 'bins' takes 4 sides of 2 bins or more, 'deltas' 4 "
+                "numbers an anchor, 'distances' 4 in all"
+            )
+
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
         check_maps(student, teacher)
         [rest] = self._rest
@@ -89,7 +112,7 @@ class CrossKDLoss(Loss):
         crossed = at_least_float32(rest(as_weights(rest, standardized_like(s, t))))
         own = at_least_float32(rest(as_weights(rest, t)))
         scores = on_grid(targets.scores, student)
-        total = scores.sum().clamp_min(1)
+        total = targets.total_score.to(scores).clamp_min(1)
         if self.compare == "classes":
             return _quality_focal(crossed, own).sum() / total
         return (scores[:, 0] * self._of_boxes(crossed, own)).sum() / total

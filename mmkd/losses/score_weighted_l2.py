@@ -15,7 +15,8 @@ __all__ = ["ScoreWeightedL2Loss"]
 
 @MODELS.register_module()
 class ScoreWeightedL2Loss(Loss):
-    """``sum q (s - t)^2 / (C sum q)``, q the teacher's largest class probability at a cell.
+    """``sum q (s - t)^2 / (C sum q)``, q the teacher's largest class probability at a cell; both
+    sums over one level.
 
     Its weight there is 6, its projector 1x1, ReLU, 1x1 (``projector=dict(type="mmkd.MLPProjector",
     num_layers=2)``), on every level of the neck.

@@ -35,6 +35,26 @@ def test_there_is_one_of_each_method() -> None:
     assert {path.stem.partition("_")[0] for path in METHODS} == EXPECTED
 
 
+# Of the papers' students and teachers, those whose schedule is not their config's plainest.
+SCHEDULES = {
+    "crosskd_retinanet_r50-fpn_r101_2x_coco": (24, "retinanet_r101_fpn_2x_coco"),
+    "crosskd_fcos_r50-fpn_r101_ms-2x_coco": (24, "fcos_r101-caffe_fpn_gn-head_ms-640-800-2x_coco"),
+    "fbkd_faster-rcnn_r50-fpn_r101_1x_coco": (12, "faster-rcnn_r101_fpn_2x_coco"),
+    "reviewkd_faster-rcnn_mbv2-fpn_r50_90k_coco": (None, "faster-rcnn_r50_fpn_ms-3x_coco"),
+    "dkd_faster-rcnn_r18-fpn_r101_90k_coco": (None, "faster-rcnn_r101_fpn_ms-3x_coco"),
+    "dkd-reviewkd_faster-rcnn_r50-fpn_r101_90k_coco": (None, "faster-rcnn_r101_fpn_ms-3x_coco"),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_students_and_teachers_are_trained_as_the_papers_are(name: str) -> None:
+    epochs, teacher = SCHEDULES[name]
+    config = read(next(path for path in METHODS if path.stem == name))
+    assert config.train_cfg.get("max_epochs") == epochs
+    assert (epochs is not None) or config.train_cfg.max_iters == 90_000
+    assert Path(distill_settings(config).teacher.config).stem == teacher
+
+
 @every_method
 def test_builds_at_full_size(path: Path) -> None:
     """And what is compared is there, in both networks."""

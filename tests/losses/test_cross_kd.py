@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from mmkd import FeatureDistiller
 from mmkd.losses import CrossKDLoss
 from mmkd.losses.cross_kd import standardized_like
 from mmkd.targets import Targets
@@ -127,6 +128,19 @@ def test_distances_by_hand() -> None:
     assert value.item() == pytest.approx(1 - 4 / 16)
 
 
+@pytest.mark.parametrize("compare", ["classes", "bins"])
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, 10.0), (0.01, 1.0)])
+def test_several_levels_share_a_denominator(compare: str, factor: float, expected: float) -> None:
+    """The sum of q over both, or 1 where that is less."""
+    rest, weights = head(out=8), scores(3)
+    total = torch.tensor(10.0 * factor)
+    of_all = Targets((8, 8), scores=weights, total_score=total)
+    loss = CrossKDLoss(rest, compare)  # type: ignore[arg-type]
+    found = loss(*pair(5, 2, 4, 2, 3), targets=of_all).item()
+    alone = loss(*pair(5, 2, 4, 2, 3), targets=Targets((8, 8), scores=weights)).item()
+    assert found * expected == pytest.approx(alone * weights.sum().item(), rel=1e-6)
+
+
 def test_equal_sides_give_zero() -> None:
     _, teacher = pair(0, 2, 4, 2, 3)
     targets = Targets((8, 8), scores=scores())
@@ -139,6 +153,29 @@ def test_the_teacher_s_layers_stay_its_own() -> None:
     rest = head()
     loss = CrossKDLoss(rest)
     assert not list(loss.parameters()) and not loss.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("compare", "fitting", "other"),
+    [("bins", 12, 4), ("bins", 8, 10), ("deltas", 36, 6), ("distances", 4, 8)],
+)
+def test_what_the_teacher_s_layers_give_is_looked_at(
+    compare: str, fitting: int, other: int
+) -> None:
+    settings = dict(type="mmkd.CrossKDLoss", compare=compare)
+    FeatureDistiller(3, 4, loss=settings, teacher_classifier=head(out=fitting))
+    said = rf"compare='{compare}' does not fit the {other} channels that teacher_classifier gives"
+    with pytest.raises(ValueError, match=said):
+        FeatureDistiller(3, 4, loss=settings, teacher_classifier=head(out=other))
+
+
+def test_looking_changes_no_statistics() -> None:
+    rest = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)).train()
+    before = {name: value.clone() for name, value in rest.state_dict().items()}
+    settings = dict(type="mmkd.CrossKDLoss", compare="distances")
+    FeatureDistiller(4, 4, loss=settings, teacher_classifier=rest)
+    assert rest.training and rest[0].training
+    assert all(torch.equal(value, before[name]) for name, value in rest.state_dict().items())
 
 
 def test_mistakes() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mmkd import FeatureDistiller
 from mmkd.losses import BinaryKDLoss, DKDLoss, KDLoss, LDLoss, ScoreWeightedL2Loss
 from mmkd.losses.dkd import decoupled_kd
 from mmkd.losses.ld import localization_distillation
+from mmkd.projectors import IdentityProjector
 from mmkd.targets import Boxes, Targets
 
 seeds = st.integers(0, 2**16)
@@ -154,6 +157,29 @@ def test_ld_by_loops(seed: int, temperature: float) -> None:
     assert found == pytest.approx(expected, rel=1e-7)
 
 
+@given(seed=seeds)
+def test_ld_of_several_levels_is_one_mean_over_all_cells(seed: int) -> None:
+    grids = ((4, 6), (2, 3), (1, 2))
+    pairs = [pair(seed + i, 2, 8, *grid) for i, grid in enumerate(grids)]
+    generator = torch.Generator().manual_seed(seed)
+    scores = [torch.rand(2, 1, *grid, generator=generator).double() ** 3 for grid in grids]
+    total = torch.stack([each.sum() for each in scores]).sum()
+    found = sum(
+        LDLoss(1.0)(*level, targets=Targets((32, 48), scores=each, total_score=total)).item()
+        for level, each in zip(pairs, scores, strict=True)
+    )
+    summed = counted = 0.0
+    for (student, teacher), each in zip(pairs, scores, strict=True):
+        for n, y, x in np.ndindex(2, *each.shape[2:]):
+            s, t = (side[n, :, y, x].tolist() for side in (student, teacher))
+            kl = sum(
+                divergence(softmax(t[i : i + 2], 1), softmax(s[i : i + 2], 1)) for i in (0, 2, 4, 6)
+            )
+            summed += each[n, 0, y, x].item() * kl / 8
+            counted += each[n, 0, y, x].item()
+    assert found == pytest.approx(summed / counted, rel=1e-7)
+
+
 def test_ld_by_hand() -> None:
     """One cell that counts; of one side (1/2, 1/2) against (3/4, 1/4), three that agree."""
     student, teacher = torch.zeros(1, 8, 1, 2), torch.zeros(1, 8, 1, 2)
@@ -164,6 +190,20 @@ def test_ld_by_hand() -> None:
     assert found.item() == pytest.approx(expected)
     assert localization_distillation(teacher, teacher, scores).item() == pytest.approx(0, abs=1e-6)
     assert localization_distillation(student, teacher, 0 * scores).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        ((68, 36), r"17 bins of a side of the student's \(68 channels\) and 9 of the teacher's"),
+        ((4, 4), "4 sides of 2 bins or more, got 4 channels"),
+        ((68, 10), "4 sides of 2 bins or more, got 10 channels"),
+    ],
+)
+def test_distributions_are_not_projected(channels: tuple[int, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        FeatureDistiller(*channels, loss=LDLoss())
+    assert isinstance(FeatureDistiller(68, 68, loss=LDLoss()).projector, IdentityProjector)
 
 
 @given(seed=seeds)
@@ -186,7 +226,7 @@ def test_score_weighted_l2_by_hand() -> None:
     assert ScoreWeightedL2Loss()(student, teacher, targets=targets).item() == pytest.approx(1)
 
 
-def test_scores_of_another_grid_are_averaged() -> None:
+def test_scores_of_another_grid() -> None:
     student, teacher = torch.ones(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
     targets = Targets((8, 8), scores=torch.tensor([[0.0, 1], [0, 1]]).reshape(1, 1, 2, 2))
     assert ScoreWeightedL2Loss()(student, teacher, targets=targets).item() == pytest.approx(1)

@@ -4,12 +4,12 @@ custom_imports = dict(imports=["mmkd"])
 
 # MMDetection's weights of the teacher's config, wherever you keep them:
 # --cfg-options custom_hooks.0.teacher.checkpoint=...
-teacher_checkpoint = "checkpoints/faster_rcnn_r101_fpn_2x_coco.pth"
+teacher_checkpoint = "checkpoints/faster_rcnn_r101_fpn_mstrain_3x_coco.pth"
 custom_hooks = [
     dict(
         type="mmkd.DistillHook",
         teacher=dict(
-            config="mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py",
+            config="mmdet::faster_rcnn/faster-rcnn_r101_fpn_ms-3x_coco.py",
             checkpoint=teacher_checkpoint,
         ),
         terms=dict(

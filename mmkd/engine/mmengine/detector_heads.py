@@ -27,6 +27,9 @@ _OUTPUTS = {
     "rpn.objectness": ["rpn_head.rpn_cls"],
     "roi.classes": ["roi_head.bbox_head.fc_cls"],
 }
+# One after another, each run once a level, in the heads that MMDetection derives from its
+# AnchorHead and AnchorFreeHead.
+_BRANCHES = ("bbox_head.cls_convs.", "bbox_head.reg_convs.")
 _EXTRACTOR = "roi_head.bbox_roi_extractor"
 
 
@@ -46,11 +49,13 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
     ``'roi.classes'`` stand for; None for any other path.
 
     Raises:
-        ValueError: The detector has no such output.
+        ValueError: The detector has no such output, or no such convolution of its head.
     """
-    if path not in _OUTPUTS:
-        return None
     modules = dict(model.named_modules(remove_duplicate=False))
+    if path not in _OUTPUTS:
+        if path.startswith(_BRANCHES):
+            _check_branch(model, modules, path.removesuffix(EVERY_RUN))
+        return None
     found = next((name for name in _OUTPUTS[path] if name in modules), None)
     if found is None or (path == "head.boxes" and not _predicts_bins(modules)):
         raise ValueError(f"{type(model).__name__} has no {path!r}: {_ADVICE[path]}")
@@ -58,6 +63,15 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
     if isinstance(module, nn.ModuleList):
         return [f"{found}.{index}" for index in range(len(module))]
     return [found] if path == "roi.classes" else [f"{found}{EVERY_RUN}"]
+
+
+def _check_branch(model: nn.Module, modules: dict[str, nn.Module], path: str) -> None:
+    # In RTMDet's they are lists, one a level.
+    if path.rpartition(".")[0] not in modules or isinstance(modules.get(path), nn.ModuleList):
+        raise ValueError(
+            f"{type(model).__name__} has no convolution {path!r} that serves every level: CrossKD "
+            "looks through those of GFL, RetinaNet, FCOS and ATSS"
+        )
 
 
 _ADVICE = {

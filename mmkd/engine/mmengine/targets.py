@@ -12,6 +12,11 @@ from mmkd.targets import Boxes, Targets
 
 __all__ = ["targets_of"]
 
+_OF_IMAGES = (
+    "so a loss that takes the labels of images cannot serve (DKDLoss takes those of a detector's "
+    "regions by of='regions')"
+)
+
 
 def targets_of(inputs: Tensor, samples: Sequence[Any] | None) -> Targets:
     """Of a batch as the data preprocessor left it.
@@ -44,7 +49,7 @@ def _labels(samples: Sequence[Any] | None) -> Tensor:
         name, join = "gt_score", torch.stack
     else:
         name, join = "gt_label", torch.cat
-    return join(_each(samples, name, "so a loss that takes labels cannot serve"))
+    return join(_each(samples, name, _OF_IMAGES))
 
 
 def _boxes(samples: Sequence[Any] | None) -> list[Boxes]:

@@ -128,7 +128,7 @@ class MMTeacher:
         found = []
         for term in terms:
             with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
-                found.append(term.with_teacher_taps(place))
+                found.append(levels.of_scores(term).with_teacher_taps(place))
         return found
 
     def _images(

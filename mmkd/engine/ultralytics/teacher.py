@@ -122,6 +122,7 @@ _OUTPUTS = {
     "head.classes": class_outputs,
     "head.boxes": box_outputs,
 }
+_TWO_STAGE = ("rpn.objectness", "roi.classes")
 
 
 def named_outputs(model: nn.Module, path: str) -> list[str] | None:
@@ -130,8 +131,14 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
     that name.
 
     Raises:
-        ValueError: No such backbone, neck or head.
+        ValueError: No such backbone, neck or head; ``'rpn.objectness'`` or ``'roi.classes'``, which
+            no such detector has.
     """
+    if path in _TWO_STAGE:
+        raise ValueError(
+            f"{type(model).__name__} has no {path!r}, which are logits of MMDetection's two-stage "
+            "detectors, such as Faster R-CNN; of a YOLO take 'head.classes'"
+        )
     return None if path not in _OUTPUTS or hasattr(model, path) else _OUTPUTS[path](model)
 
 
@@ -223,9 +230,9 @@ class YOLOTeacher:
 
     def _resolved(self, term: Term, model: nn.Module, levels: Levels) -> Term:
         with naming(f"{self.where.partition(' ')[0]} {term.key}.teacher"):
-            found = term.with_teacher_taps(levels.find)
-            for tap in found.teacher_taps:
-                find_module(model, tap.path)
+            found = levels.of_scores(term).with_teacher_taps(levels.find)
+            for path in found.teacher_paths:
+                find_module(model, path)
         return found
 
     def _load(self) -> tuple[nn.Module, LoadReport | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from helpers.detection_methods import MAPS, of_head, on_neck
 from helpers.mm_detectors import training_config, write_teacher
 from helpers.toy import LossRecorder, Probe, distill, distill_hook_of, train
-from mmkd.losses import BinaryKDLoss, DKDLoss, LDLoss
+from mmkd.losses import BinaryKDLoss, DKDLoss
 from mmkd.losses.ld import localization_distillation
 from mmkd.targets import Targets
 
@@ -136,10 +137,11 @@ def test_box_distributions_of_gfl(tmp_path: Path, digits: Path) -> None:
         "gfl", tmp_path, digits, dict(ld=of_head("head.boxes", "mmkd.LDLoss")), watch
     )
     for each, ours, theirs in zip(logged, watch.ours, watch.theirs, strict=True):
+        scores = [level.sigmoid().amax(1, True) for level in theirs["bbox_head.gfl_cls"]]
+        total = torch.stack([level.sum() for level in scores]).sum()
         for level, stride in enumerate((8, 16, 32)):
-            scores = theirs["bbox_head.gfl_cls"][level].sigmoid().amax(1, True)
             [own], [other] = (side[paths[level]] for side in (ours, theirs))
-            expected = localization_distillation(own, other, scores).item()
+            expected = localization_distillation(own, other, scores[level], total=total).item()
             assert each[f"distill_ld_s{stride}"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -149,6 +151,25 @@ def test_scores_weigh_cells_of_the_neck(tmp_path: Path, digits: Path) -> None:
     )
     _, logged = trained("retinanet", tmp_path, digits, dict(scored=term))
     assert all(each[f"distill_scored_s{stride}"] > 0 for each in logged for stride in (8, 16, 32))
+
+
+def test_images_without_boxes(tmp_path: Path, digits: Path) -> None:
+    """Of the twelve, one has some: in most iterations no cell is near a box."""
+    truth = json.loads((digits / "annotations/train.json").read_text(encoding="utf-8"))
+    last = truth["images"][-1]["id"]
+    truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] == last]
+    (tmp_path / "train.json").write_text(json.dumps(truth), encoding="utf-8")
+    config = training_config("retinanet", digits, tmp_path)
+    config.train_dataloader.batch_size = 1
+    dataset = config.train_dataloader.dataset
+    dataset.update(ann_file=str(tmp_path / "train.json"), filter_cfg=dict(filter_empty_gt=False))
+    config.train_dataloader.sampler.shuffle = False
+    terms = dict(fgfi=MAPS["fgfi"])
+    config.merge_from_dict(distill(write_teacher("retinanet", tmp_path), terms))
+    recorder = LossRecorder()
+    train(config, recorder)
+    values = [each["distill_fgfi_s16"] for each in recorder.logged]
+    assert len(values) == 12 and not any(values[:-1]) and values[-1] > 0
 
 
 def test_objectness_and_regions_of_faster_rcnn(tmp_path: Path, digits: Path) -> None:
@@ -308,10 +329,36 @@ def test_a_detector_that_a_method_cannot_serve(
         trained(kind, tmp_path, digits, dict(x=of_head(name, "mmkd.BinaryKDLoss")))
 
 
-def test_ld_without_distributions(tmp_path: Path, digits: Path) -> None:
-    with pytest.raises(ValueError, match="4 sides of 2 bins or more, got 4 channels"):
-        LDLoss()(
-            torch.zeros(1, 4, 2, 2),
-            torch.zeros(1, 4, 2, 2),
-            targets=Targets((8, 8), scores=torch.ones(1, 1, 2, 2)),
-        )
+@pytest.mark.parametrize("kind", ["faster_rcnn", "rtmdet", "yolox"])
+def test_a_head_without_convolutions_that_serve_every_level(
+    tmp_path: Path, digits: Path, kind: str
+) -> None:
+    said = (
+        r"terms\.classes\.student: \w+ has no convolution 'bbox_head\.cls_convs\.2' .*"
+        "those of GFL, RetinaNet, FCOS and ATSS"
+    )
+    with pytest.raises(ValueError, match=said):
+        trained(kind, tmp_path, digits, dict(classes=CROSS["gfl"]["classes"]))
+
+
+def test_labels_of_images_where_regions_are_compared(tmp_path: Path, digits: Path) -> None:
+    term = dict(dkd=of_head("roi.classes", "mmkd.DKDLoss"))
+    with pytest.raises(ValueError, match=r"terms\.dkd: .* no gt_label, .* by of='regions'"):
+        trained("faster_rcnn", tmp_path, digits, term)
+
+
+def test_other_bins_than_the_teacher_s(tmp_path: Path, digits: Path) -> None:
+    config = training_config("gfl", digits, tmp_path)
+    config.model.bbox_head.reg_max = 8
+    terms = dict(ld=of_head("head.boxes", "mmkd.LDLoss"))
+    config.merge_from_dict(distill(write_teacher("gfl", tmp_path), terms))
+    with pytest.raises(ValueError, match=r"DistillHook terms\.ld_s8: .* got 9 bins .* and 17 of"):
+        train(config)
+
+
+def test_a_rest_of_a_head_that_gives_something_else(tmp_path: Path, digits: Path) -> None:
+    terms = dict(x=dict(CROSS["gfl"]["boxes"], loss=CROSS["fcos"]["boxes"]["loss"]))
+    with pytest.raises(
+        ValueError, match=r"terms\.x_s8: compare='distances' does not fit the 68 channels"
+    ):
+        trained("gfl", tmp_path, digits, terms)

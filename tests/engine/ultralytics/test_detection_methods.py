@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import ultralytics
 import yaml
 from torch import Tensor
@@ -86,6 +87,8 @@ def test_methods(toy: YOLOToy, family: str) -> None:
     for index, each in enumerate(measured):
         assert all(0 < value < 1e7 for value in each.values())
         ours, theirs = heads["student"][index], heads["teacher"][index]
+        scores = [theirs[f"cv3.{level}"].sigmoid().amax(1, True) for level in range(3)]
+        total = torch.stack([level.sum() for level in scores]).sum()
         for level, stride in enumerate(STRIDES):
             rows = (
                 side[f"cv3.{level}"].permute(0, 2, 3, 1).flatten(0, 2) for side in (ours, theirs)
@@ -93,9 +96,8 @@ def test_methods(toy: YOLOToy, family: str) -> None:
             expected = BinaryKDLoss(2.0)(*rows).item()
             assert each[f"kd_s{stride}"] == pytest.approx(expected, rel=1e-4)
             if has_bins:
-                scores = theirs[f"cv3.{level}"].sigmoid().amax(1, True)
                 boxes = (side[f"cv2.{level}"] for side in (ours, theirs))
-                expected = localization_distillation(*boxes, scores).item()
+                expected = localization_distillation(*boxes, scores[level], total=total).item()
                 assert each[f"ld_s{stride}"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -107,6 +109,14 @@ def test_yolo26_has_no_distributions(toy: YOLOToy) -> None:
         train(toy, model)
 
 
+@pytest.mark.parametrize("name", ["rpn.objectness", "roi.classes"])
+def test_a_yolo_has_one_stage(toy: YOLOToy, name: str) -> None:
+    model = attached(toy, terms=dict(kd=of_head(name, "mmkd.KDLoss")))
+    said = rf"terms\.kd\.student: DetectionModel has no '{name}', .* Faster R-CNN; of a YOLO take"
+    with pytest.raises(ValueError, match=said):
+        train(toy, model)
+
+
 def test_other_classes(toy: YOLOToy) -> None:
     """The toy's teacher knows three classes, its student ten."""
     terms = dict(kd=of_head("head.classes", "mmkd.BinaryKDLoss"))
@@ -115,13 +125,31 @@ def test_other_classes(toy: YOLOToy) -> None:
 
 
 def test_the_score_of_a_level_is_that_of_its_stride(toy: YOLOToy) -> None:
-    model = attached(toy, terms=dict(scored=on_neck("mmkd.ScoreWeightedL2Loss")))
-    seen: list[Any] = []
-    train(
-        toy,
-        model,
-        on=dict(on_train_start=lambda trainer: seen.extend(trainer.distillation.terms)),
-        epochs=1,
-        val=False,
+    """However the module is named that is compared: of stride 8 and of 16 in the neck."""
+    loss = dict(type="mmkd.ScoreWeightedL2Loss")
+    terms = dict(
+        all=dict(student="neck", teacher="neck", stride="all", loss=loss),
+        fine=dict(student="model.7", teacher="model.7", loss=loss),
+        coarse=dict(student="model.4", teacher="model.4", loss=loss),
     )
-    assert [str(term.scores) for term in seen] == ["model.8.cv3.0[-1]", "model.8.cv3.1[-1]"]
+    seen: dict[str, Tensor] = {}
+    logits: list[Tensor] = [torch.zeros(0)] * 2
+
+    def start(trainer: Any) -> None:
+        distillation = trainer.distillation
+        for level, module in enumerate(distillation.teachers["teacher"].model.model[-1].cv3):
+            module.register_forward_hook(
+                lambda m, a, output, i=level: logits.__setitem__(i, output), prepend=True
+            )
+        for name, distiller in distillation.distillers.items():
+            distiller.loss.register_forward_pre_hook(
+                lambda m, a, kwargs, n=name: seen.update({n: kwargs["targets"].scores}),
+                with_kwargs=True,
+            )
+
+    model = attached(toy, terms=terms)
+    train(toy, model, on=dict(on_train_start=start), epochs=1, val=False)
+    fine, coarse = (each.sigmoid().amax(1, keepdim=True) for each in logits)
+    expected = dict(all_s8=fine, all_s16=coarse, fine=fine, coarse=coarse)
+    assert seen.keys() == expected.keys()
+    assert all(torch.equal(seen[name], value) for name, value in expected.items())

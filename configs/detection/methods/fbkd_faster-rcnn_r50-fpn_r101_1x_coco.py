@@ -1,5 +1,5 @@
-# FBKD (Zhang & Ma, ICLR 2021): R101-FPN teaches R50-FPN.
-_base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py"
+# FBKD (Zhang & Ma, ICLR 2021): R101-FPN teaches R50-FPN, 37.4 -> 39.3 mAP.
+_base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
 custom_imports = dict(imports=["mmkd"])
 
 # MMDetection's weights of the teacher's config, wherever you keep them:
