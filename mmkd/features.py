@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ class FeatureTaps:
     ) -> None:
         self.paths = tuple(dict.fromkeys(paths))
         self._stop_when_complete = stop_when_complete
-        self._calls: dict[str, list[tuple[Any, int]]] = {}
+        self._calls: dict[str, list[tuple[Any, dict[int | str, int]]]] = {}
         # How often each runs; of those with a star the first forward pass tells.
         self._runs = {path: 1 for path in self.paths if not path.endswith(EVERY_RUN)}
         self._armed = False
@@ -138,8 +138,7 @@ class FeatureTaps:
         def record(module: nn.Module, args: Any, output: Any) -> None:
             if not self._armed:
                 return
-            version = output._version if isinstance(output, Tensor) else 0
-            self._calls.setdefault(path, []).append((output, version))
+            self._calls.setdefault(path, []).append((output, _versions(output)))
             if self._stop_when_complete and self._is_complete():
                 raise _Complete
 
@@ -186,7 +185,7 @@ class FeatureTaps:
         calls, self._calls = self._calls, {}
         return {path: self._output(path, calls.get(path, [])) for path in self.paths}
 
-    def _output(self, path: str, calls: list[tuple[Any, int]]) -> Any:
+    def _output(self, path: str, calls: list[tuple[Any, dict[int | str, int]]]) -> Any:
         name, count = path.removesuffix(EVERY_RUN), len(calls)
         if not calls:
             raise RuntimeError(f"the module {name!r} did not run in this forward pass")
@@ -200,13 +199,7 @@ class FeatureTaps:
             raise RuntimeError(
                 f"the module {name!r} ran {count} times in one forward pass, and {runs} in others"
             )
-        for output, version in calls:
-            if isinstance(output, Tensor) and output._version != version:
-                raise RuntimeError(
-                    f"what the module {name!r} returned was overwritten in place by what follows "
-                    "it (an activation, perhaps): tap the module that calls both"
-                )
-        outputs = [output for output, _ in calls]
+        outputs = [_as_returned(name, output, versions) for output, versions in calls]
         return outputs if path.endswith(EVERY_RUN) else outputs[0]
 
     def detach(self) -> None:
@@ -214,6 +207,39 @@ class FeatureTaps:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+class _Overwritten(NamedTuple):
+    """In the place of a feature that is no longer what its module returned."""
+
+    path: str
+
+    @property
+    def error(self) -> RuntimeError:
+        return RuntimeError(
+            f"what the module {self.path!r} returned was overwritten in place by what follows it "
+            "(an activation, perhaps): tap the module that calls both"
+        )
+
+
+def _versions(output: Any) -> dict[int | str, int]:
+    """How often each tensor that it holds was written to."""
+    return {
+        level: each._version for level, each in entries(output).items() if isinstance(each, Tensor)
+    }
+
+
+def _as_returned(path: str, output: Any, versions: Mapping[int | str, int]) -> Any:
+    """An output, of which the levels that were overwritten may not be selected."""
+    after = _versions(output)
+    lost = {level for level, version in versions.items() if after.get(level) != version}
+    if not lost:
+        return output
+    marker = _Overwritten(path)
+    if isinstance(output, Tensor):
+        raise marker.error
+    kept = {key: marker if key in lost else each for key, each in entries(output).items()}
+    return kept if isinstance(output, Mapping) else list(kept.values())
 
 
 @contextmanager
@@ -333,6 +359,7 @@ def select(output: Any, level: Level = -1) -> Tensor:
 
     Raises:
         ValueError: No such entry, or the entry is no feature of rank 2, 3 or 4.
+        RuntimeError: The entry was overwritten after its module had returned it.
     """
     if isinstance(output, Tensor):
         if level not in (0, -1):
@@ -353,6 +380,8 @@ def select(output: Any, level: Level = -1) -> Tensor:
 
 
 def _checked(feature: Any) -> Tensor:
+    if isinstance(feature, _Overwritten):
+        raise feature.error
     if not isinstance(feature, Tensor) or feature.ndim not in (2, 3, 4):
         found = (
             f"shape {tuple(feature.shape)}"

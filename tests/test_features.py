@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -457,3 +458,30 @@ def test_a_module_of_two_names_is_found_by_either() -> None:
     model = nn.Sequential()
     model.first = model.second = nn.Linear(2, 2)
     assert find_module(model, "first") is find_module(model, "second") is model.first
+
+
+@pytest.mark.parametrize("kind", [tuple, list, dict])
+def test_levels_that_are_overwritten_cannot_be_taken(kind: type) -> None:
+    """By what follows their module; the others can."""
+
+    class Levels(nn.Module):
+        def forward(self, x: Tensor) -> Any:
+            levels = (x - 1, x + 1)
+            return dict(enumerate(levels)) if kind is dict else kind(levels)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.levels = Levels()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.levels(x)[0].relu_()
+
+    network = Network()
+    taps = FeatureTaps(network, ["levels"])
+    with taps.recording():
+        network(torch.zeros(1, 2, 3, 3))
+    output = taps.take()["levels"]
+    assert torch.equal(select(output, 1), torch.ones(1, 2, 3, 3))
+    with pytest.raises(RuntimeError, match="'levels' returned was overwritten in place"):
+        select(output, 0)
