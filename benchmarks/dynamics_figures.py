@@ -142,6 +142,10 @@ def _kd(temperature: float, weight: float = KD_WEIGHT) -> dict[str, Any]:
 
 
 BLOCK = "backbone.layers.3"
+CLOSER = Trend(
+    "three projectors: closer to the teacher's than one, at the end",
+    lambda runs: _to_teacher(runs, "three") < _to_teacher(runs, "one"),
+)
 
 FIGURES = {
     "001-2": _decorrelation(
@@ -167,10 +171,7 @@ FIGURES = {
         },
         (
             higher("between_classes", "none", "one"),
-            Trend(
-                "three projectors: closer to the teacher's than one, at the end",
-                lambda runs: _to_teacher(runs, "three") < _to_teacher(runs, "one"),
-            ),
+            CLOSER,
         ),
     ),
     "003-1": Figure(
@@ -255,6 +256,25 @@ FIGURES = {
         {n: dict(feature=dict(normalizer=each, **PULL)) for n, each in NORMALIZERS.items()},
         "detector",
         "As M&M's Figure 3, of a detector's backbone",
+    ),
+    "detector-4": Figure(
+        "As Chen et al.'s Figure 2, of a detector's backbone: cosine between objects of classes",
+        "With several projectors the student's is closer to the teacher's than with one.",
+        "feature",
+        ("between_classes", "teacher_between_classes"),
+        {
+            name: dict(
+                feature=dict(
+                    projector=dict(type="mmkd.ProjectorEnsemble", num_projectors=count),
+                    normalizer=NONE,
+                    loss=dict(type="mmkd.DirectionAlignmentLoss"),
+                    weight=dict(share=0.5),
+                )
+            )
+            for name, count in (("one", 1), ("three", 3))
+        },
+        (CLOSER,),
+        "detector",
     ),
 }
 
