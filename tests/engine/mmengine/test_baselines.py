@@ -143,12 +143,15 @@ def nst(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
 
 
 def ickd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
-    weight = w["projector.linear.weight"][:, :, None, None]
-    projected = conv2d(s, weight, w["projector.linear.bias"])
-    ours, theirs = (normalize(x.flatten(2), dim=2) for x in (projected, t))
-    difference = torch.einsum("ncp,ndp->ncd", ours, ours)
-    difference = difference - torch.einsum("ncp,ndp->ncd", theirs, theirs)
-    return difference.square().sum() / BATCH / t.shape[1]
+    projected = conv2d(s, w["projector.layers.0.weight"])
+    variance, mean = torch.var_mean(projected, dim=(0, 2, 3), keepdim=True, correction=0)
+    factor, shift = (w[f"projector.layers.1.{k}"].view(1, -1, 1, 1) for k in ("weight", "bias"))
+    ours = factor * (projected - mean) / (variance + 1e-5).sqrt() + shift
+    rows = []
+    for x in (ours, t):
+        channels = x.flatten(2)
+        rows.append(normalize(channels @ channels.transpose(1, 2), dim=2))
+    return (rows[0] - rows[1]).square().sum() / BATCH / t.shape[1]
 
 
 def vid(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
@@ -164,10 +167,11 @@ def logits(loss: str, **settings: Any) -> dict[str, Any]:
     return {**KD_TERM, "loss": part, **settings}
 
 
-def maps(loss: str) -> dict[str, Any]:
-    return dict(loss=dict(type=f"mmkd.{loss}"))
+def maps(loss: str, **settings: Any) -> dict[str, Any]:
+    return dict(loss=dict(type=f"mmkd.{loss}"), **settings)
 
 
+ICKD_PROJECTOR = dict(type="mmkd.ConvConnector", layout="1x1", activate_output=False)
 LAYER_NORM = dict(type="mmkd.LayerNormalizer", eps=1e-12)
 ON_LOGITS = {
     "dist": Baseline(logits("DISTLoss"), dist),
@@ -184,7 +188,7 @@ ON_MAPS = {
     "rkd": Baseline(maps("RKDLoss"), rkd),
     "pkt": Baseline(maps("PKTLoss"), pkt),
     "nst": Baseline(maps("NSTLoss"), nst),
-    "ickd": Baseline(maps("ICKDLoss"), ickd),
+    "ickd": Baseline(maps("ICKDLoss", projector=ICKD_PROJECTOR), ickd),
     "vid": Baseline(maps("VIDLoss"), vid),
 }
 
