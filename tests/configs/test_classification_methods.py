@@ -39,6 +39,7 @@ OWN_SETTINGS = {
     "dkd": {"beta", "temperature", "ramp"},
     "fitnet-kd": {"decay", "end"},
     "ft": {"paraphrase"},
+    "nkd": {"gamma", "temperature"},
     "reviewkd": {"weight", "ramp"},
     "sskd": {"pretext"},
     "uskd": {"target", "weak"},
