@@ -172,9 +172,10 @@ def maps(loss: str, **settings: Any) -> dict[str, Any]:
 
 
 ICKD_PROJECTOR = dict(type="mmkd.ConvConnector", layout="1x1", activate_output=False)
+DIST_OF_CIFAR = dict(beta=2.0, gamma=2.0, temperature=4.0)
 LAYER_NORM = dict(type="mmkd.LayerNormalizer", eps=1e-12)
 ON_LOGITS = {
-    "dist": Baseline(logits("DISTLoss"), dist),
+    "dist": Baseline(logits("DISTLoss", of_loss=DIST_OF_CIFAR), dist),
     "spherical": Baseline(logits("SphericalKDLoss"), spherical),
     "nkd": Baseline(logits("NKDLoss"), nkd),
     "dkd": Baseline(logits("DKDLoss"), dkd),
