@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, interpolate
 
 from mmkd.initial_weights import initialize
 from mmkd.losses.base import Loss, Takes
@@ -56,9 +56,14 @@ class ReviewKDLoss(Loss):
     is :func:`hierarchical_context`. Convolutions have no bias and are followed by BatchNorm.
     Section 3.3 of the paper, whose weight for detection is 2 on five levels of a pyramid.
 
+    For classifiers the authors' program and DKD's framework have the pooled feature as one more
+    level and ``inner = min(512, C)``, C the student's last width; their teacher's maps are those
+    before the last ReLU of a stage, where ours are those after it.
+
     Args:
         student_channels, teacher_channels: Of each level, from fine to coarse.
         inner: Width in which levels are fused.
+        pooled: Whether the mean of either side's last level is a coarser one, ``1 x 1``.
         generator: Source of initial weights.
 
     Shapes: lists of ``[N, C_s, H, W]`` and of ``[N, C_t, H, W]`` to a scalar.
@@ -74,12 +79,15 @@ class ReviewKDLoss(Loss):
         student_channels: Sequence[int],
         teacher_channels: Sequence[int],
         inner: int = 256,
+        pooled: bool = False,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_positive(inner=inner)
+        self.pooled = pooled
         pairs = list(zip(student_channels, teacher_channels, strict=True))
+        pairs += pairs[-1:] * pooled
         self.fusions = nn.ModuleList(
             _Fusion(ours, theirs, inner, is_first=index == len(pairs) - 1)
             for index, (ours, theirs) in enumerate(pairs)
@@ -87,6 +95,11 @@ class ReviewKDLoss(Loss):
         initialize(self, generator)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        if self.pooled:
+            student, teacher = (
+                [*side, at_least_float32(side[-1]).mean(dim=(2, 3), keepdim=True)]
+                for side in (student, teacher)
+            )
         levels = list(zip(self.fusions, student, teacher, strict=True))
         for _, ours, theirs in levels:
             check_grids(ours, theirs)
@@ -120,4 +133,14 @@ def _convolution(channels: int, width: int, kernel: int) -> nn.Sequential:
     convolution = nn.utils.skip_init(
         nn.Conv2d, channels, width, kernel, padding=kernel // 2, bias=False
     )
-    return nn.Sequential(convolution, nn.BatchNorm2d(width))
+    return nn.Sequential(convolution, _BatchNorm(width))
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """A single image's pooled level has no variance: normalised as in evaluation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() > x.shape[1]:
+            return super().forward(x)
+        statistics = self.running_mean, self.running_var
+        return batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)

@@ -40,7 +40,7 @@ OWN_SETTINGS = {
     "fitnet-kd": {"decay", "end"},
     "ft": {"paraphrase"},
     "nkd": {"gamma", "temperature"},
-    "reviewkd": {"weight", "ramp"},
+    "reviewkd": {"weight", "ramp", "inner"},
     "sskd": {"pretext"},
     "uskd": {"target", "weak"},
 }
