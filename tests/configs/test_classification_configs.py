@@ -132,7 +132,7 @@ def terms_of(path: Path) -> set[str]:
 
 def test_names_tell_what_there_is() -> None:
     assert len(CIFAR) == 13 + 2 * 10 + 5 + 4 + 2 + 10 + 2
-    assert len(IMAGENET) == 3 + 3 + 2 + 2 + 3 * 6 + 5 + 2
+    assert len(IMAGENET) == 3 + 3 + 2 + 2 + 3 * 6 + 5 + 3
     for path in SHIPPED:
         assert terms_of(path) == set((hook_of(read(path), "DistillHook") or {}).get("terms", {}))
     for path in PAIRS:
