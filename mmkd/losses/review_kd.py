@@ -16,15 +16,16 @@ from mmkd.registry import MODELS
 
 __all__ = ["ReviewKDLoss", "hierarchical_context"]
 
-# Sides of the pooled grids, with the factors of their distances.
-_POOLED = {4: 1 / 2, 2: 1 / 4, 1: 1 / 8}
+# Sides of the pooled grids.
+_POOLED = (4, 2, 1)
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """``(d + 1/2 d_4 + 1/4 d_2 + 1/8 d_1) / (1 + 1/2 + 1/4 + 1/8)``: the paper's HCL.
 
-    d is the mean squared difference, ``d_k`` that of both sides averaged to a grid of ``k x k``;
-    grids that are not smaller than the map's are left out, with their factors.
+    d is the mean squared difference, ``d_k`` that of both sides averaged to a grid of ``k x k``.
+    Grids that are not smaller than the map's are left out, and those that are left have the factors
+    from 1/2 on, as in the authors' program.
 
     Args:
         student, teacher: ``[N, C, H, W]``.
@@ -37,9 +38,10 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """
     check_maps(student, teacher)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
-    total, factors = mse(student, teacher), 1.0
-    for side, factor in _POOLED.items():
+    total, factor, factors = mse(student, teacher), 1.0, 1.0
+    for side in _POOLED:
         if side < min(student.shape[2:]):
+            factor /= 2
             pooled = (adaptive_avg_pool2d(x, side) for x in (student, teacher))
             total = total + factor * mse(*pooled)
             factors += factor

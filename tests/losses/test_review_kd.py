@@ -35,7 +35,7 @@ def test_hierarchical_context_by_its_formula() -> None:
     # On a grid of 2 x 2, only the mean over all is smaller.
     small = [avg_pool2d(each, 4) for each in (student, teacher)]
     whole = small[0].sub(small[1]).square().mean().item()
-    expected = (whole + means[3] / 8) / 1.125
+    expected = (whole + means[3] / 2) / 1.5
     assert hierarchical_context(*small).item() == pytest.approx(expected)
 
 
