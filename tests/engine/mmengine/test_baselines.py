@@ -29,7 +29,13 @@ from helpers.classifier_steps import (
     student_map,
     teacher_map,
 )
-from helpers.classifier_toy import KD_TERM, classifier, linear_head, write_classifier
+from helpers.classifier_toy import (
+    KD_TERM,
+    classifier,
+    classifier_config,
+    linear_head,
+    write_classifier,
+)
 from helpers.toy import distill_hook_of
 
 
@@ -272,7 +278,8 @@ def test_one_step(tmp_path: Path, teacher: dict, name: str) -> None:
 def test_dgkd_by_two_teachers(tmp_path: Path, teacher: dict, is_dropped: bool) -> None:
     """The sum of what either teaches, or one alone."""
     teachers = dict(first=teacher, assistant=write_classifier(tmp_path, "assistant", 8, width=5))
-    draws = {source: Random(f"0 {source} 0").random() for source in teachers}
+    seed = classifier_config(tmp_path).randomness.seed
+    draws = {source: Random(f"{seed} {source} 0").random() for source in teachers}
     drop = sum(draws.values()) / 2 if is_dropped else 0.0
     kd = dict(KD_TERM, loss=dict(type="mmkd.KDLoss", temperature=4.0), schedule=dict(drop=drop))
     terms = {source: dict(kd, source=source, weight=0.9) for source in teachers}
