@@ -40,8 +40,7 @@ def _correlations(x: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class ICKDLoss(Loss):
-    """:func:`inter_channel_correlation` as a module: ICKD-C. Its weight is 2.5 on CIFAR-100 and
-    ImageNet.
+    """:func:`inter_channel_correlation` as a module: ICKD-C. Its weight is 2.5 on CIFAR-100.
 
     The student's map is projected (a 1x1 convolution) where the widths differ, as in the paper; the
     authors' program does so everywhere, with BatchNorm after it:
