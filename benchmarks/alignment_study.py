@@ -146,7 +146,7 @@ def teacher_of(args: argparse.Namespace) -> Teacher:
     file = Path(config.work_dir) / "teacher.py"
     config.dump(file)
     name = f"ResNet-{TEACHER_DEPTH}"
-    return Teacher(name, str(file), result.checkpoint, 64, result.scores["top1"])
+    return Teacher(name, str(file), 64, result.checkpoint, result.scores["top1"])
 
 
 def warm_up(args: argparse.Namespace) -> int:

@@ -35,12 +35,14 @@ class Setting:
         inherit: Of the hook.
         model: Changes to the student's model.
         teacher: In the place of the trained one, for students who teach themselves.
+        changes: To the rest of the config.
     """
 
     terms: Mapping[str, Any] = field(default_factory=dict)
     inherit: Mapping[str, str] | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     teacher: Mapping[str, Any] | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def logsum(alpha: float = 4.0, projector: str = "mmkd.LinearProjector") -> dict[str, Any]:
@@ -115,7 +117,7 @@ def connected(task_weight: float, **terms: Any) -> Setting:
 
 SRRL = dict(
     view="global",
-    projector=dict(type="mmkd.ConvConnector", layout="1x1"),
+    projector=dict(type="mmkd.ConvConnector", layout="1x1", initial="he"),
     normalizer=dict(type="mmkd.IdentityNormalizer"),
     loss=dict(type="mmkd.SoftmaxRegressionLoss"),
     teacher_classifier="head.fc",

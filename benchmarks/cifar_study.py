@@ -54,7 +54,7 @@ def set_epochs(config: Config, epochs: int) -> None:
 def student_config(setting: Setting, seed: int, data: Path, work_dir: Path, teacher: str) -> Config:
     """The student as a setting trains it."""
     config = read_config(STUDENT, seed, data, work_dir)
-    config.merge_from_dict(dict(model=dict(setting.model)))
+    config.merge_from_dict(dict(setting.changes, model=dict(setting.model)))
     if not setting.terms:
         config.custom_hooks = []
         return config

@@ -4,16 +4,17 @@
     python benchmarks/method_cost.py --pair configs/detection/methods/ld_gfl_r50-fpn_r101_1x_coco.py
     python benchmarks/method_cost.py --pair bccd_faster_rcnn --size 160 --batch-size 8
     python benchmarks/method_cost.py --pair cifar10_10k --size 32 --batch-size 64
+    python benchmarks/method_cost.py --pair cifar10_10k_strong --size 32 --batch-size 64
     python benchmarks/method_cost.py --size 32 --batch-size 64 \\
         --pair configs/classification/methods/resnet8x4_resnet32x4-sp_1xb64_cifar100.py
 
 Every published pair of configs/detection/methods, or of configs/classification/methods, lends its
 terms (and what else it changes in a classifier) to one and the same student and teacher: those of
 --pair, with random weights. Where --pair is a cell of the proving ground, it is the methods of
-method_arms.py as they are trained there; of cifar10_10k, those of method_study.py. The student's
-own step, its step with mmkd's default and its step with each method's terms are timed in turn,
-round by round, all run by MMEngine's Runner. Each one's peak memory is that of a process of its
-own.
+method_arms.py as they are trained there; of cifar10_10k, those of method_study.py with its ordinary
+teacher, and of cifar10_10k_strong with the strong one. The student's own step, its step with mmkd's
+default and its step with each method's terms are timed in turn, round by round, all run by
+MMEngine's Runner. Each one's peak memory is that of a process of its own.
 """
 
 from __future__ import annotations
@@ -26,13 +27,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from cifar_study import STUDENT, student_config
+from cifar_settings import Setting
+from cifar_study import STUDENT
 from method_arms import METHODS, applies, method_terms
-from method_study import PAIR, settings
+from method_settings import (
+    CURRICULA,
+    PAIRS,
+    assistant_itself,
+    config_of,
+    curricula,
+    fitnet_stages,
+    settings,
+    write_network,
+)
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from proving_cells import CELLS, Cell
-from published_methods import PublishedMethod, published_methods
+from published_methods import HINT, KD_AFTER_HINT, PublishedMethod, published_methods
 from step_cost import distill_settings, distilled_runner, environment, plain_runner, read
 from step_timing import ROOT, parse_args, peak_bytes, peaks, summary, timings, write
 
@@ -54,8 +65,9 @@ def detectors(pair: str) -> dict[str, dict[str, Any]]:
 
 
 def classifiers(pair: str) -> dict[str, PublishedMethod]:
-    """By method, of the pair's student."""
-    return published_methods(Path(pair).stem.split("_")[0])
+    """By method of one training, of the pair's student."""
+    found = published_methods(Path(pair).stem.split("_")[0])
+    return {name: each for name, each in found.items() if name not in (HINT, KD_AFTER_HINT)}
 
 
 def of_cell(cell: Cell, folder: str) -> str:
@@ -71,17 +83,30 @@ def of_cell(cell: Cell, folder: str) -> str:
     return str(file)
 
 
-def of_study(folder: str) -> str:
-    """A config of the method study's student and ordinary teacher."""
-    file = Path(folder) / f"{PAIR}.py"
+def of_study(pair: str, folder: str) -> str:
+    """A config of the method study's student alone, under the pair's name."""
+    file = Path(folder) / f"{pair}.py"
     file.write_text(f"_base_ = {config_file(STUDENT)!r}\n")
     return str(file)
 
 
+def study_setting(variant: str, pair: str, folder: str) -> Setting:
+    """How the study trains by a method; weights are random, and so are those of a curriculum."""
+    if variant not in CURRICULA:
+        return settings(1)[variant]
+    teacher = PAIRS[pair]
+    students = []
+    for name, setting in (("assistant", assistant_itself()), ("peer", Setting())):
+        config = config_of(setting, 0, teacher, Path(), Path(folder))
+        students.append(dict(config=write_network(config, Path(folder) / f"{name}.py")))
+    first = dict(config=config_file(teacher.config))
+    return curricula(first, *students, fitnet_stages(1)[1])[variant]
+
+
 def methods_of(pair: str) -> list[str]:
     """mmkd's default first."""
-    if Path(pair).stem == PAIR:
-        return [name for name in settings(1) if name != "plain"]
+    if Path(pair).stem in PAIRS:
+        return [*(name for name in settings(1) if name != "plain"), *CURRICULA]
     if cell := CELLS.get(Path(pair).stem):
         return [DEFAULT, *(name for name in METHODS if applies(name, cell))]
     is_classifier = read(pair).model.type == "ImageClassifier"
@@ -92,8 +117,9 @@ def runner_of(variant: str, args: argparse.Namespace, folder: str) -> Runner:
     """That has begun to train the student by a method; ``'plain'``: alone."""
     if variant == "plain":
         return plain_runner(args, folder)
-    if Path(args.pair).stem == PAIR:
-        config = student_config(settings(1)[variant], 0, Path(), Path(folder), "")
+    if (pair := Path(args.pair).stem) in PAIRS:
+        setting = study_setting(variant, pair, folder)
+        config = config_of(setting, 0, PAIRS[pair], Path(), Path(folder))
         terms = _at_last(distill_settings(config)["terms"])
         return distilled_runner(terms, args, folder, variant, config)
     if variant == DEFAULT:
@@ -150,7 +176,8 @@ def main() -> None:
     parser.add_argument(
         "--pair", default=str(default), help="config of a distilled student, or a cell"
     )
-    names = {path.stem.split("_")[0] for path in DETECTORS} | set(METHODS) | set(settings(1))
+    names = {path.stem.split("_")[0] for path in DETECTORS} | set(METHODS)
+    names |= {*settings(1), *CURRICULA}
     args = parse_args(
         parser, "method_cost", ["plain", DEFAULT, *sorted(names)], batch_size=2, rounds=7
     )
@@ -162,8 +189,8 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         if args.pair in CELLS:
             args.pair = of_cell(CELLS[args.pair], folder)
-        elif args.pair == PAIR:
-            args.pair = of_study(folder)
+        elif args.pair in PAIRS:
+            args.pair = of_study(args.pair, folder)
         _measure(args)
 
 

@@ -20,10 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from cifar_settings import MAIN, Setting
-from cifar_study import TEACHER, folder_name, read_config, set_epochs, student_config
+from cifar_study import folder_name, read_config, set_epochs
 from method_results import with_runs, write_results
+from method_settings import (
+    ALONE,
+    CURRICULA,
+    ORDINARY,
+    PAIRS,
+    assistant_itself,
+    config_of,
+    curricula,
+    fitnet_stages,
+    hint_epochs,
+    settings,
+    write_network,
+)
 from mmengine.config import Config
-from published_methods import PublishedMethod, published_methods
 from strong_teacher import Teacher, strong_teacher
 from study import top1
 
@@ -32,112 +44,63 @@ from mmkd.runs.mmengine.classification import ClassificationRecipe
 from mmkd.runs.running import Job, run_all
 from mmkd.work_dirs.run_result import RunResult
 
-# Its name in method_cost.py.
-PAIR = "cifar10_10k"
-IMAGES, BATCH = 10_000, 64
-CURRICULA = ("assistant", "densely guided", "born again")
-ASSISTANT_DEPTH = 14
-# Of the schedule, what the published pairs spend on rises and on first stages.
-RISE = 20 / 240
-FIRST_STAGES = dict(paraphrase=30 / 240, pretext=60 / 240, initial=20 / 240)
+# Time of an iteration relative to the others', where it is far from theirs: an image and its turns.
+COSTS = {"sskd": 4.0}
 
 
-def published(epochs: int) -> dict[str, Setting]:
-    """The methods of configs/classification/methods, on a schedule of so many epochs."""
-    return {
-        name: Setting(
-            {key: _scaled(term, epochs) for key, term in method.terms.items()},
-            model=_model(method),
-            teacher=method.teacher,
-        )
-        for name, method in published_methods().items()
-    }
+def job(
+    name: str,
+    setting: Setting,
+    seed: int,
+    teacher: Teacher,
+    args: argparse.Namespace,
+    epochs: int | None = None,
+) -> Job:
+    """A student's training; ``epochs`` for another number than the study's."""
+    owner = "alone" if name in ALONE else teacher.name
+    folder = args.runs / owner / folder_name(name, seed)
+    config = config_of(setting, seed, teacher, args.data, folder)
+    set_epochs(config, epochs or args.epochs)
+    return Job(name, ClassificationRecipe(config), f"{owner}: {name}", COSTS.get(name, 1.0))
 
 
-def _model(method: PublishedMethod) -> dict[str, Any]:
-    model: dict[str, Any] = dict(head=dict(method.head)) if method.head else {}
-    if method.preprocessor is not None:
-        model["data_preprocessor"] = dict(type=method.preprocessor)
-    return model
-
-
-def _scaled(term: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """What counts images and epochs, for this set and schedule."""
-    if "ramp" in term.get("schedule", {}):
-        term["schedule"]["ramp"] = RISE * epochs
-    epoch = IMAGES // BATCH
-    for key, part in FIRST_STAGES.items():
-        if key in term:
-            term[key] = round(part * epochs * epoch)
-    if "every" in term:
-        term["every"] = epoch
-    if "num_images" in term:
-        term.update(num_images=IMAGES, negatives=4096)
-    return term
-
-
-def settings(epochs: int) -> dict[str, Setting]:
-    """All methods by name, the plain student first."""
-    return {**MAIN, **published(epochs)}
-
-
-def job(name: str, setting: Setting, seed: int, teacher: Teacher, args: argparse.Namespace) -> Job:
-    """A student's training."""
-    if "teacher_channels" in setting.model.get("head", {}):
-        head = {**setting.model["head"], "teacher_channels": teacher.width}
-        setting = replace(setting, model={**setting.model, "head": head})
-    folder = args.runs / teacher.name / folder_name(name, seed)
-    config = student_config(setting, seed, args.data, folder, teacher.checkpoint)
-    for hook in config.custom_hooks if setting.teacher is None else ():
-        hook.teacher.config = config_file(teacher.config)
-    set_epochs(config, args.epochs)
-    return Job(name, ClassificationRecipe(config), f"{teacher.name}: {name}")
-
-
-def curricula(teacher: Teacher, args: argparse.Namespace) -> dict[str, Setting]:
-    """Students by KD whose teachers are students themselves, which are trained here before them.
-
-    TAKD's assistant has the student's width and the depth of the ordinary teacher. DGKD's student
-    has the sum of what it would have with either teacher, and goes without one in a quarter of the
-    iterations.
-    """
-    kd = MAIN["KD, T = 4"]
-    depth = dict(model=dict(kd.model, backbone=dict(depth=ASSISTANT_DEPTH)))
-    jobs = [
-        job("assistant itself", replace(kd, **depth), 0, teacher, args),
-        job("plain", MAIN["plain"], 0, teacher, args),
-    ]
-    trained = run_all(jobs, args.workers)
-    assistant, peer = (
-        dict(config=_network(run, Path(run.work_dir) / "network.py"), checkpoint=run.checkpoint)
-        for run in trained
+def trained_curricula(teacher: Teacher, args: argparse.Namespace) -> dict[int, dict[str, Setting]]:
+    """By seed, after the trainings that they need; students who teach are those of seed 0."""
+    hint, after_hint = fitnet_stages(args.epochs)
+    first_epochs = hint_epochs(args.epochs)
+    assistant, peer, *hinted = run_all(
+        [
+            job("assistant itself", assistant_itself(), 0, teacher, args),
+            job("plain", MAIN["plain"], 0, teacher, args),
+            *(job("hint", hint, seed, teacher, args, first_epochs) for seed in args.seeds),
+        ],
+        args.workers,
     )
     first = dict(config=config_file(teacher.config), checkpoint=teacher.checkpoint)
-    densely = {
-        source: dict(kd.terms["kd"], source=source, schedule=dict(drop=0.25))
-        for source in ("teacher", "assistant")
-    }
-    both = dict(head=dict(loss=dict(loss_weight=0.2)))
+    students = [
+        dict(config=_network_of(run), checkpoint=run.checkpoint) for run in (assistant, peer)
+    ]
     return {
-        "assistant": replace(kd, teacher=assistant),
-        "densely guided": Setting(densely, None, both, dict(teacher=first, assistant=assistant)),
-        "born again": replace(kd, teacher=peer),
+        run.seed: curricula(
+            first, *students, replace(after_hint, changes=dict(load_from=run.checkpoint))
+        )
+        for run in hinted
     }
 
 
-def _network(run: RunResult, file: Path) -> str:
-    """Writes what a run has trained as a teacher's config."""
+def _network_of(run: RunResult) -> str:
+    """The file that it is written to."""
+    file = Path(run.work_dir) / "network.py"
     [trained] = (each for each in file.parent.glob("*.py") if each != file)
-    Config(dict(model=Config.fromfile(trained).model, default_scope="mmpretrain")).dump(file)
-    return str(file)
+    return write_network(Config.fromfile(trained), file)
 
 
 def ordinary(args: argparse.Namespace) -> Teacher:
     """Trained on the same images."""
-    config = read_config(TEACHER, 0, args.data, args.runs / "teacher")
+    config = read_config(ORDINARY.config, 0, args.data, args.runs / "teacher")
     [result] = run_all([Job("teacher", ClassificationRecipe(config), "teacher")])
     [accuracy] = top1([result])
-    return Teacher("ordinary", TEACHER, result.checkpoint, 128, accuracy)
+    return replace(ORDINARY, checkpoint=result.checkpoint, accuracy=accuracy)
 
 
 def main() -> None:
@@ -154,10 +117,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("work_dirs/method_study"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/method_study.md"))
     parser.add_argument(
-        "--cost",
+        "--costs",
         type=Path,
-        default=Path(f"benchmarks/results/method_cost_{PAIR}.json"),
-        help=f"of method_cost.py --pair {PAIR}; left out where there is none",
+        default=Path("benchmarks/results"),
+        help=f"folder of what method_cost.py found, with --pair {' and '.join(PAIRS)}",
     )
     args = parser.parse_args()
     args.data, args.runs = args.data.resolve(), args.runs.resolve()
@@ -173,18 +136,28 @@ def main() -> None:
     teachers = [] if args.only_strong else [ordinary(args)]
     if args.strong:
         teachers.append(strong_teacher(args.strong, args.data, args.runs / "strong"))
-    taught = {t: dict(methods) for t in teachers}
-    for t in teachers if set(asked) & set(CURRICULA) else ():
-        taught[t] |= curricula(t, args)
-    # All methods of one seed before the next, so that a study that is stopped is balanced.
-    keys = [(t, seed, name) for seed in args.seeds for t in teachers for name in asked]
-    jobs = [job(name, taught[t][name], seed, t, args) for t, seed, name in keys]
-    results = run_all(jobs, args.workers)
+    is_asked = bool(set(asked) & set(CURRICULA))
+    guided = {t: trained_curricula(t, args) if is_asked else {} for t in teachers}
+    # All methods of one seed before the next, so that a study that is stopped is balanced; what
+    # learns alone once for both teachers.
+    jobs: dict[Path, Job] = {}
+    runs: dict[Teacher, list[Path]] = {t: [] for t in teachers}
+    for seed in args.seeds:
+        for t in teachers:
+            taught = {**methods, **guided[t].get(seed, {})}
+            for name in asked:
+                each = job(name, taught[name], seed, t, args)
+                jobs.setdefault(each.recipe.work_dir, each)
+                runs[t].append(each.recipe.work_dir)
+    results = dict(zip(jobs, run_all(list(jobs.values()), args.workers), strict=True))
     for t in teachers:
-        own = [r for (of, _, _), r in zip(keys, results, strict=True) if of is t]
-        known = with_runs(known, t, own, args.epochs)
-    cost = json.loads(args.cost.read_text()) if args.cost.is_file() else None
-    write_results(known, cost, args.out)
+        known = with_runs(known, t, [results[folder] for folder in runs[t]], args.epochs)
+    costs = {
+        teacher.name: json.loads(found.read_text())
+        for pair, teacher in PAIRS.items()
+        if (found := args.costs / f"method_cost_{pair}.json").is_file()
+    }
+    write_results(known, costs, args.out)
 
 
 if __name__ == "__main__":

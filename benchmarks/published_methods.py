@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from mmengine.config import Config
 
 from mmkd.configs import config_file
 
-__all__ = ["PublishedMethod", "published_methods"]
+__all__ = ["HINT", "KD_AFTER_HINT", "PublishedMethod", "published_methods"]
 
 # A method in two trainings.
-_STAGES = ("fitnet-hint", "fitnet-kd")
+HINT, KD_AFTER_HINT = "fitnet-hint", "fitnet-kd"
 
 
 @dataclass(frozen=True)
@@ -26,35 +27,38 @@ class PublishedMethod:
         head: Changes to the student's.
         preprocessor: Type of the student's, where it is not the usual one.
         teacher: Of a student who teaches itself; None for another network.
+        changes: To the rest of the config.
     """
 
     terms: Mapping[str, Any]
     head: Mapping[str, Any]
     preprocessor: str | None
     teacher: Mapping[str, Any] | None
+    changes: Mapping[str, Any]
 
 
-def published_methods(student: str = "resnet8x4") -> dict[str, PublishedMethod]:
-    """By name, as they are published for a student."""
+@cache
+def published_methods(student: str = "resnet8x4") -> Mapping[str, PublishedMethod]:
+    """By name, as they are published for a student; one in two trainings is there twice."""
     folder = Path(config_file("classification/README.md")).parent / "methods"
-    found = {}
-    for file in sorted(folder.glob(f"{student}_*.py")):
-        name = file.stem.split("_")[1].partition("-")[2]
-        if name not in _STAGES:
-            found[name] = _read(Config.fromfile(file))
-    return found
+    return {
+        file.stem.split("_")[1].partition("-")[2]: _read(Config.fromfile(file))
+        for file in sorted(folder.glob(f"{student}_*.py"))
+    }
 
 
 def _read(config: Config) -> PublishedMethod:
     [hook] = config.custom_hooks
-    head, changes = config.model.head, {}
+    head, of_head = config.model.head, {}
     if head.loss.loss_weight != 1.0:
-        changes["loss"] = dict(loss_weight=head.loss.loss_weight)
+        of_head["loss"] = dict(loss_weight=head.loss.loss_weight)
     if head.type != "LinearClsHead":
-        changes["type"] = head.type
+        of_head["type"] = head.type
+    wrapper = {k: v for k, v in config.optim_wrapper.to_dict().items() if k == "paramwise_cfg"}
     return PublishedMethod(
         hook.terms.to_dict(),
-        changes,
+        of_head,
         config.data_preprocessor.get("type"),
         None if "config" in hook.teacher else hook.teacher.to_dict(),
+        dict(optim_wrapper=wrapper) if wrapper else {},
     )

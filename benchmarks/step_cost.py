@@ -211,12 +211,14 @@ def distilled_runner(
     config = config or read(args.pair)
     settings = distill_settings(config)
     settings["terms"] = terms
-    teacher = settings["teacher"]
-    if "config" not in teacher:  # It is made from the student.
-        return runner_of(config, name, args, folder)
-    model = with_random_weights(read(teacher["config"]), args.size)
-    teacher["checkpoint"] = f"{folder}/teacher.pth"
-    torch.save(model.state_dict(), teacher["checkpoint"])
+    # One, several by name, or none where it is made from the student.
+    given = settings["teacher"]
+    teachers = dict(teacher=given) if "config" in given else given
+    for source, teacher in teachers.items():
+        if isinstance(teacher, Mapping):
+            model = with_random_weights(read(teacher["config"]), args.size)
+            teacher["checkpoint"] = f"{folder}/{source}.pth"
+            torch.save(model.state_dict(), teacher["checkpoint"])
     return runner_of(config, name, args, folder)
 
 

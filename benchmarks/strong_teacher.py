@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,9 +13,7 @@ from mmengine.runner import Runner
 
 from mmkd.checkpoint import read_weights
 
-__all__ = ["Teacher", "strong_teacher"]
-
-_CONFIG = "classification/cifar10_10k/resnet56_cifar10-10k.py"
+__all__ = ["STRONG", "Teacher", "strong_teacher"]
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,19 @@ class Teacher:
     Args:
         name: In tables, and of its runs' folder.
         config: By name.
-        checkpoint: Its weights.
         width: Of its last map.
-        accuracy: On the test set, in percent.
+        checkpoint: Its weights, where it has any.
+        accuracy: On the test set, in percent, where it was tested.
     """
 
     name: str
     config: str
-    checkpoint: str
     width: int
-    accuracy: float
+    checkpoint: str = ""
+    accuracy: float = math.nan
+
+
+STRONG = Teacher("strong", "classification/cifar10_10k/resnet56_cifar10-10k.py", 64)
 
 
 def strong_teacher(weights: Path, data: Path, folder: Path) -> Teacher:
@@ -48,11 +50,11 @@ def strong_teacher(weights: Path, data: Path, folder: Path) -> Teacher:
     file.parent.mkdir(parents=True, exist_ok=True)
     found = read_weights(weights).weights
     torch.save({_own_name(key): value for key, value in found.items()}, file)
-    config = read_config(_CONFIG, 0, data, folder)
+    config = read_config(STRONG.config, 0, data, folder)
     config.load_from = str(file)
     config.test_cfg = dict(type="TestLoop")
     scores = Runner.from_cfg(config).test()
-    return Teacher("strong", _CONFIG, str(file), 64, float(scores["accuracy/top1"]))
+    return replace(STRONG, checkpoint=str(file), accuracy=float(scores["accuracy/top1"]))
 
 
 def _own_name(key: str) -> str:

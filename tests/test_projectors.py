@@ -183,6 +183,15 @@ def test_a_connector_without_norm() -> None:
     torch.testing.assert_close(connector(x), expected)
 
 
+def test_a_connector_that_ends_without_activation() -> None:
+    connector = ConvConnector(3, 8, "1x1", activate_output=False).double()
+    convolution, norm = connector.layers
+    x = _random(2, 3, 5, 4)
+    projected = norm(conv2d(x, convolution.weight))
+    torch.testing.assert_close(connector(x), projected)
+    assert (projected < 0).any()
+
+
 # Shapes
 
 

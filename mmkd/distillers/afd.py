@@ -27,12 +27,12 @@ def attention_pattern(feature: Tensor, grid: tuple[int, int]) -> Tensor:
 
     Args:
         feature: ``[N, C, H, W]``.
-        grid: h and w; maps of another are average-pooled or repeated to it.
+        grid: h and w; the squares of another are average-pooled or repeated to it.
     """
-    feature = in_its_unit(feature)
+    squares = in_its_unit(feature).square().mean(dim=1, keepdim=True)
     if feature.shape[2:] != grid:
-        feature = adaptive_avg_pool2d(feature, grid)
-    return unit_vectors(feature.square().mean(dim=1).flatten(1))
+        squares = adaptive_avg_pool2d(squares, grid)
+    return unit_vectors(squares.flatten(1))
 
 
 @MODELS.register_module()
@@ -41,14 +41,16 @@ class AFDDistiller(Distiller):
 
     ``sum_t mean_n sum_s a_ts mean (p(t) - p(s))^2`` with the patterns of
     :func:`attention_pattern` on the teacher's grid and, over the student's levels s,
-    ``a_t = softmax((q_t . W_t k_s + u_t . v_s) / sqrt(d))`` of queries and keys
-    ``q, k = relu(BN(L x))`` of pooled features x, with a position u, v of each level (Eqs. (3) to
-    (6)). What is trained beside the student are L, W, u and v.
+    ``a_t = softmax((q_t . BN(W_t k_s) + u_t . v_s) / sqrt(d))`` of queries ``q = BN(L x)`` and keys
+    ``k = relu(BN(L x))`` of pooled features x, with a position u, v of each level (Eqs. (3) to (6),
+    with the normalisation of the authors' program). What is trained beside the student are the
+    linear maps L and W, which have biases, their BatchNorms, u and v. Levels are what a term names;
+    that program has all blocks of both networks.
 
     Args:
         student_channels, teacher_channels: Of each level.
         width: d, of queries and keys; 128 in the authors' program.
-        weight: See :class:`mmkd.distiller.Distiller`; 200 on CIFAR-100.
+        weight: See :class:`mmkd.distiller.Distiller`; 200 on CIFAR-100, beside 0.9 of KD.
         seed: Of initial weights.
 
     Shapes: lists of ``[N, C_s, H, W]`` and of ``[N, C_t, H, W]``, one a level, to a scalar.
@@ -71,15 +73,14 @@ class AFDDistiller(Distiller):
         super().__init__(weight)
         check_positive(width=width)
         self.width = width
-        self.keys = nn.ModuleList(_Embedding(each, width) for each in student_channels)
-        self.queries = nn.ModuleList(_Embedding(each, width) for each in teacher_channels)
-        self.bilinear = nn.ModuleList(
-            linear_layer(width, width, bias=False) for _ in teacher_channels
-        )
+        self.keys = nn.ModuleList(_NormedLinear(each, width) for each in student_channels)
+        self.queries = nn.ModuleList(_NormedLinear(each, width) for each in teacher_channels)
+        # All of the teacher's levels' in one, whose batch are the student's levels of all images.
+        self.bilinear = _NormedLinear(width, width * len(teacher_channels))
         generator = torch.Generator().manual_seed(seed)
         initialize(self, generator)
         sides = [
-            torch.randn(len(each), width, generator=generator) / math.sqrt(width)
+            torch.randn(len(each), width, generator=generator) * math.sqrt(2 / (len(each) + width))
             for each in (student_channels, teacher_channels)
         ]
         self.student_places, self.teacher_places = map(nn.Parameter, sides)
@@ -110,26 +111,34 @@ class AFDDistiller(Distiller):
 
     def attention(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """``[N, T, S]``: how much each of the teacher's levels looks at each of the student's."""
-        keys = torch.stack([f(x) for f, x in zip(self.keys, student, strict=True)], dim=1)
-        queries = torch.stack([f(x) for f, x in zip(self.queries, teacher, strict=True)], dim=1)
-        turned = torch.stack([w(keys) for w in self.bilinear], dim=1)
-        logits = (turned * queries[:, :, None]).sum(dim=3)
+        keys = torch.stack(
+            [f(_pooled(x)).relu() for f, x in zip(self.keys, student, strict=True)], dim=1
+        )
+        queries = torch.stack(
+            [f(_pooled(x)) for f, x in zip(self.queries, teacher, strict=True)], dim=1
+        )
+        turned = self.bilinear(keys.flatten(0, 1)).reshape(*keys.shape[:2], -1, self.width)
+        logits = (turned.transpose(1, 2) * queries[:, :, None]).sum(dim=3)
         logits = logits + self.teacher_places @ self.student_places.T
         return at_least_float32(logits / math.sqrt(self.width)).softmax(dim=2)
 
 
-class _Embedding(nn.Module):
-    """Of a pooled map, ``[N, C, H, W]`` to ``[N, width]``."""
+def _pooled(x: Tensor) -> Tensor:
+    return at_least_float32(x).mean(dim=(2, 3))
+
+
+class _NormedLinear(nn.Module):
+    """A linear map and BatchNorm, ``[M, C]`` to ``[M, width]``."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.linear, self.norm = linear_layer(channels, width), nn.BatchNorm1d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        embedded = self.linear(as_weights(self, at_least_float32(x).mean(dim=(2, 3))))
-        # A single image has no variance: normalised as in evaluation.
+        embedded = self.linear(as_weights(self, x))
+        # A single row has no variance: normalised as in evaluation.
         with self._frozen_norm(len(x) == 1):
-            return self.norm(embedded).relu()
+            return self.norm(embedded)
 
     @contextmanager
     def _frozen_norm(self, is_frozen: bool) -> Iterator[None]:

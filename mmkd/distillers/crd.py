@@ -56,7 +56,8 @@ def drawn_negatives(draws: Tensor, labels: Tensor, own: Tensor | None) -> Tensor
     Args:
         draws: ``[N, K]``, in [0, 1).
         labels: ``[M]``, of the data set; -1 where not known yet.
-        own: ``[N]``, classes of which none is to be drawn; None: any image may be.
+        own: ``[N]``, classes of which none is to be drawn, unless all images are of them; None: any
+            image may be.
     """
     if own is None:
         return (draws * len(labels)).long()
@@ -65,6 +66,7 @@ def drawn_negatives(draws: Tensor, labels: Tensor, own: Tensor | None) -> Tensor
     # Where the images of a class begin and end; what comes after them moves down by their number.
     begin, end = (torch.searchsorted(by_class, own, right=right) for right in (False, True))
     count = (end - begin)[:, None]
+    count = count.masked_fill(count == len(labels), 0)
     place = (draws * (len(labels) - count)).long()
     return order[torch.where(place < begin[:, None], place, place + count)]
 

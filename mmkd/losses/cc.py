@@ -57,8 +57,9 @@ def _check(gamma: float, order: int) -> None:
 class CCLoss(Loss):
     """:func:`correlation_congruence` as a module.
 
-    The defaults are the paper's. (The CRD framework compares something else by this name: products
-    of consecutive differences, with a weight of 0.02.)
+    The defaults are the paper's; Hu's Knowledge-Distillation-Zoo gives it a weight of 100. (The CRD
+    framework compares something else by this name: products of consecutive differences, with a
+    weight of 0.02.)
 
     Args:
         gamma: Of the kernel.

@@ -6,17 +6,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from mmkd.losses.base import Loss, Takes
-from mmkd.numerics import check_maps, inner_products, unit_vectors
+from mmkd.numerics import check_maps, in_its_unit, inner_products, unit_vectors
 from mmkd.registry import MODELS
 
 __all__ = ["ICKDLoss", "inter_channel_correlation"]
 
 
 def inter_channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
-    """``1 / (N C) sum (G_s - G_t)^2``, G an image's cosines between its channels.
+    """``1 / (N C) sum (G_s - G_t)^2``, G the rows of ``F F^T`` scaled to length 1.
 
-    Eqs. (2) and (3), over the image's cells, with the denominator of the authors' program, to which
-    its weight belongs (the paper divides by C^2).
+    F are an image's channels, ``[C, H W]``. So in the authors' program for CIFAR-100, to which its
+    weight belongs; Eqs. (2) and (3) of the paper have the products themselves, over C^2.
 
     Args:
         student, teacher: ``[N, C, H, W]``.
@@ -33,17 +33,18 @@ def inter_channel_correlation(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _correlations(x: Tensor) -> Tensor:
-    """``[N, C, C]``."""
-    x = unit_vectors(x.flatten(2))
-    return inner_products(x, x)
+    """``[N, C, C]``. The map's unit cancels in the rows."""
+    x = in_its_unit(x.flatten(2))
+    return unit_vectors(inner_products(x, x))
 
 
 @MODELS.register_module()
 class ICKDLoss(Loss):
-    """:func:`inter_channel_correlation` as a module: ICKD-C. Its weight is 2.5 on CIFAR-100 and
-    ImageNet.
+    """:func:`inter_channel_correlation` as a module: ICKD-C. Its weight is 2.5 on CIFAR-100.
 
-    Where the widths differ, the student's map is projected (a 1x1 convolution), as in the paper.
+    The student's map is projected (a 1x1 convolution) where the widths differ, as in the paper; the
+    authors' program does so everywhere, with BatchNorm after it:
+    ``ConvConnector(layout="1x1", activate_output=False)``.
 
     Shapes: ``[N, C, H, W]`` and ``[N, C, H, W]`` to a scalar.
 

@@ -59,7 +59,8 @@ def _check(gamma: float, temperature: float) -> None:
 
 @MODELS.register_module()
 class NKDLoss(TemperatureLoss):
-    """:func:`normalised_kd` as a module. The defaults are the paper's.
+    """:func:`normalised_kd` as a module. The defaults are the authors' for ImageNet; on CIFAR-100
+    they have gamma 3.5 and temperature 3.
 
     Args:
         gamma: Of the other classes, 0 or more.

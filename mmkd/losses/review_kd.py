@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, interpolate
 
 from mmkd.initial_weights import initialize
 from mmkd.losses.base import Loss, Takes
@@ -16,15 +16,16 @@ from mmkd.registry import MODELS
 
 __all__ = ["ReviewKDLoss", "hierarchical_context"]
 
-# Sides of the pooled grids, with the factors of their distances.
-_POOLED = {4: 1 / 2, 2: 1 / 4, 1: 1 / 8}
+# Sides of the pooled grids.
+_POOLED = (4, 2, 1)
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """``(d + 1/2 d_4 + 1/4 d_2 + 1/8 d_1) / (1 + 1/2 + 1/4 + 1/8)``: the paper's HCL.
 
-    d is the mean squared difference, ``d_k`` that of both sides averaged to a grid of ``k x k``;
-    grids that are not smaller than the map's are left out, with their factors.
+    d is the mean squared difference, ``d_k`` that of both sides averaged to a grid of ``k x k``.
+    Grids that are not smaller than the map's are left out, and those that are left have the factors
+    from 1/2 on, as in the authors' program.
 
     Args:
         student, teacher: ``[N, C, H, W]``.
@@ -37,9 +38,10 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     """
     check_maps(student, teacher)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
-    total, factors = mse(student, teacher), 1.0
-    for side, factor in _POOLED.items():
+    total, factor, factors = mse(student, teacher), 1.0, 1.0
+    for side in _POOLED:
         if side < min(student.shape[2:]):
+            factor /= 2
             pooled = (adaptive_avg_pool2d(x, side) for x in (student, teacher))
             total = total + factor * mse(*pooled)
             factors += factor
@@ -56,9 +58,14 @@ class ReviewKDLoss(Loss):
     is :func:`hierarchical_context`. Convolutions have no bias and are followed by BatchNorm.
     Section 3.3 of the paper, whose weight for detection is 2 on five levels of a pyramid.
 
+    For classifiers the authors' program and DKD's framework have the pooled feature as one more
+    level and ``inner = min(512, C)``, C the student's last width; their teacher's maps are those
+    before the last ReLU of a stage, where ours are those after it.
+
     Args:
         student_channels, teacher_channels: Of each level, from fine to coarse.
         inner: Width in which levels are fused.
+        pooled: Whether the mean of either side's last level is a coarser one, ``1 x 1``.
         generator: Source of initial weights.
 
     Shapes: lists of ``[N, C_s, H, W]`` and of ``[N, C_t, H, W]`` to a scalar.
@@ -74,12 +81,15 @@ class ReviewKDLoss(Loss):
         student_channels: Sequence[int],
         teacher_channels: Sequence[int],
         inner: int = 256,
+        pooled: bool = False,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_positive(inner=inner)
+        self.pooled = pooled
         pairs = list(zip(student_channels, teacher_channels, strict=True))
+        pairs += pairs[-1:] * pooled
         self.fusions = nn.ModuleList(
             _Fusion(ours, theirs, inner, is_first=index == len(pairs) - 1)
             for index, (ours, theirs) in enumerate(pairs)
@@ -87,6 +97,11 @@ class ReviewKDLoss(Loss):
         initialize(self, generator)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        if self.pooled:
+            student, teacher = (
+                [*side, at_least_float32(side[-1]).mean(dim=(2, 3), keepdim=True)]
+                for side in (student, teacher)
+            )
         levels = list(zip(self.fusions, student, teacher, strict=True))
         for _, ours, theirs in levels:
             check_grids(ours, theirs)
@@ -120,4 +135,14 @@ def _convolution(channels: int, width: int, kernel: int) -> nn.Sequential:
     convolution = nn.utils.skip_init(
         nn.Conv2d, channels, width, kernel, padding=kernel // 2, bias=False
     )
-    return nn.Sequential(convolution, nn.BatchNorm2d(width))
+    return nn.Sequential(convolution, _BatchNorm(width))
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """A single image's pooled level has no variance: normalised as in evaluation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() > x.shape[1]:
+            return super().forward(x)
+        statistics = self.running_mean, self.running_var
+        return batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)

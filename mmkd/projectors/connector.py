@@ -19,7 +19,8 @@ __all__ = ["ConvConnector"]
 class ConvConnector(Projector):
     """Convolutions, each followed by BatchNorm and ReLU: the connector of SimKD and IJCKD.
 
-    FGFI's adaptation is ``layout="3x3", norm=False``.
+    FGFI's adaptation is ``layout="3x3", norm=False``, ICKD's ``layout="1x1",
+    activate_output=False``.
 
     Args:
         in_channels: C_in, the student's channels.
@@ -28,6 +29,7 @@ class ConvConnector(Projector):
         factor: The inner width is C_out / factor.
         norm: Whether there is BatchNorm; else the convolutions have biases.
         initial: Of the weights: ``'uniform'``, or ``'he'``, SRRL's.
+        activate_output: Whether ReLU follows the last one too.
         generator: Source of the initial weights.
 
     Shapes: ``[N, C_in, H, W] -> [N, C_out, H, W]``; maps only.
@@ -47,6 +49,7 @@ class ConvConnector(Projector):
         factor: int = 2,
         norm: bool = True,
         initial: Initial = "uniform",
+        activate_output: bool = True,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -68,7 +71,7 @@ class ConvConnector(Projector):
                 nn.Conv2d, a, b, kernel, padding=kernel // 2, bias=not norm
             )
             layers += [convolution, *[nn.BatchNorm2d(b)] * norm, nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*(layers if activate_output else layers[:-1]))
         self.in_channels = in_channels
         initialize(self, generator, initial)
 

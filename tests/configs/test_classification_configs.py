@@ -25,6 +25,7 @@ from helpers.small_scale_classification import (
     CONFIGS,
     IMAGES,
     SHIPPED,
+    build,
     build_without_numbers,
     hook_of,
     one_step,
@@ -131,13 +132,32 @@ def terms_of(path: Path) -> set[str]:
 
 def test_names_tell_what_there_is() -> None:
     assert len(CIFAR) == 13 + 2 * 10 + 5 + 4 + 2 + 10 + 2
-    assert len(IMAGENET) == 3 + 3 + 2 + 2 + 3 * 6 + 5 + 2
+    assert len(IMAGENET) == 3 + 3 + 2 + 2 + 3 * 6 + 5 + 3
     for path in SHIPPED:
         assert terms_of(path) == set((hook_of(read(path), "DistillHook") or {}).get("terms", {}))
     for path in PAIRS:
         teacher = hook_of(read(path), "DistillHook") or {}
         name = Path(teacher.get("teacher", {}).get("config", "resnet32x4_")).name.split("_")[0]
         assert path.stem.split("_")[1].startswith(name.replace("ViT", "vit"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_classifier_begins_as_in_crds_framework(name: str) -> None:
+    """Torch's own, U(-b, b) with b = fan_in^(-1/2); without biases in wide ResNets; N(0, 0.01^2)
+    without biases in VGGs and MobileNetV2."""
+    head = build(read(CONFIGS / f"cifar100/{name}_1xb64_cifar100.py").model.head)
+    torch.manual_seed(0)
+    head.init_weights()
+    weight, bias, bound = head.fc.weight, head.fc.bias, NETWORKS[name][1] ** -0.5
+    is_normal = name.startswith(("vgg", "mobilenet"))
+    deviation = 0.01 if is_normal else bound / math.sqrt(3)
+    # Five standard errors of a normal's deviation, and more of a uniform's.
+    assert weight.std().item() == pytest.approx(deviation, rel=5 / math.sqrt(2 * weight.numel()))
+    assert is_normal == (weight.abs().max().item() > 3 * deviation)
+    if is_normal or name.startswith("wrn"):
+        assert not bias.any()
+    else:
+        assert 0.8 * bound < bias.abs().max().item() <= bound
 
 
 # A training step ------------------------------------------------------------------------------

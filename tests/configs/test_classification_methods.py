@@ -39,7 +39,8 @@ OWN_SETTINGS = {
     "dkd": {"beta", "temperature", "ramp"},
     "fitnet-kd": {"decay", "end"},
     "ft": {"paraphrase"},
-    "reviewkd": {"weight", "ramp"},
+    "nkd": {"gamma", "temperature"},
+    "reviewkd": {"weight", "ramp", "inner"},
     "sskd": {"pretext"},
     "uskd": {"target", "weak"},
 }

@@ -27,21 +27,31 @@ def levels(seed: int = 0, images: int = 3) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def pattern_by_loops(feature: Tensor, side: int) -> list[float]:
-    """Of one image's map; a larger one pooled, a smaller one repeated."""
+    """Of one image's map: squares, of a larger one pooled, of a smaller one repeated."""
     own = feature.shape[1]
     values = []
     for y in range(side):
         for x in range(side):
-            cells = [
-                feature[:, v, u]
+            squares = [
+                float((feature[:, v, u] ** 2).mean())
                 for v in range(own)
                 for u in range(own)
                 if (v * side // own == y and u * side // own == x)
                 or (own < side and v == y * own // side and u == x * own // side)
             ]
-            mean = sum(cells) / len(cells)
-            values.append(float((mean**2).mean()))
+            values.append(sum(squares) / len(squares))
     return [v / math.hypot(*values) for v in values]
+
+
+def test_a_pattern_by_hand() -> None:
+    # Means of squares over channels, (9 + 1) / 2 and (1 + 1) / 2.
+    feature = torch.tensor([[[3.0, 1.0]], [[-1.0, -1.0]]])[None]
+    expected = torch.tensor([[5.0, 1.0]]) / math.sqrt(26)
+    torch.testing.assert_close(attention_pattern(feature, (1, 2)), expected)
+    # Squared before they are pooled, entries do not cancel: 16 and 0.
+    opposite = torch.tensor([[[4.0, -4.0, 0.0, 0.0]]])[None]
+    expected = torch.tensor([[1.0, 0.0]])
+    torch.testing.assert_close(attention_pattern(opposite, (1, 2)), expected)
 
 
 def test_patterns_against_loops() -> None:
@@ -73,25 +83,23 @@ def test_distance_against_loops() -> None:
 def test_attention_against_loops() -> None:
     distiller = afd().eval()
     student, teacher = levels()
-    for embedding in (*distiller.keys, *distiller.queries):
-        embedding.norm.running_mean.fill_(0.1)
-        embedding.norm.running_var.fill_(0.5)
+    for each in (*distiller.keys, *distiller.queries, distiller.bilinear):
+        each.norm.running_mean.fill_(0.1)
+        each.norm.running_var.fill_(0.5)
 
-    def embedded(module: torch.nn.Module, feature: Tensor) -> list[float]:
-        pooled = feature.mean(dim=(1, 2))
-        row = module.linear.weight @ pooled + module.linear.bias
-        return [max(0.0, (float(v) - 0.1) / math.sqrt(0.5 + 1e-5)) for v in row]
+    def mapped(module: torch.nn.Module, values: Tensor) -> list[float]:
+        row = module.linear.weight @ values + module.linear.bias
+        return [(float(v) - 0.1) / math.sqrt(0.5 + 1e-5) for v in row]
 
     found = distiller.attention(student, teacher)
     for image in range(3):
         for t in range(2):
-            query = embedded(distiller.queries[t], teacher[t][image])
+            query = mapped(distiller.queries[t], teacher[t][image].mean(dim=(1, 2)))
             logits = []
             for s in range(2):
-                key = torch.tensor(
-                    embedded(distiller.keys[s], student[s][image]), dtype=torch.float64
-                )
-                turned = (distiller.bilinear[t].weight @ key).tolist()
+                key = mapped(distiller.keys[s], student[s][image].mean(dim=(1, 2)))
+                positive = torch.tensor([max(0.0, v) for v in key], dtype=torch.float64)
+                turned = mapped(distiller.bilinear, positive)[6 * t : 6 * t + 6]
                 places = float(distiller.teacher_places[t] @ distiller.student_places[s])
                 product = sum(a * b for a, b in zip(query, turned, strict=True))
                 logits.append((product + places) / math.sqrt(6))

@@ -70,6 +70,19 @@ def test_exact_negatives_are_every_image_of_other_classes(seed: int) -> None:
     assert set(anything[0].tolist()) == set(range(10))
 
 
+def test_where_there_is_one_class_any_image_is_drawn() -> None:
+    draws = torch.tensor([[0.0, 0.3, 0.6, 0.99]]).repeat(2, 1)
+    labels = torch.full((4,), 2)
+    found = drawn_negatives(draws, labels, torch.tensor([2, 0]))
+    assert found.tolist() == [[0, 1, 2, 3]] * 2
+    distiller = crd()
+    student, teacher, targets = batch(positions=tuple(range(8)))
+    targets = Targets((8, 8), indices=targets.indices, labels=torch.zeros(8, dtype=torch.int64))
+    for _ in range(2):
+        assert torch.isfinite(distiller(student, teacher, targets))
+    assert not distiller.labels.any()
+
+
 def test_two_steps_against_loops() -> None:
     distiller = crd()
     start = copy.deepcopy(distiller)

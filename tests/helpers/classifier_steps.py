@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d
 
 from helpers.classifier_toy import PREPROCESSOR, LabelledNoise, classifier_config, distill
@@ -52,7 +52,13 @@ def weights_of(runner: Runner) -> Weights:
 
 
 def one_step(folder: Path, teacher: dict, model: dict, terms: dict, **settings: Any) -> Step:
-    """Trains for one iteration of SGD on the first four images."""
+    """Trains for one iteration of SGD on the first four images.
+
+    Args:
+        folder: For its files.
+        teacher: One, or several by name; the weights of these are told with their names before.
+        model, terms, settings: Of the config and its hook.
+    """
     before: Weights = {}
     config = classifier_config(folder, model, **distill(teacher, terms, **settings))
     config.train_cfg.max_epochs = 1
@@ -61,15 +67,17 @@ def one_step(folder: Path, teacher: dict, model: dict, terms: dict, **settings: 
     config.optim_wrapper.optimizer = dict(type="SGD", lr=LEARNING_RATE)
     runner = train(config, Probe(before_train=lambda runner: before.update(weights_of(runner))))
     assert runner.iter == 1
-    (of_hook,) = distill_hook_of(runner).teachers.values()
-    network = of_hook.model if "checkpoint" in teacher else nn.Module()
-    assert all(parameter.grad is None for parameter in network.parameters())
+    networks: Weights = {}
+    files: Weights = {}
+    for source, of_hook in distill_hook_of(runner).teachers.items():
+        own, prefix = (teacher[source], f"{source}.") if source in teacher else (teacher, "")
+        if "checkpoint" not in own:
+            continue
+        assert all(parameter.grad is None for parameter in of_hook.model.parameters())
+        networks |= {prefix + k: v.clone() for k, v in of_hook.model.state_dict().items()}
+        files |= {prefix + k: v for k, v in torch.load(own["checkpoint"])["state_dict"].items()}
     return Step(
-        runner=runner,
-        before=before,
-        after=weights_of(runner),
-        teacher={k: v.clone() for k, v in network.state_dict().items()},
-        file=torch.load(teacher["checkpoint"])["state_dict"] if "checkpoint" in teacher else {},
+        runner=runner, before=before, after=weights_of(runner), teacher=networks, file=files
     )
 
 

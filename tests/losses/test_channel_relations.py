@@ -65,17 +65,16 @@ def test_ickd_against_loops(seed: int) -> None:
     total = 0.0
     for ours, theirs in zip(map(channels, student), map(channels, teacher), strict=True):
         for i in range(3):
-            for j in range(3):
-                cosines = [dot(unit(x[i]), unit(x[j])) for x in (ours, theirs)]
-                total += (cosines[0] - cosines[1]) ** 2
+            rows = [unit([dot(x[i], other) for other in x]) for x in (ours, theirs)]
+            total += sum((a - b) ** 2 for a, b in zip(*rows, strict=True))
     assert ICKDLoss()(student, teacher).item() == pytest.approx(total / 2 / 3, rel=1e-9)
 
 
 def test_ickd_by_hand() -> None:
-    # Orthogonal channels against equal ones: both pairs differ by 1, over 2 channels.
+    # Rows (1, 0) and (0, 1) of orthogonal channels, twice (1, 3) / sqrt(10) of (1, 0) and (3, 0).
     student = torch.eye(2).reshape(1, 2, 1, 2)
     teacher = torch.tensor([[1.0, 0.0], [3.0, 0.0]]).reshape(1, 2, 1, 2)
-    assert ICKDLoss()(student, teacher).item() == pytest.approx(1)
+    assert ICKDLoss()(student, teacher).item() == pytest.approx(2 - 4 / math.sqrt(10))
     assert ICKDLoss()(7 * student, student).item() == pytest.approx(0)
 
 

@@ -35,7 +35,7 @@ def test_hierarchical_context_by_its_formula() -> None:
     # On a grid of 2 x 2, only the mean over all is smaller.
     small = [avg_pool2d(each, 4) for each in (student, teacher)]
     whole = small[0].sub(small[1]).square().mean().item()
-    expected = (whole + means[3] / 8) / 1.125
+    expected = (whole + means[3] / 2) / 1.5
     assert hierarchical_context(*small).item() == pytest.approx(expected)
 
 
@@ -59,6 +59,35 @@ def test_fusion_by_its_formula() -> None:
     expected = expected + hierarchical_context(layer(coarse.widen, y, 1), teacher[1])
     assert loss(student, teacher).item() == pytest.approx(expected.item(), rel=1e-10)
     assert coarse.attention is None
+
+
+def test_the_pooled_feature_is_a_coarser_level() -> None:
+    loss = ReviewKDLoss([2, 3], [4, 5], inner=6, pooled=True).double()
+    levels = ReviewKDLoss([2, 3, 3], [4, 5, 5], inner=6).double()
+    levels.load_state_dict(loss.state_dict())
+    student = [maps(2, 8)[0], maps(3, 4)[0]]
+    teacher = [maps(4, 8)[0], maps(5, 4)[0]]
+    expected = levels(*([*side, avg_pool2d(side[-1], 4)] for side in (student, teacher)))
+    torch.testing.assert_close(loss(student, teacher), expected)
+
+
+def test_the_pooled_feature_of_one_image() -> None:
+    """Without variance: BatchNorm begins with a mean of 0 and a variance of 1."""
+    loss = ReviewKDLoss([2], [4], inner=6, pooled=True).double()
+    student, teacher = maps(2, 4)[0][:1].requires_grad_(), maps(4, 4)[0][:1]
+    fine, coarse = loss.fusions
+    y = conv2d(student.mean(dim=(2, 3), keepdim=True), coarse.narrow[0].weight) / (1 + 1e-5) ** 0.5
+    x = layer(fine.narrow, student)
+    up = y.expand_as(x)
+    z = conv2d(torch.cat([x, up], 1), fine.attention.weight, fine.attention.bias).sigmoid()
+    fused = z[:, :1] * x + z[:, 1:] * up
+    expected = hierarchical_context(layer(fine.widen, fused, 1), teacher)
+    pooled = conv2d(y, coarse.widen[0].weight, padding=1) / (1 + 1e-5) ** 0.5
+    expected = expected + (pooled - teacher.mean(dim=(2, 3), keepdim=True)).square().mean()
+    value = loss([student], [teacher])
+    assert value.item() == pytest.approx(expected.item(), rel=1e-10)
+    value.backward()
+    assert student.grad is not None and student.grad.any()
 
 
 def test_every_finer_level_sees_the_coarser_ones() -> None:

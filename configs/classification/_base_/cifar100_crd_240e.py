@@ -10,7 +10,9 @@ model = dict(
         type="LinearClsHead",
         num_classes=100,
         loss=dict(type="CrossEntropyLoss", loss_weight=1.0),
-        init_cfg=None,  # torch's own initial weights, as in CRD's framework
+        # Torch's own initial weights, as the framework's ResNets and ShuffleNets have them; the
+        # other networks' configs say theirs.
+        init_cfg=None,
     ),
 )
 

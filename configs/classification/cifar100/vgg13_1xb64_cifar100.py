@@ -3,5 +3,8 @@ _base_ = "../_base_/cifar100_crd_240e.py"
 
 model = dict(
     backbone=dict(type="mmkd.CIFARVGG", depth=13),
-    head=dict(in_channels=512),
+    head=dict(
+        in_channels=512,
+        init_cfg=dict(_delete_=True, type="Normal", layer="Linear", std=0.01, bias=0),
+    ),
 )

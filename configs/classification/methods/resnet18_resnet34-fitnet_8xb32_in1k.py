@@ -1,4 +1,5 @@
-# FitNet (Romero et al., ICLR 2015): the middle hint, weight 100 in CRD's framework.
+# FitNet (Romero et al., ICLR 2015): the middle hint, weight 100 and a 1x1
+# convolution with BatchNorm and ReLU, as in CRD's framework.
 _base_ = "../_base_/pairs/resnet18_resnet34.py"
 
 terms = dict(
@@ -8,7 +9,7 @@ terms = dict(
         normalizer=dict(type="mmkd.IdentityNormalizer"),
         loss=dict(type="mmkd.MSELoss"),
         view="dense",
-        projector=dict(type="mmkd.ConvConnector", layout="3x3"),
+        projector=dict(type="mmkd.ConvConnector", layout="1x1"),
         weight=100.0,
     ),
 )

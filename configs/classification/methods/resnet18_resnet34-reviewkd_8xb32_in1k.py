@@ -1,11 +1,12 @@
-# ReviewKD (Chen et al., CVPR 2021): weight 1 after a rise of an epoch, as in DKD's framework.
+# ReviewKD (Chen et al., CVPR 2021): weight 1 after a rise of an epoch, as in DKD's
+# framework, whose teacher's maps are those before a stage's last ReLU.
 _base_ = "../_base_/pairs/resnet18_resnet34.py"
 
 terms = dict(
     review=dict(
         student=["backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4"],
         teacher=["backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4"],
-        loss=dict(type="mmkd.ReviewKDLoss"),
+        loss=dict(type="mmkd.ReviewKDLoss", inner=512, pooled=True),
         weight=1.0,
         schedule=dict(ramp=1),
     ),

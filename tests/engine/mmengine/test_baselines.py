@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, normalize, smooth_l1_loss, softplus
+from torch.nn.functional import avg_pool2d, conv2d, normalize, smooth_l1_loss, softplus
 
 from helpers.classifier_steps import (
     BATCH,
@@ -19,14 +20,22 @@ from helpers.classifier_steps import (
     affine,
     batch,
     check,
+    connected,
     cross_entropy,
     kl,
+    mse,
     one_step,
     pooled,
     student_map,
     teacher_map,
 )
-from helpers.classifier_toy import KD_TERM, classifier, linear_head, write_classifier
+from helpers.classifier_toy import (
+    KD_TERM,
+    classifier,
+    classifier_config,
+    linear_head,
+    write_classifier,
+)
 from helpers.toy import distill_hook_of
 
 
@@ -130,6 +139,44 @@ def pkt(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
     return (q * ((q + 1e-7) / (p + 1e-7)).log()).mean()
 
 
+# On locations --------------------------------------------------------------------------------
+
+
+def at(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    ours, theirs = (normalize(x.square().mean(dim=1).flatten(1)) for x in (s, t))
+    return (ours - theirs).square().mean()
+
+
+def fitnet(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    return mse(connected(w, "projector", s), t)
+
+
+def review(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
+    """A level and its pooled feature."""
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        kernel = w[f"loss.fusions.{name}.0.weight"]
+        x = conv2d(x, kernel, padding=kernel.shape[-1] // 2)
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), keepdim=True, correction=0)
+        factor, shift = (
+            w[f"loss.fusions.{name}.1.{k}"].view(1, -1, 1, 1) for k in ("weight", "bias")
+        )
+        return factor * (x - mean) / (variance + 1e-5).sqrt() + shift
+
+    def at_sides(a: Tensor, b: Tensor) -> Tensor:
+        # On a grid of 4 x 4: as it is, of 2 x 2 and of one cell.
+        found = [mse(avg_pool2d(a, size), avg_pool2d(b, size)) for size in (1, 2, 4)]
+        return (found[0] + found[1] / 2 + found[2] / 4) / 1.75
+
+    x, coarse = layer("0.narrow", s), layer("1.narrow", pooled(s)[:, :, None, None])
+    up = coarse.expand_as(x)
+    name = "loss.fusions.0.attention"
+    z = conv2d(torch.cat([x, up], dim=1), w[f"{name}.weight"], w[f"{name}.bias"]).sigmoid()
+    fine = layer("0.widen", z[:, :1] * x + z[:, 1:] * up)
+    of_pooled = mse(layer("1.widen", coarse), pooled(t)[:, :, None, None])
+    return at_sides(fine, t) + of_pooled
+
+
 # On channels ------------------------------------------------------------------------------
 
 
@@ -143,12 +190,15 @@ def nst(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
 
 
 def ickd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
-    weight = w["projector.linear.weight"][:, :, None, None]
-    projected = conv2d(s, weight, w["projector.linear.bias"])
-    ours, theirs = (normalize(x.flatten(2), dim=2) for x in (projected, t))
-    difference = torch.einsum("ncp,ndp->ncd", ours, ours)
-    difference = difference - torch.einsum("ncp,ndp->ncd", theirs, theirs)
-    return difference.square().sum() / BATCH / t.shape[1]
+    projected = conv2d(s, w["projector.layers.0.weight"])
+    variance, mean = torch.var_mean(projected, dim=(0, 2, 3), keepdim=True, correction=0)
+    factor, shift = (w[f"projector.layers.1.{k}"].view(1, -1, 1, 1) for k in ("weight", "bias"))
+    ours = factor * (projected - mean) / (variance + 1e-5).sqrt() + shift
+    rows = []
+    for x in (ours, t):
+        channels = x.flatten(2)
+        rows.append(normalize(channels @ channels.transpose(1, 2), dim=2))
+    return (rows[0] - rows[1]).square().sum() / BATCH / t.shape[1]
 
 
 def vid(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
@@ -164,13 +214,23 @@ def logits(loss: str, **settings: Any) -> dict[str, Any]:
     return {**KD_TERM, "loss": part, **settings}
 
 
-def maps(loss: str) -> dict[str, Any]:
-    return dict(loss=dict(type=f"mmkd.{loss}"))
+def maps(loss: str, **settings: Any) -> dict[str, Any]:
+    part = dict(type=f"mmkd.{loss}", **settings.pop("of_loss", {}))
+    return dict(loss=part, **settings)
 
 
+ICKD_PROJECTOR = dict(type="mmkd.ConvConnector", layout="1x1", activate_output=False)
+FITNET = dict(
+    view="dense",
+    projector=dict(type="mmkd.ConvConnector", layout="1x1"),
+    normalizer=dict(type="mmkd.IdentityNormalizer"),
+)
+# Those with trained parts of their own.
+TRAINED = ("ickd", "vid", "fitnet", "reviewkd")
+DIST_OF_CIFAR = dict(beta=2.0, gamma=2.0, temperature=4.0)
 LAYER_NORM = dict(type="mmkd.LayerNormalizer", eps=1e-12)
 ON_LOGITS = {
-    "dist": Baseline(logits("DISTLoss"), dist),
+    "dist": Baseline(logits("DISTLoss", of_loss=DIST_OF_CIFAR), dist),
     "spherical": Baseline(logits("SphericalKDLoss"), spherical),
     "nkd": Baseline(logits("NKDLoss"), nkd),
     "dkd": Baseline(logits("DKDLoss"), dkd),
@@ -183,8 +243,13 @@ ON_MAPS = {
     "cc": Baseline(maps("CCLoss"), cc),
     "rkd": Baseline(maps("RKDLoss"), rkd),
     "pkt": Baseline(maps("PKTLoss"), pkt),
+    "at": Baseline(maps("ATLoss"), at),
+    "fitnet": Baseline(maps("MSELoss", **FITNET), fitnet),
+    "reviewkd": Baseline(
+        maps("ReviewKDLoss", levels=[-1], of_loss=dict(inner=5, pooled=True)), review
+    ),
     "nst": Baseline(maps("NSTLoss"), nst),
-    "ickd": Baseline(maps("ICKDLoss"), ickd),
+    "ickd": Baseline(maps("ICKDLoss", projector=ICKD_PROJECTOR), ickd),
     "vid": Baseline(maps("VIDLoss"), vid),
 }
 
@@ -205,8 +270,33 @@ def test_one_step(tmp_path: Path, teacher: dict, name: str) -> None:
             compared = (ours, theirs)
         return cross_entropy(predicted, y) + 2 * baseline.distance(*compared, y, own)
 
-    trained = {"backbone.", "head.fc."} | ({"distill."} if name in ("ickd", "vid") else set())
+    trained = {"backbone.", "head.fc."} | ({"distill."} if name in TRAINED else set())
     check(step, objective, trained)
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_dgkd_by_two_teachers(tmp_path: Path, teacher: dict, is_dropped: bool) -> None:
+    """The sum of what either teaches, or one alone."""
+    teachers = dict(first=teacher, assistant=write_classifier(tmp_path, "assistant", 8, width=5))
+    seed = classifier_config(tmp_path).randomness.seed
+    draws = {source: Random(f"{seed} {source} 0").random() for source in teachers}
+    drop = sum(draws.values()) / 2 if is_dropped else 0.0
+    kd = dict(KD_TERM, loss=dict(type="mmkd.KDLoss", temperature=4.0), schedule=dict(drop=drop))
+    terms = {source: dict(kd, source=source, weight=0.9) for source in teachers}
+    step = one_step(tmp_path, teachers, classifier(), terms)
+    kept = [source for source in teachers if draws[source] >= drop]
+    assert len(kept) == (1 if is_dropped else 2)
+
+    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
+        logits = affine(w, "head.fc", pooled(student_map(w, x)))
+        found = cross_entropy(logits, y)
+        for source in kept:
+            own = {k.removeprefix(f"{source}."): v for k, v in t.items()}
+            theirs = affine(own, "head.fc", pooled(teacher_map(own, x)))
+            found = found + 0.9 * kl(logits, theirs, 4.0)
+        return found
+
+    check(step, objective, {"backbone.", "head.fc."})
 
 
 def test_uskd_without_a_teacher(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-# CC (Peng et al., ICCV 2019). The weight is ours: the paper's belongs to another denominator.
+# CC (Peng et al., ICCV 2019): weight 100 as in Hu's Knowledge-Distillation-Zoo, which has this
+# kernel (gamma 0.4, P 2) and denominator; the paper's own belongs to another denominator.
 terms = dict(
-    cc=dict(loss=dict(type="mmkd.CCLoss"), weight=1.0),
+    cc=dict(loss=dict(type="mmkd.CCLoss"), weight=100.0),
 )

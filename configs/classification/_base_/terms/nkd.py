@@ -1,4 +1,4 @@
-# NKD (Yang et al., ICCV 2023): gamma 1.5, T 1, as in the paper.
+# NKD (Yang et al., ICCV 2023): gamma 1.5, T 1, the authors' program on ImageNet.
 terms = dict(
     kd=dict(
         student="head.fc",

@@ -1,4 +1,5 @@
-# Standardised logits (Sun et al., CVPR 2024): T 2, weight 9, as in the authors' program.
+# Standardised logits (Sun et al., CVPR 2024): T 2, weight 9, as in the authors' program, which
+# divides squares by K - 1, not K: of 100 classes, as if T here were 1.99.
 terms = dict(
     kd=dict(
         student="head.fc",
