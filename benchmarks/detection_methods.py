@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from method_arms import METHODS
 from step_timing import ROOT
+from study import cost_cells
 
 from mmkd.evaluation.comparison import BASELINE
 from mmkd.output_files import write_text
@@ -135,17 +136,9 @@ def section(parts: Parts, cost: Mapping[str, Any] | None) -> list[str]:
         published, shared = found[name]
         lines.append(
             f"| {name} | {published or ''} | {shared or ''} | {lead_text(shared)} "
-            f"| {_cost_of(name, cost)} |"
+            f"| {cost_cells(name, cost)} |"
         )
     return lines
-
-
-def _cost_of(method: str, cost: Mapping[str, Any] | None) -> str:
-    if cost is None or method not in cost["seconds"]:
-        return " | | "
-    ratio = cost["seconds"][method] / cost["seconds"]["plain"]
-    memory = (cost["peak_bytes"][method] - cost["peak_bytes"]["plain"]) / 2**20
-    return f"{ratio:.2f} | {memory:+.0f} | {cost['added_parameters'][method]:,}"
 
 
 def plot_of(cells: Mapping[str, Parts], costs: Mapping[str, Any]) -> Plot:

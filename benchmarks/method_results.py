@@ -14,7 +14,7 @@ from typing import Any
 from cifar_study import pooled_deviation
 from matplotlib.axes import Axes
 from strong_teacher import Teacher
-from study import report
+from study import cost_cells, report
 
 from mmkd.output_files import write_text
 from mmkd.report.figures.canvas import write_picture
@@ -195,17 +195,9 @@ def _ranking(
         deployed = f"{parameters[name]:,}" if name in parameters else ""
         lines.append(
             f"| {rank} | {name} | {len(own)} | {spread(own)} | {gain} | {deployed} "
-            f"| {_cost_of(name, cost)} |"
+            f"| {cost_cells(name, cost)} |"
         )
     return lines
-
-
-def _cost_of(name: str, cost: Mapping[str, Any] | None) -> str:
-    if cost is None or name not in cost["seconds"]:
-        return " | | "
-    ratio = cost["seconds"][name] / cost["seconds"][PLAIN]
-    memory = (cost["peak_bytes"][name] - cost["peak_bytes"][PLAIN]) / 2**20
-    return f"{ratio:.2f} | {memory:+.0f} | {cost['added_parameters'][name]:,}"
 
 
 def _beside(title: str, scores: Scores) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -38,6 +39,20 @@ def accuracy_table(results: Sequence[RunResult], plain: str = "plain") -> list[s
             f"{parameters:,} | {parameters - base:,} | {seconds} |"
         )
     return lines
+
+
+def cost_cells(method: str, cost: Mapping[str, Any] | None) -> str:
+    """Of a table's row: a step's time, and the memory, over plain; parameters that are trained.
+
+    Args:
+        method: As method_cost.py calls it.
+        cost: What that has found; None where it was not measured.
+    """
+    if cost is None or method not in cost["seconds"]:
+        return " | | "
+    ratio = cost["seconds"][method] / cost["seconds"]["plain"]
+    memory = (cost["peak_bytes"][method] - cost["peak_bytes"]["plain"]) / 2**20
+    return f"{ratio:.2f} | {memory:+.0f} | {cost['added_parameters'][method]:,}"
 
 
 def by_name(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:

@@ -15,7 +15,7 @@ from mmkd.runs.fingerprint import Fingerprint
 from mmkd.terms import DEFAULTS, parse_terms
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-OTHERS = ("detection_methods", "step_timing")
+OTHERS = ("detection_methods", "step_timing", "study")
 
 
 @pytest.fixture
