@@ -78,7 +78,8 @@ class Costs:
 
     Args:
         seconds: Median.
-        peak_bytes: Of the device; None on a CPU.
+        peak_bytes: Of the device; on a CPU of the whole process so far, which has trained the
+            student alone first.
     """
 
     seconds: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -118,8 +119,7 @@ class Watch:
             self._note(self._distillation)
         if len(self._seconds) < _WARM_UP + self._iterations:
             return False
-        if self._device.type == "cuda":
-            self._peak = torch.cuda.max_memory_allocated(self._device)
+        self._peak = _peak_bytes(self._device)
         return True
 
     def _synchronize(self) -> None:
@@ -191,6 +191,18 @@ class Watch:
             if distiller.is_on
             else 0.0,
         )
+
+
+def _peak_bytes(device: torch.device) -> int | None:
+    """Of a GPU since it was last reset, of a process since it began; None where it is not told."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows.
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def forget() -> None:

@@ -79,7 +79,9 @@ def test_a_healthy_distillation(tmp_path: Path, trained: dict) -> None:
     assert teacher.loss < 0.5 * found.student_loss
     assert teacher.parameters > found.student_parameters > 0
     assert found.iterations == 8
-    assert found.distilled.seconds > 0 and found.plain.peak_bytes is None
+    assert found.distilled.seconds > 0
+    # Of the process: torch and the Runner alone are more than 100 MiB.
+    assert 100 * 2**20 < found.plain.peak_bytes <= found.distilled.peak_bytes
     assert 0 < found.teacher_share < 1
     # Nothing of the user's is written.
     assert list(tmp_path.iterdir()) == []
