@@ -26,8 +26,8 @@ from mmkd.engine.mmengine.detector_heads import named_outputs
 every_method = pytest.mark.parametrize("path", METHODS, ids=[p.stem for p in METHODS])
 # What a config's name begins with.
 EXPECTED = {
-    "cwd", "crosskd", "dkd", "dkd-reviewkd", "fbkd", "fgd", "fgfi", "ld", "mgd", "pkd", "reviewkd",
-    "tokens",
+    "cwd", "cwd-logits", "crosskd", "dkd", "dkd-reviewkd", "fbkd", "fgd", "fgfi", "fitnet", "kd",
+    "ld", "mgd", "pkd", "reviewkd", "tokens",
 }  # fmt: skip
 
 

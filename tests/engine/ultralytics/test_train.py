@@ -18,6 +18,7 @@ from mmkd.configs import config_file
 from mmkd.engine.ultralytics.train import prepare, read_settings
 from mmkd.evaluation import evaluate_detections
 from mmkd.runs.running import RunResult, stored_result
+from mmkd.terms import parse_terms
 from mmkd.work_dirs import TASK_LOSS, read_work_dir
 
 CONFIGS = Path(config_file("yolo/README.md")).parent
@@ -31,6 +32,7 @@ def test_every_config_is_made_of_arguments_that_ultralytics_knows(file: Path) ->
     arguments = {k: v for k, v in settings.items() if k not in ("teacher", "terms")}
     assert get_cfg(overrides=arguments).epochs == settings["epochs"]
     assert ("terms" in settings) <= (settings["teacher"] is not None)
+    assert "terms" not in settings or parse_terms(settings["terms"], ["teacher"])
 
 
 def test_a_config_by_name() -> None:
