@@ -248,8 +248,12 @@ def _unchecked(network: Any, classes: int, validation: ValidationImages | None) 
 
 
 def _classes_of(network: nn.Module) -> int:
-    """As many as one of its heads tells apart."""
-    counts = (getattr(module, "num_classes", None) for module in network.modules())
+    """As many as one of its heads tells apart; a preprocessor may be told of others."""
+    counts = (
+        getattr(module, "num_classes", None)
+        for name, module in network.named_modules()
+        if not name.startswith("data_preprocessor")
+    )
     return max((count for count in counts if isinstance(count, int)), default=0)
 
 

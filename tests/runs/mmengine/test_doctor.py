@@ -14,8 +14,8 @@ from mmengine.runner import Runner
 from rich.console import Console
 from typer.testing import CliRunner
 
+from helpers.classifier_toy import TEACHER_WIDTH, classifier_config, linear_head, write_classifier
 from helpers.classifier_toy import VALIDATION as CLASSIFIER_VALIDATION
-from helpers.classifier_toy import classifier_config, write_classifier
 from helpers.classifier_toy import distill as distill_classifier
 from helpers.detector import detector_config, write_detector_teacher
 from helpers.toy import (
@@ -281,6 +281,21 @@ def test_levels_where_no_objects_are_known(tmp_path: Path, trained: dict) -> Non
     assert "No level of the teacher is known to tell more" in console.export_text()
 
 
+@pytest.mark.parametrize(("classes", "has_loss"), [(7, True), (2, False)])
+def test_a_classifier_of_other_classes(tmp_path: Path, classes: int, has_loss: bool) -> None:
+    teacher = write_classifier(tmp_path, head=linear_head(TEACHER_WIDTH, classes))
+    terms = dict(feature=dict(view="global", weight=0.1))
+    config = classifier_config(
+        tmp_path, **CLASSIFIER_VALIDATION, **distill_classifier(teacher, terms)
+    )
+    found = examine(config, iterations=1)
+    assert found.teachers[0].accuracy is None
+    assert (found.teachers[0].loss is not None) == has_loss
+    [warning] = (each for each in advise(found) if "is not known" in each.text)
+    assert (warning.level, warning.about) == ("warning", "teacher")
+    assert f"it tells {classes} classes apart, the student 3" in warning.text
+
+
 def test_a_classifier_s_accuracy(tmp_path: Path) -> None:
     """Top-1 of the images that its own predictions get right."""
     teacher = write_classifier(tmp_path)
@@ -297,3 +312,4 @@ def test_a_classifier_s_accuracy(tmp_path: Path) -> None:
     labels = torch.cat([sample.gt_label for sample in batch["data_samples"]])
     expected = 100 * (predicted == labels).double().mean()
     assert found.accuracy == pytest.approx(float(expected))
+    assert found.chance == pytest.approx(100 / 3)
