@@ -21,8 +21,11 @@ import torch
 from mmengine.config import Config
 from strong_teacher import Teacher, strong_teacher
 from study import report
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from mmkd.analysis import pearson_correlation
+from mmkd.checkpoint import read_weights
 from mmkd.configs import config_file
 from mmkd.report.numbers import spread
 from mmkd.runs.mmengine.classification import ClassificationRecipe
@@ -170,6 +173,11 @@ class Alignment:
         return cls(distance[0], distance[-1], pearson_correlation(distance, objective))
 
 
+def classifier_of(checkpoint: str | Path) -> Tensor:
+    """Its weights in a row."""
+    return read_weights(checkpoint).weights["head.fc.weight"].flatten().double()
+
+
 def two_digits(values: Sequence[float]) -> str:
     """Mean, and standard deviation where there are several values."""
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
@@ -182,20 +190,35 @@ def verdict(held: Sequence[bool]) -> str:
     return "unclear" if any(held) else "disagrees"
 
 
-def tables(results: Sequence[RunResult], begin: int) -> list[str]:
-    """The runs, then the paper's claims."""
+def tables(results: Sequence[RunResult], begin: int, teacher: str) -> list[str]:
+    """The runs, then the paper's claims.
+
+    Args:
+        results: Of all settings and seeds.
+        begin: Epochs that the correlation leaves out.
+        teacher: Its checkpoint.
+    """
+    theirs = classifier_of(teacher)
+    ours = {(run.name, run.seed): classifier_of(run.checkpoint) for run in results}
     found = {(run.name, run.seed): Alignment.of(run, begin) for run in results}
     seeds = sorted({run.seed for run in results})
     lines = [
-        "| run | top-1, % | μ after warm-up | μ at the end | Pearson's r | published r |",
-        "|---|---|---|---|---|---|",
+        "| run | top-1, % | μ after warm-up | μ at the end | ‖W_s‖ / ‖W_t‖ | cos(W_s, W_t) "
+        "| Pearson's r | published r |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(run.name for run in results):
         top1 = spread([run.scores["top1"] for run in results if run.name == name])
         of_name = [found[name, seed] for seed in seeds]
+        weights = [ours[name, seed] for seed in seeds]
         columns = [
-            two_digits([getattr(each, field) for each in of_name])
-            for field in ("first", "last", "correlation")
+            *(
+                two_digits([getattr(each, field) for each in of_name])
+                for field in ("first", "last")
+            ),
+            two_digits([float(each.norm() / theirs.norm()) for each in weights]),
+            two_digits([float(cosine_similarity(each, theirs, dim=0)) for each in weights]),
+            two_digits([each.correlation for each in of_name]),
         ]
         lines.append(f"| {name} | {top1} | {' | '.join(columns)} | {PUBLISHED[name]} |")
     lines += ["", "| published trend | holds in seeds | verdict |", "|---|---|---|"]
@@ -225,7 +248,9 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--runs", type=Path, default=Path("work_dirs/alignment_study"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/alignment_study.md"))
+    parser.add_argument(
+        "--out", type=Path, help="default: benchmarks/results/alignment_study*.md, by the data"
+    )
     args = parser.parse_args()
     if args.epochs < 8:
         parser.error("--epochs must be 8 or more: the second half is correlated")
@@ -249,13 +274,28 @@ def main() -> None:
         "μ = ‖W_t - W_s‖ after each epoch; r is its correlation with the epoch's mean total loss, "
         f"over the epochs after the first {warm_up(args)}. Published: Dua, CIFAR-100, "
         "ResNet-32x4 -> ResNet-8x4, one run each. A trend agrees where it holds in every seed, "
-        "disagrees where in none. The digits' augmentation, batch size and number of epochs were "
-        "settled while looking at correlations of shorter trials, so that training does not "
-        "saturate at once: a small setting's figures, not evidence against the paper's.",
+        f"disagrees where in none.{_ABOUT_DIGITS if args.data is None else ''}",
         "",
-        *tables(results, warm_up(args)),
+        "μ² = ‖W_t‖² + ‖W_s‖² - 2 ‖W_t‖ ‖W_s‖ cos: where the cosine is near 0, μ tells how large "
+        "the student's classifier is, and the sign of r whether it still grows while the loss "
+        "falls (r below 0) or shrinks (above).",
+        "",
+        *tables(results, warm_up(args), teacher.checkpoint),
     ]
-    report(lines, args.out)
+    report(lines, args.out or Path(f"benchmarks/results/alignment_study{_suffix(args)}.md"))
+
+
+_ABOUT_DIGITS = (
+    " The digits' augmentation, batch size and number of epochs were settled while looking at "
+    "correlations of shorter trials, so that training does not saturate at once: a small setting's "
+    "figures, not evidence against the paper's."
+)
+
+
+def _suffix(args: argparse.Namespace) -> str:
+    """Of the files that other data and another weight decay than the usual have."""
+    decay = f"_wd{args.weight_decay:g}" if args.weight_decay else ""
+    return decay if args.data is None else f"_{data_name(args)}{decay}"
 
 
 if __name__ == "__main__":

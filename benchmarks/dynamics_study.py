@@ -19,14 +19,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from alignment_study import WARM_UP, Alignment
+from alignment_study import WARM_UP, Alignment, classifier_of
 from cifar_study import folder_name, read_config, set_epochs
 from dynamics_figures import BLOCK, FIGURES, Figure, Recorded
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from study import report, top1
-from torch import Tensor
 
 from mmkd.analysis import translational_equivariance
 from mmkd.checkpoint import read_weights
@@ -242,11 +241,6 @@ def features_of(folder: Path) -> Points:
 def folder_of(run: RunResult) -> Path:
     """Where it has recorded."""
     return Path(run.checkpoint).parent
-
-
-def classifier_of(checkpoint: Path) -> Tensor:
-    """Its weights in a row."""
-    return read_weights(checkpoint).weights["head.fc.weight"].flatten().double()
 
 
 def classifiers(
