@@ -63,7 +63,9 @@ class Watch:
             return
         self._schedules = {term.name: term.schedule for term in distillation.terms}
         # Each as it is in full, or there is nothing to see of one that begins later.
-        distillation.terms = [replace(term, schedule=Schedule()) for term in distillation.terms]
+        distillation.terms = [
+            replace(term, schedule=Schedule(drop=term.schedule.drop)) for term in distillation.terms
+        ]
         for term in distillation.terms:
             self._listen(term, distillation.distiller(term))
         measure: Callable[..., dict[str, Measured]] = distillation.measure
