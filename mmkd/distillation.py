@@ -395,8 +395,7 @@ class Distillation:
                 shown = targets if self.distiller(term).takes.targets else size
                 if term.scores:
                     [theirs, *_] = _selected(teacher[term.source], term.teacher)
-                    levels = scores(term.source, term.scores)
-                    total = torch.stack([each.sum() for each in levels]).sum()
+                    levels, total = scores(term.source, term.scores)
                     shown = (shown or size).with_scores(_nearest(levels, theirs), total)
                 measured[term.name] = self._measured(
                     term, student, teacher[term.source], shown, meter, task
@@ -566,11 +565,12 @@ def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
     return [select(outputs[tap.path], tap.level) for tap in taps]
 
 
-def _scores(outputs: Mapping[str, Any], paths: Sequence[str]) -> list[Tensor]:
+def _scores(outputs: Mapping[str, Any], paths: Sequence[str]) -> tuple[list[Tensor], Tensor]:
     """The largest class probability at each cell ``[N, 1, h, w]`` of every level of a head, of
-    logits ``[N, A K, h, w]``."""
+    logits ``[N, A K, h, w]``; and their sum over all."""
     logits = [each for path in paths for each in entries(outputs[path]).values()]
-    return [at_least_float32(x.detach()).amax(dim=1, keepdim=True).sigmoid() for x in logits]
+    levels = [at_least_float32(x.detach()).amax(dim=1, keepdim=True).sigmoid() for x in logits]
+    return levels, torch.stack([each.sum() for each in levels]).sum()
 
 
 def _nearest(levels: Sequence[Tensor], feature: Tensor) -> Tensor:

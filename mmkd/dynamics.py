@@ -60,6 +60,7 @@ __all__ = [
     "ProbeImages",
     "arrived_dynamics",
     "check_blocks",
+    "drawn_samples",
     "dynamics_of",
     "projector_dynamics",
     "recorded",
@@ -368,13 +369,16 @@ def term_dynamics(
         return dict(agreement=agreement(ours, theirs))
     has_maps = ours.ndim == theirs.ndim == 4
     by_location = distiller.view in _BY_LOCATION
+    view = "dense" if has_maps or by_location else "global"
+    own_view = "dense" if by_location else distiller.view
+    samples = drawn_samples(ours, theirs, view, targets.size)
     with evaluation_mode(distiller):
-        found = _of_features(
-            *_rows(ours, theirs, "dense" if has_maps or by_location else "global", targets)
-        )
-        if by_location or distiller.view == "global":
-            view = "dense" if by_location else "global"
-            found |= _of_projector(distiller, *_rows(ours, theirs, view, targets))
+        found = _of_features(*samples)
+        if own_view == view:
+            found |= _of_projector(distiller, *samples)
+        elif own_view == "global":
+            pooled_ones = drawn_samples(ours, theirs, own_view, targets.size)
+            found |= _of_projector(distiller, *pooled_ones)
         if has_maps and by_location:
             found |= _of_places(distiller, ours, theirs, targets)
     found |= _of_objects(ours, theirs, targets) if has_maps else {}
@@ -383,10 +387,17 @@ def term_dynamics(
     return _finite({k: v for k, v in found.items() if not isinstance(v, Tensor)}) | matrices
 
 
-def _rows(ours: Tensor, theirs: Tensor, view: str, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Samples of either side, the same ones."""
-    ours, theirs = pair_as_samples(ours, theirs, view, targets.size)
-    kept = drawn_rows(len(ours), _MOST_SAMPLES).to(ours.device)
+def drawn_samples(
+    ours: Tensor, theirs: Tensor, view: str, size: tuple[int, int], most: int = _MOST_SAMPLES
+) -> tuple[Tensor, Tensor]:
+    """Samples of either side, the same ones; from all over a batch where it has more than ``most``.
+
+    Args:
+        ours, theirs, view, size: See :func:`mmkd.features.pair_as_samples`.
+        most: See :func:`mmkd.analysis.samples.drawn_rows`.
+    """
+    ours, theirs = pair_as_samples(ours, theirs, view, size)
+    kept = drawn_rows(len(ours), most).to(ours.device)
     return ours[kept], theirs[kept]
 
 

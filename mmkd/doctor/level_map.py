@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from mmkd.analysis import linear_cka
-from mmkd.analysis.samples import drawn_rows
 from mmkd.analysis.similarity import LEAST_SAMPLES
 from mmkd.distillation import Distillation
-from mmkd.dynamics import ProbeImages
+from mmkd.dynamics import ProbeImages, drawn_samples
 from mmkd.errors import InputError
-from mmkd.features import pair_as_samples
 from mmkd.linear_probe import ProbedPair
 from mmkd.terms import Tap
 
@@ -142,9 +140,8 @@ def level_map(distillation: Distillation, probes: Sequence[ProbeImages]) -> Leve
 
 def _rows(ours: Tensor, theirs: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     view = "dense" if ours.ndim == theirs.ndim == 4 else "global"
-    pair = pair_as_samples(ours.float(), theirs.float(), view, size)
-    kept = drawn_rows(len(pair[0]), _MOST_SAMPLES).to(ours.device)
-    return pair[0][kept].cpu(), pair[1][kept].cpu()
+    ours, theirs = drawn_samples(ours.float(), theirs.float(), view, size, _MOST_SAMPLES)
+    return ours.cpu(), theirs.cpu()
 
 
 def _cka(rows: Sequence[tuple[Tensor, Tensor]]) -> float | None:

@@ -40,12 +40,10 @@ def average_precision(objects: Sequence[Boxes], found: Sequence[Found]) -> float
         objects: Of each image.
         found: Likewise.
     """
-    try:
-        from mmkd.evaluation import evaluate_detections
-    except MissingExtraError:
+    if cannot_be_told() or not any(len(image.corners) for image in objects):
         return None
-    if not any(len(image.corners) for image in objects):
-        return None
+    from mmkd.evaluation import evaluate_detections
+
     kinds = [*(image.classes for image in objects), *(image.classes for image in found)]
     classes = {int(each) for image in kinds for each in image}
     truth = dict(
