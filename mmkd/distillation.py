@@ -245,6 +245,22 @@ class Distillation:
         ]
         return modules[0] if isinstance(path, str) else nn.Sequential(*modules)
 
+    def check_targets(self, targets: Callable[[], Targets]) -> None:
+        """Raises unless a training's images show what the terms read of them.
+
+        Args:
+            targets: Of any image; called where a term says what it reads.
+
+        Raises:
+            ValueError: They do not, naming the term.
+        """
+        read = [(t, names) for t in self.terms if (names := self.distiller(t).takes.read)]
+        shown = targets() if read else None
+        for term, names in read:
+            with naming(f"{self.owner} {term.key}"):
+                for name in names:
+                    getattr(shown, name)
+
     def distiller(self, term: Term) -> Distiller:
         """The distiller of a term."""
         return self.distillers[term.name]  # type: ignore[return-value]

@@ -147,6 +147,15 @@ class Targets:
         """
         return self.scores.sum() if self._total_score is None else self._total_score
 
+    @cached_property
+    def regions(self) -> Tensor:
+        """``[P, 5]``, those that the student's head on regions was trained on.
+
+        Raises:
+            ValueError: The training has none.
+        """
+        return _value("regions, as the head of a two-stage detector has them", self._regions)
+
     def region_labels(self, background: int) -> Tensor:
         """``[P]``: of each region, the class of the box that it overlaps most, with an IoU of one
         half or more; else ``background``. Ren et al., *Faster R-CNN* (NeurIPS 2015).
@@ -157,7 +166,7 @@ class Targets:
         # Slow to import, and needed by few.
         from torchvision.ops import box_iou
 
-        regions: Tensor = _value("regions", self._regions)
+        regions = self.regions
         labels = torch.full((len(regions),), background, device=regions.device)
         for index, boxes in enumerate(self.boxes):
             if len(boxes.corners):

@@ -96,7 +96,7 @@ class CIDDistiller(Distiller):
             contexts, or for other features; a batch without labels, or with mixed ones.
     """
 
-    takes = Takes(form="logits", several_levels=True, targets=True, own_widths=True)
+    takes = Takes(form="logits", several_levels=True, targets=("labels",), own_widths=True)
     sums: Tensor
     totals: Tensor
 

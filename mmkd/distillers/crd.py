@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class CRDDistiller(Distiller):
         ValueError: A setting out of range; a batch without positions, or with one beyond M.
     """
 
-    takes = Takes(form="images", own_widths=True, targets=True)
+    takes = Takes(form="images", own_widths=True, targets=("indices",))
     student_bank: Tensor
     teacher_bank: Tensor
     labels: Tensor
@@ -128,6 +129,8 @@ class CRDDistiller(Distiller):
             raise ValueError(f"momentum must be 0 or more and below 1, got {momentum}")
         self.num_images, self.negatives = num_images, negatives
         self.temperature, self.momentum, self.exact = temperature, momentum, exact
+        if exact:
+            self.takes = replace(self.takes, targets=("indices", "labels"))
         self.student_embedding = linear_layer(student_channels, width)
         self.teacher_embedding = linear_layer(teacher_channels, width)
         generator = torch.Generator().manual_seed(seed)

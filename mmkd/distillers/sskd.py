@@ -94,7 +94,7 @@ class SSKDDistiller(Distiller):
             that was not turned.
     """
 
-    takes = Takes(form="logits", several_levels=True, targets=True, own_widths=True)
+    takes = Takes(form="logits", several_levels=True, targets=("labels",), own_widths=True)
 
     def __init__(
         self,

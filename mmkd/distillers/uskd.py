@@ -90,7 +90,7 @@ class USKDDistiller(Distiller):
             whose batches hold no labels, or mixed ones.
     """
 
-    takes = Takes(form="logits", several_levels=True, targets=True, own_widths=True)
+    takes = Takes(form="logits", several_levels=True, targets=("labels",), own_widths=True)
 
     def __init__(
         self,

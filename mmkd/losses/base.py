@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -30,7 +30,8 @@ class Takes:
             ``'logits'`` ``[N, K]``, compared as they are.
         view: How a feature is seen, of those that the form allows; None for the first of them.
         several_levels: Whether each side is a list with one entry a level.
-        targets: Whether it also takes ``targets=``, a :class:`mmkd.targets.Targets`.
+        targets: Whether it also takes ``targets=``, a :class:`mmkd.targets.Targets`; or the names
+            of what it reads there (``('boxes',)``), which is then looked for before a training.
         scores: Whether the targets also hold the teacher's class scores at the level's cells, and
             their sum over all levels.
         own_widths: Whether either side comes in its own width, for a loss on images or maps that
@@ -40,9 +41,14 @@ class Takes:
     form: Literal["samples", "images", "maps", "logits"] = "samples"
     view: str | None = None
     several_levels: bool = False
-    targets: bool = False
+    targets: bool | tuple[str, ...] = False
     scores: bool = False
     own_widths: bool = False
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The attributes of the targets that are known to be read."""
+        return self.targets if isinstance(self.targets, tuple) else ()
 
 
 class Loss(nn.Module):
@@ -52,7 +58,7 @@ class Loss(nn.Module):
         takes: What it is given. A module that is no ``Loss`` is given samples.
     """
 
-    takes: ClassVar[Takes] = Takes()
+    takes: Takes = Takes()
 
     def check_widths(self, student: int, teacher: int) -> None:
         """Raises, before any training, where features of these channels cannot be compared.

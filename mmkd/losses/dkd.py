@@ -88,7 +88,7 @@ class DKDLoss(Loss):
             training whose batches hold no labels.
     """
 
-    takes = Takes(form="logits", targets=True)
+    takes = Takes(form="logits", targets=("labels",))
 
     def __init__(
         self,
@@ -102,6 +102,8 @@ class DKDLoss(Loss):
         if of not in ("images", "regions"):
             raise ValueError(f"of must be 'images' or 'regions', got {of!r}")
         self.alpha, self.beta, self.temperature, self.of = alpha, beta, temperature, of
+        if of == "regions":
+            self.takes = Takes(form="logits", targets=("boxes", "regions"))
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
         if self.of == "regions":

@@ -46,7 +46,7 @@ class FGDLoss(Loss):
             empty or not of rank 4; a training whose batches hold no boxes.
     """
 
-    takes = Takes(form="maps", targets=True)
+    takes = Takes(form="maps", targets=("boxes",))
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class FGFILoss(Loss):
             training whose batches hold no boxes.
     """
 
-    takes = Takes(form="maps", targets=True)
+    takes = Takes(form="maps", targets=("boxes",))
 
     def __init__(
         self,

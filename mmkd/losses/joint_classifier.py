@@ -63,7 +63,7 @@ class JointClassifierLoss(ClassifierLoss):
             differ; another number of labels than of samples.
     """
 
-    takes = Takes(targets=True)
+    takes = Takes(targets=("labels",))
 
     def __init__(
         self,

@@ -73,7 +73,7 @@ class NKDLoss(TemperatureLoss):
             training whose batches hold no labels, or mixed ones.
     """
 
-    takes = Takes(form="logits", targets=True)
+    takes = Takes(form="logits", targets=("labels",))
 
     def __init__(self, gamma: float = 1.5, temperature: float = 1.0) -> None:
         super().__init__(temperature)

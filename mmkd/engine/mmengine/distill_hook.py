@@ -33,7 +33,7 @@ from mmkd.engine.mmengine.optimizer import (
     put_back_distillers,
     take_out_distillers,
 )
-from mmkd.engine.mmengine.spread_images import image_size
+from mmkd.engine.mmengine.spread_images import image_size, spread_batch
 from mmkd.engine.mmengine.targets import targets_of
 from mmkd.engine.probe import ProbeSize
 from mmkd.engine.same_teachers import check_same_teachers, digests_of
@@ -42,6 +42,7 @@ from mmkd.engine.step_clock import StepClock
 from mmkd.errors import InputError
 from mmkd.features import OwnHook
 from mmkd.registry import HOOKS
+from mmkd.targets import Targets
 from mmkd.term_warnings import write_warnings
 from mmkd.terms import Term
 
@@ -184,6 +185,7 @@ class DistillHook(Hook):
             seed=runner.seed or 0,
             named=named_outputs,
         )
+        distillation.check_targets(lambda: self._targets_of_one(runner))
         for teacher in self.teachers.values():
             runner.logger.info(teacher.introduction)
         self._match_weights(runner)
@@ -192,6 +194,14 @@ class DistillHook(Hook):
         if runner.world_size > 1:
             distillation.synchronize()
         self._clock = StepClock(device)
+
+    def _targets_of_one(self, runner: Runner) -> Targets:
+        """What the first training image shows."""
+        batch = spread_batch(runner.train_dataloader, self._student.data_preprocessor, 1)
+        samples = BatchSamples(batch.get("data_samples") or ())
+        if proposals_module(self._student) is not None:
+            samples.proposals = torch.zeros(0, 5)
+        return targets_of(batch["inputs"], samples)
 
     def _match_weights(self, runner: Runner) -> None:
         if self._inherit:

@@ -28,6 +28,7 @@ from mmkd.engine.ultralytics.spread_images import spread_images
 from mmkd.engine.ultralytics.targets import targets_of
 from mmkd.engine.ultralytics.teacher import YOLO_FORMAT, named_outputs, run_detector
 from mmkd.errors import InputError, InputTypeError, TermError
+from mmkd.targets import Targets
 from mmkd.term_warnings import write_warnings
 from mmkd.terms import Term
 
@@ -154,6 +155,9 @@ class DistillTrainer(ExactResume):
             dtype=half if self.amp else None,
             named=named_outputs,
         )
+        # What its batches hold (targets_of) is always the same.
+        shown = Targets((self.args.imgsz, self.args.imgsz), boxes=(), indices=torch.empty(0))
+        distillation.check_targets(lambda: shown)
         if RANK in (-1, 0):
             self._record(distillation)
         return distillation

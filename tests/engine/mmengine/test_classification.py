@@ -618,6 +618,16 @@ def test_a_model_without_labels(tmp_path: Path, teacher: dict) -> None:
     holds(str(error.value), "DistillHook terms.joint", "hold no gt_label")
 
 
+def test_boxes_of_images_that_have_none(tmp_path: Path, teacher: dict) -> None:
+    term = dict(loss=dict(type="mmkd.FGDLoss"))
+    config = classifier_config(tmp_path, classifier(), **distill(teacher, dict(boxes=term)))
+    begun: list[Runner] = []
+    with pytest.raises(ValueError) as error:
+        train(config, Probe(before_train=begun.append))
+    holds(str(error.value), "DistillHook terms.boxes", "hold no gt_instances")
+    assert not begun
+
+
 @pytest.mark.parametrize(
     ("tokens", "parts"),
     [

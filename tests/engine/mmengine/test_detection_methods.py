@@ -341,10 +341,32 @@ def test_a_head_without_convolutions_that_serve_every_level(
         trained(kind, tmp_path, digits, dict(classes=CROSS["gfl"]["classes"]))
 
 
-def test_labels_of_images_where_regions_are_compared(tmp_path: Path, digits: Path) -> None:
-    term = dict(dkd=of_head("roi.classes", "mmkd.DKDLoss"))
-    with pytest.raises(ValueError, match=r"terms\.dkd: .* no gt_label, .* by of='regions'"):
-        trained("faster_rcnn", tmp_path, digits, term)
+@pytest.mark.parametrize(
+    ("kind", "term", "said"),
+    [
+        ("faster_rcnn", of_head("roi.classes", "mmkd.DKDLoss"), "no gt_label, .* of='regions'"),
+        ("gfl", of_head("head.classes", "mmkd.NKDLoss"), "no gt_label"),
+        (
+            "gfl",
+            of_head("head.classes", "mmkd.DKDLoss", of="regions"),
+            "asks for regions, as the head of a two-stage detector has them",
+        ),
+        (
+            "gfl",
+            dict(type="mmkd.CRDDistiller", num_images=8, exact=False),
+            "no sample_idx, .* add 'sample_idx' to the meta_keys",
+        ),
+    ],
+)
+def test_images_that_do_not_show_what_a_loss_reads(
+    tmp_path: Path, digits: Path, kind: str, term: dict, said: str
+) -> None:
+    config = training_config(kind, digits, tmp_path)
+    config.merge_from_dict(distill(write_teacher(kind, tmp_path), dict(one=term)))
+    begun: list[Runner] = []
+    with pytest.raises(ValueError, match=rf"DistillHook terms\.one.*: .*{said}"):
+        train(config, Probe(before_train=begun.append))
+    assert not begun
 
 
 def test_other_bins_than_the_teacher_s(tmp_path: Path, digits: Path) -> None:

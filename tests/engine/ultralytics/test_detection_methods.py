@@ -117,6 +117,19 @@ def test_a_yolo_has_one_stage(toy: YOLOToy, name: str) -> None:
         train(toy, model)
 
 
+@pytest.mark.parametrize(
+    ("settings", "missing"), [(dict(of="images"), "class labels"), (dict(of="regions"), "regions")]
+)
+def test_images_that_do_not_show_what_a_loss_reads(
+    toy: YOLOToy, settings: dict, missing: str
+) -> None:
+    loss = dict(type="mmkd.DKDLoss", **settings)
+    terms = dict(dkd=dict(loss=loss, projector=dict(type="mmkd.LinearProjector")))
+    said = rf"DistillCallback terms\.dkd: a loss asks for {missing}"
+    with pytest.raises(ValueError, match=said):
+        train(toy, attached(toy, terms=terms), on=dict(on_pretrain_routine_end=pytest.fail))
+
+
 def test_other_classes(toy: YOLOToy) -> None:
     """The toy's teacher knows three classes, its student ten."""
     terms = dict(kd=of_head("head.classes", "mmkd.BinaryKDLoss"))
