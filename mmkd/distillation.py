@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -581,12 +582,23 @@ def _selected(outputs: Mapping[str, Any], taps: Sequence[Tap]) -> list[Tensor]:
     return [select(outputs[tap.path], tap.level) for tap in taps]
 
 
-def _scores(outputs: Mapping[str, Any], paths: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+def _scores(
+    outputs: Mapping[str, Any], heads: Sequence[Sequence[str]]
+) -> tuple[list[Tensor], Tensor]:
     """The largest class probability at each cell ``[N, 1, h, w]`` of every level of a head, of
-    logits ``[N, A K, h, w]``; and their sum over all."""
-    logits = [each for path in paths for each in entries(outputs[path]).values()]
-    levels = [at_least_float32(x.detach()).amax(dim=1, keepdim=True).sigmoid() for x in logits]
+    logits ``[N, A K, h, w]``, times that of an object where those are given too; and their sum over
+    all."""
+    factors = [
+        [_largest(each) for path in paths for each in entries(outputs[path]).values()]
+        for paths in heads
+    ]
+    levels = [functools.reduce(torch.mul, each) for each in zip(*factors, strict=True)]
     return levels, torch.stack([each.sum() for each in levels]).sum()
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """Probability, over channels: ``[N, 1, h, w]``."""
+    return at_least_float32(logits.detach()).amax(dim=1, keepdim=True).sigmoid()
 
 
 def _nearest(levels: Sequence[Tensor], feature: Tensor) -> Tensor:

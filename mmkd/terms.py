@@ -96,8 +96,9 @@ class Term:
         name: In logs.
         source: The teacher's name.
         student, teacher: Where the features come from, one tap a level, in the same order.
-        scores: The teacher's modules that give class logits, all levels of its head, for what
-            weighs cells by them.
+        scores: The teacher's modules that give logits of what is at a cell, for what weighs cells
+            by its probability: of the classes, and of there being an object at all where its head
+            tells them apart; of each all levels.
         takes_several: Whether the levels are compared all at once (``levels``).
         student_classifier, teacher_classifier: Paths, for a loss that looks through one; of the
             teacher's also several in a list, which follow one another, with ``{level}`` for the
@@ -111,7 +112,7 @@ class Term:
     source: str
     student: tuple[Tap, ...] = (Tap("backbone"),)
     teacher: tuple[Tap, ...] = (Tap("backbone"),)
-    scores: tuple[str, ...] = ()
+    scores: tuple[tuple[str, ...], ...] = ()
     takes_several: bool = False
     student_classifier: str | None = None
     teacher_classifier: str | Sequence[str] | None = None
@@ -127,7 +128,10 @@ class Term:
     @property
     def teacher_paths(self) -> tuple[str, ...]:
         """All modules of the teacher's that are read."""
-        return (*(tap.path for tap in self.teacher), *self.scores)
+        return (
+            *(tap.path for tap in self.teacher),
+            *(path for each in self.scores for path in each),
+        )
 
     def with_teacher_taps(self, found: Callable[[Tap], Tap]) -> Term:
         """This term with other places in the teacher to compare.
@@ -157,8 +161,8 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = dict(
     backbone=dict(stride="all", weight=_SHARE),
 )
 _SIDES = ("student", "teacher")
-# Where a detector's class logits are found.
-_SCORES = "head.classes"
+# Where a detector's class logits are found, and those of an object in heads that have them.
+_SCORES = (("head.classes",), ("head.objectness",))
 _Compared = tuple[str, tuple[Tap, ...], tuple[Tap, ...]]
 # The ways of saying which levels: a term each, or one term of them all.
 _EACH = ("level", "stride")
@@ -274,7 +278,7 @@ def _parse(
             name=name + suffix,
             student=ours,
             teacher=theirs,
-            scores=(_SCORES,) if takes_scores else (),
+            scores=_SCORES if takes_scores else (),
             takes_several=is_joint,
             **shared,
         )

@@ -430,12 +430,15 @@ class ScoringTeacher(FixedTeacher):
 
     def _features(self, images: Tensor) -> dict[str, Any]:
         logits = [nn.functional.avg_pool2d(images, 16 // n) * 4 - 2 for n in (8, 4, 2)]
-        return dict(super()._features(images), finer=logits[0], others=logits[1:])
+        objects = [1 - each[:, :1] for each in logits]
+        return dict(super()._features(images), finer=logits[0], others=logits[1:], objects=objects)
 
 
+@pytest.mark.parametrize("heads", [["classes"], ["classes", "objects"]])
 @pytest.mark.parametrize(("student", "level"), [("first", 1), ("second", 1), ("head", 2)])
-def test_scores_are_those_of_the_teacher_s_grid(student: str, level: int) -> None:
-    """The feature's own of the teacher, whatever the student's; of what is no map the nearest."""
+def test_scores_are_those_of_the_teacher_s_grid(student: str, level: int, heads: list[str]) -> None:
+    """The feature's own of the teacher, whatever the student's; of what is no map the nearest. Of a
+    head that tells objects apart from classes the product of both."""
     teacher = ScoringTeacher()
     feature = "map" if level == 1 else "vector"
     features = teacher._features
@@ -445,13 +448,15 @@ def test_scores_are_those_of_the_teacher_s_grid(student: str, level: int) -> Non
     teacher.probed = teacher._features(torch.zeros(1, 3, 16, 16))
     loss = Scored()
     [term] = terms_of(one=dict(student=student, teacher=feature, loss=loss))
-    [term] = [term.replace(scores=("finer", "others"))]
+    paths = dict(classes=("finer", "others"), objects=("objects",))
+    [term] = [term.replace(scores=tuple(paths[head] for head in heads))]
     step(*build([term], teacher=teacher))
     found = teacher._features(images())
-    logits = [found["finer"], *found["others"]][level]
-    torch.testing.assert_close(loss.seen.scores, logits.amax(1, keepdim=True).sigmoid())
-    total = sum(each.amax(1).sigmoid().sum() for each in (found["finer"], *found["others"]))
-    torch.testing.assert_close(loss.seen.total_score, total)
+    scores = [each.sigmoid().amax(1, True) for each in (found["finer"], *found["others"])]
+    if "objects" in heads:
+        scores = [each * own.sigmoid() for each, own in zip(scores, found["objects"], strict=True)]
+    torch.testing.assert_close(loss.seen.scores, scores[level])
+    torch.testing.assert_close(loss.seen.total_score, sum(each.sum() for each in scores))
 
 
 class Scored(Loss):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -56,13 +57,19 @@ class Levels:
         return dict(sorted(found.items()))
 
     def of_scores(self, term: Term) -> Term:
-        """A term of this teacher, whose class logits come from modules and no longer by a name.
+        """A term of this teacher, whose scores come from modules and no longer by names.
 
         Raises:
-            ValueError: There are none.
+            ValueError: It has no class logits.
         """
-        found = [each for path in term.scores for each in self._named(self._model, path) or [path]]
-        return term.replace(scores=tuple(found))
+        if not term.scores:
+            return term
+        (classes,), (objectness,) = term.scores
+        found = [self._named(self._model, classes) or [classes]]
+        # Which few heads have.
+        with suppress(ValueError):
+            found.append(self._named(self._model, objectness) or [])
+        return term.replace(scores=tuple(tuple(each) for each in found if each))
 
     def find(self, tap: Tap) -> Tap:
         """The module and output that a tap means.

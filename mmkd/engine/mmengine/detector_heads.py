@@ -22,6 +22,7 @@ _DENSE_CLASSES = (
 )
 _OUTPUTS = {
     "head.classes": [f"bbox_head.{name}" for name in _DENSE_CLASSES],
+    "head.objectness": ["bbox_head.multi_level_conv_obj"],
     # Of the box distributions, which a learned scale completes.
     "head.boxes": ["bbox_head.scales"],
     "rpn.objectness": ["rpn_head.rpn_cls"],
@@ -45,8 +46,8 @@ class BatchSamples(list[Any]):
 
 
 def named_outputs(model: nn.Module, path: str) -> list[str] | None:
-    """The modules that ``'head.classes'``, ``'head.boxes'``, ``'rpn.objectness'`` and
-    ``'roi.classes'`` stand for; None for any other path.
+    """The modules that ``'head.classes'``, ``'head.objectness'``, ``'head.boxes'``,
+    ``'rpn.objectness'`` and ``'roi.classes'`` stand for; None for any other path.
 
     Raises:
         ValueError: The detector has no such output, or no such convolution of its head.
@@ -77,6 +78,8 @@ def _check_branch(model: nn.Module, modules: dict[str, nn.Module], path: str) ->
 _ADVICE = {
     "head.classes": "it is the class logits of one-stage detectors (RetinaNet, GFL, FCOS, ATSS, "
     "RTMDet, YOLOX); of two-stage ones take 'rpn.objectness' or 'roi.classes'",
+    "head.objectness": "it is the logits of an object at a cell, as YOLOX has them beside the "
+    "classes",
     "head.boxes": "it is the box distributions of GFL and the heads that derive from it",
     "rpn.objectness": "it is the logits of a region proposal network, as Faster R-CNN has one",
     "roi.classes": "it is the class logits of a head on regions, as Faster R-CNN has one",

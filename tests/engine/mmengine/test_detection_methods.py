@@ -153,6 +153,16 @@ def test_scores_weigh_cells_of_the_neck(tmp_path: Path, digits: Path) -> None:
     assert all(each[f"distill_scored_s{stride}"] > 0 for each in logged for stride in (8, 16, 32))
 
 
+def test_scores_of_yolox_are_of_a_class_and_of_an_object(tmp_path: Path, digits: Path) -> None:
+    """Its classes are learned of objects alone, so that they say nothing of the background."""
+    runner, _ = trained("yolox", tmp_path, digits, dict(scored=on_neck("mmkd.ScoreWeightedL2Loss")))
+    for term in distill_hook_of(runner).terms:
+        assert term.scores == tuple(
+            tuple(f"bbox_head.multi_level_conv_{kind}.{level}" for level in range(3))
+            for kind in ("cls", "obj")
+        )
+
+
 def test_images_without_boxes(tmp_path: Path, digits: Path) -> None:
     """Of the twelve, one has some: in most iterations no cell is near a box."""
     truth = json.loads((digits / "annotations/train.json").read_text(encoding="utf-8"))
