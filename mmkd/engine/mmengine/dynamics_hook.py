@@ -49,14 +49,14 @@ class DynamicsHook(Hook):
         interval: Epochs, or iterations, from one record to the next; None: as few as hold 100
             times as many images as are looked at, so that it takes less than 2% of the time
             (``benchmarks/dynamics_cost.py``); every epoch of 1,600 images or more.
-        by_epoch: Which of them; as the training's own loop counts.
+        by_epoch: Which of them; a loop of iterations has no epochs.
         blocks: Paths of the student's modules, such as the layers of a vision transformer
             (``'backbone.layers.0'``), up to which its equivariance to translation is recorded, as
             ``dynamics/<path>/equivariance``.
 
     Raises:
-        ValueError: A number below 1, on construction; no DistillHook, a loop that counts the
-            other, or a block that does not fit, before training.
+        ValueError: A number below 1, on construction; no DistillHook, epochs of a loop that counts
+            none, or a block that does not fit, before training.
     """
 
     # Behind DistillHook.
@@ -81,11 +81,11 @@ class DynamicsHook(Hook):
             raise InputError.at(
                 "DynamicsHook", "custom_hooks holds no DistillHook whose terms it could look at"
             )
-        if isinstance(runner.train_loop, EpochBasedTrainLoop) != self.by_epoch:
+        if self.by_epoch and not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise InputError.at(
                 "DynamicsHook by_epoch",
-                f"train_cfg is a {type(runner.train_loop).__name__}: give by_epoch="
-                f"{not self.by_epoch}, and an interval in what it counts",
+                f"train_cfg is a {type(runner.train_loop).__name__}: give by_epoch=False, and an "
+                "interval in iterations",
             )
         assert hook.distillation is not None
         self._distillation = hook.distillation

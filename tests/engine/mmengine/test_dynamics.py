@@ -302,6 +302,26 @@ def test_a_loop_of_iterations(tmp_path: Path, teacher: dict) -> None:
         train(make())
 
 
+def test_iterations_of_a_loop_of_epochs(tmp_path: Path, teacher: dict) -> None:
+    """Two epochs of four; a resumed one goes on with the file, and the training is as without."""
+
+    def trained(folder: str, max_epochs: int = 2, **changes: Any) -> Runner:
+        config = recorded(
+            toy_config(tmp_path / folder, **distill(teacher, TERMS)), by_epoch=False, interval=2
+        )
+        config.train_cfg.max_epochs = max_epochs
+        config.merge_from_dict(changes)
+        return train(config)
+
+    whole = trained("whole")
+    assert {int(row["step"]) for row in rows(whole)} == {2, 4, 6, 8}
+    trained("stopped", max_epochs=1)
+    resumed = trained("stopped", resume=True)
+    assert rows(resumed) == rows(whole)
+    other = train(toy_config(tmp_path / "other", **distill(teacher, TERMS)))
+    assert not differences(whole.model.state_dict(), other.model.state_dict())
+
+
 def test_the_default_interval_and_the_end(tmp_path: Path, teacher: dict) -> None:
     """Of few images seldom, and at the end in any case."""
     config = recorded(toy_config(tmp_path, **distill(teacher, TERMS)), interval=None)
