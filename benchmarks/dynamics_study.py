@@ -238,6 +238,13 @@ def features_of(folder: Path) -> Points:
     return Points(found.features.numpy(), found.labels.numpy(), found.classes)
 
 
+def last_distance(run: RunResult, term: str) -> float:
+    """To the teacher, as the run has logged it last."""
+    curve = read_work_dir(folder_of(run)).curve(f"distill_{term}")
+    assert curve is not None
+    return curve.points[-1][1]
+
+
 def folder_of(run: RunResult) -> Path:
     """Where it has recorded."""
     return Path(run.checkpoint).parent
@@ -318,6 +325,10 @@ def main() -> None:
         own = {(name, seed): r for (seed, f, name), r in found.items() if f == key}
         figure = FIGURES[key]
         after: dict[tuple[str, int], Recorded] = {of: {} for of in own}
+        if figure.same_distance:
+            after = {
+                of: dict(distance=[last_distance(run, figure.term)]) for of, run in own.items()
+            }
         if key == "003-1":
             after = classifiers(own, epochs_of(figure, args), args, pictures / key)
         if figure.student == "vit":
