@@ -230,7 +230,8 @@ FIGURES = {
         "is near 0 at every temperature. So the distance, whose square is |W_t|² + |W_s|² - "
         "2 |W_t| |W_s| cos, tells how large the student's classifier is and not how it lies to the "
         "teacher's. Here it grows while the objective falls, with distillation and without, hence "
-        "r below 0; an r above 0 needs one that shrinks after the warm-up.",
+        "r below 0; only at T = 2 has it settled, and r is of either sign. An r near 1 needs one "
+        "that shrinks after the warm-up.",
     ),
     "001-7": Figure(
         "M&M, Table 7: equivariance of a transformer's blocks to translation",
@@ -293,6 +294,8 @@ FIGURES = {
         },
         (CLOSER,),
         "detector",
+        reading="In the demo's few epochs the student's objects stay far more alike than the "
+        "teacher's, with one projector and with three.",
     ),
 }
 
