@@ -54,6 +54,13 @@ PUBLISHED = {
 }
 
 
+_ABOUT_DIGITS = (
+    " The digits' augmentation, batch size and number of epochs were settled while looking at "
+    "correlations of shorter trials, so that training does not saturate at once: a small setting's "
+    "figures, not evidence against the paper's."
+)
+
+
 @dataclass(frozen=True)
 class Claim:
     """A finding of the paper, as a test of one seed's correlations by run."""
@@ -283,13 +290,6 @@ def main() -> None:
         *tables(results, warm_up(args), teacher.checkpoint),
     ]
     report(lines, args.out or Path(f"benchmarks/results/alignment_study{_suffix(args)}.md"))
-
-
-_ABOUT_DIGITS = (
-    " The digits' augmentation, batch size and number of epochs were settled while looking at "
-    "correlations of shorter trials, so that training does not saturate at once: a small setting's "
-    "figures, not evidence against the paper's."
-)
 
 
 def _suffix(args: argparse.Namespace) -> str:

@@ -29,7 +29,7 @@ from mmkd.features import (
 from mmkd.normalizers import BatchNormalizer
 from mmkd.numerics import at_least_float32
 from mmkd.registry import arguments_of, find_class
-from mmkd.targets import Targets
+from mmkd.targets import FROM_TEACHER, Targets
 from mmkd.term_watch import TermWatch, TrainingWatch
 from mmkd.terms import Tap, Term
 
@@ -250,17 +250,21 @@ class Distillation:
         """Raises unless a training's images show what the terms read of them.
 
         Args:
-            targets: Of any image; called where a term says what it reads.
+            targets: Of any image; called where a term reads any.
 
         Raises:
             ValueError: They do not, naming the term.
         """
-        read = [(t, names) for t in self.terms if (names := self.distiller(t).takes.read)]
+        read = [
+            (term, name)
+            for term in self.terms
+            for name in self.distiller(term).takes.targets
+            if name != FROM_TEACHER
+        ]
         shown = targets() if read else None
-        for term, names in read:
+        for term, name in read:
             with naming(f"{self.owner} {term.key}"):
-                for name in names:
-                    getattr(shown, name)
+                getattr(shown, name)
 
     def distiller(self, term: Term) -> Distiller:
         """The distiller of a term."""

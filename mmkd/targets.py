@@ -14,8 +14,11 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from mmkd.numerics import at_least_float32
 
-__all__ = ["Boxes", "Targets", "on_grid", "target_and_others"]
+__all__ = ["FROM_TEACHER", "SHOWN", "Boxes", "Targets", "on_grid", "target_and_others"]
 
+# What a loss can say that it reads of targets; of these the teacher tells the last.
+FROM_TEACHER = "scores"
+SHOWN = ("labels", "boxes", "indices", "regions", FROM_TEACHER)
 T = TypeVar("T")
 _FOREGROUND = 0.5
 Value: TypeAlias = T | Callable[[], T] | None

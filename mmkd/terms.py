@@ -15,6 +15,7 @@ from mmkd.errors import InputError, InputTypeError, check_keys, naming
 from mmkd.features import Level, Stride
 from mmkd.losses.base import Takes
 from mmkd.registry import arguments_of, find_class
+from mmkd.targets import FROM_TEACHER
 
 __all__ = ["DEFAULTS", "Schedule", "Tap", "Term", "parse_terms"]
 
@@ -265,7 +266,7 @@ def _parse(
         parts={key: settings[key] for key in own if key in settings},
     )
     takes = _takes(kind, settings)
-    takes_scores = any(each.scores for each in takes)
+    takes_scores = any(FROM_TEACHER in each.targets for each in takes)
     several = _several(where, settings)
     modules = _modules(where, settings)
     # Modules that are listed say themselves whether they go together.

@@ -462,7 +462,7 @@ def test_scores_are_those_of_the_teacher_s_grid(student: str, level: int, heads:
 class Scored(Loss):
     """Keeps what it is shown."""
 
-    takes = Takes(targets=True, scores=True)
+    takes = Takes(targets=("scores",))
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
         self.seen = targets

@@ -557,7 +557,7 @@ def test_a_module_that_says_what_it_takes_must_be_a_loss() -> None:
     """Or else it would be given samples, without a word."""
 
     class Unheard(nn.Module):
-        takes = Takes(form="maps", targets=True)
+        takes = Takes(form="maps", targets=("boxes",))
 
     with pytest.raises(
         ValueError, match=r"Unheard says what it takes, .* derive it from that class"

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from mmkd.numerics import check_temperature
+from mmkd.targets import SHOWN
 
 __all__ = ["VIEWS", "Loss", "Takes", "TemperatureLoss"]
 
@@ -30,25 +31,27 @@ class Takes:
             ``'logits'`` ``[N, K]``, compared as they are.
         view: How a feature is seen, of those that the form allows; None for the first of them.
         several_levels: Whether each side is a list with one entry a level.
-        targets: Whether it also takes ``targets=``, a :class:`mmkd.targets.Targets`; or the names
-            of what it reads there (``('boxes',)``), which is then looked for before a training.
-        scores: Whether the targets also hold the teacher's class scores at the level's cells, and
-            their sum over all levels.
+        targets: What it reads in ``targets=``, a :class:`mmkd.targets.Targets` that it also takes
+            where it reads any: ``labels``, ``boxes``, ``indices``, ``regions``, which are looked
+            for before a training, or ``scores``, for which the teacher runs up to its classes.
         own_widths: Whether either side comes in its own width, for a loss on images or maps that
             needs no projector, or has its own parts for it.
+
+    Raises:
+        ValueError: ``targets`` are no tuple of these names.
     """
 
     form: Literal["samples", "images", "maps", "logits"] = "samples"
     view: str | None = None
     several_levels: bool = False
-    targets: bool | tuple[str, ...] = False
-    scores: bool = False
+    targets: tuple[str, ...] = ()
     own_widths: bool = False
 
-    @property
-    def read(self) -> tuple[str, ...]:
-        """The attributes of the targets that are known to be read."""
-        return self.targets if isinstance(self.targets, tuple) else ()
+    def __post_init__(self) -> None:
+        if not isinstance(self.targets, tuple) or not set(self.targets) <= set(SHOWN):
+            raise ValueError(
+                f"Takes(targets=...) must be a tuple of {', '.join(SHOWN)}, got {self.targets!r}"
+            )
 
 
 class Loss(nn.Module):

@@ -67,7 +67,7 @@ class CrossKDLoss(Loss):
             term, an R whose output is none of what ``compare`` says.
     """
 
-    takes = Takes(form="maps", targets=True, scores=True)
+    takes = Takes(form="maps", targets=("scores",))
 
     def __init__(
         self,

@@ -99,7 +99,7 @@ class LDLoss(TemperatureLoss):
             term, widths that are not the same bins.
     """
 
-    takes = Takes(form="maps", targets=True, scores=True)
+    takes = Takes(form="maps", targets=("scores",))
 
     def __init__(self, temperature: float = 10.0) -> None:
         super().__init__(temperature)

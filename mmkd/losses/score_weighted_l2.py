@@ -27,7 +27,7 @@ class ScoreWeightedL2Loss(Loss):
         ValueError: Shapes that differ, are empty or not of rank 4.
     """
 
-    takes = Takes(form="maps", targets=True, scores=True)
+    takes = Takes(form="maps", targets=("scores",))
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
         check_maps(student, teacher)

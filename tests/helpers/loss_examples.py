@@ -193,7 +193,7 @@ def needs_example(loss: type[Loss]) -> bool:
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(loss).parameters.values()
     required = [p for p in parameters if p.default is p.empty and p.kind not in variadic]
-    return loss.takes.targets or bool(required)
+    return bool(loss.takes.targets or required)
 
 
 def without_example(losses: list[type[Loss]]) -> list[str]:

@@ -65,7 +65,7 @@ class Fusion(Distiller):
 class FusionWithMemory(Fusion):
     """Also keeps a running mean of every image's feature, by its position in the data set."""
 
-    takes = Takes(form="maps", several_levels=True, targets=True)
+    takes = Takes(form="maps", several_levels=True, targets=("indices",))
 
     def __init__(
         self,

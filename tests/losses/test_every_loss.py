@@ -35,7 +35,7 @@ def test_every_loss_has_an_example() -> None:
 
 def test_a_loss_that_needs_an_example_is_refused_without() -> None:
     class Asking(Loss):
-        takes = Takes(targets=True)
+        takes = Takes(targets=("labels",))
 
     class Built(Loss):
         def __init__(self, bank: int) -> None: ...
@@ -43,6 +43,12 @@ def test_a_loss_that_needs_an_example_is_refused_without() -> None:
     class Plain(Loss): ...
 
     assert without_example([Asking, Built, Plain]) == ["Asking", "Built"]
+
+
+@pytest.mark.parametrize("targets", ["boxes", ["boxes"], ("box",), True], ids=str)
+def test_what_a_loss_reads_is_a_tuple_of_known_names(targets: Any) -> None:
+    with pytest.raises(ValueError, match="must be a tuple of labels, boxes, indices, regions, sco"):
+        Takes(targets=targets)
 
 
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if not e.holds_back], ids=str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,9 @@ class DistillHook(Hook):
             )
         self._student = unwrapped(runner.model)
         device = next(self._student.parameters()).device
+        first = cache(
+            lambda: spread_batch(runner.train_dataloader, self._student.data_preprocessor, 1)
+        )
         self._distillation = distillation = self._settings.build(
             self._student,
             replace(
@@ -179,13 +182,11 @@ class DistillHook(Hook):
                 loaded=loaded_order(runner.train_dataloader.dataset),
             ),
             run_model,
-            lambda: image_size(
-                "DistillHook", runner.train_dataloader, self._student.data_preprocessor
-            ),
+            lambda: image_size("DistillHook", first),
             seed=runner.seed or 0,
             named=named_outputs,
         )
-        distillation.check_targets(lambda: self._targets_of_one(runner))
+        distillation.check_targets(lambda: self._shown(first()))
         for teacher in self.teachers.values():
             runner.logger.info(teacher.introduction)
         self._match_weights(runner)
@@ -195,9 +196,8 @@ class DistillHook(Hook):
             distillation.synchronize()
         self._clock = StepClock(device)
 
-    def _targets_of_one(self, runner: Runner) -> Targets:
-        """What the first training image shows."""
-        batch = spread_batch(runner.train_dataloader, self._student.data_preprocessor, 1)
+    def _shown(self, batch: Mapping[str, Any]) -> Targets:
+        """By the images of a batch that no training step was made of."""
         samples = BatchSamples(batch.get("data_samples") or ())
         if proposals_module(self._student) is not None:
             samples.proposals = torch.zeros(0, 5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mmengine.runner import set_random_seed
@@ -20,19 +20,18 @@ __all__ = ["image_size", "spread_batch"]
 _ANNOTATIONS = ("data_list", "data_bytes", "data_address")
 
 
-def image_size(owner: str, loader: DataLoader, preprocessor: nn.Module) -> tuple[int, int]:
+def image_size(owner: str, first: Callable[[], Mapping[str, Any]]) -> tuple[int, int]:
     """Height and width of the first training image as the model is given it.
 
     Args:
         owner: Whose setting the error names.
-        loader: Of the training.
-        preprocessor: The model's own.
+        first: Reads the batch of it.
 
     Raises:
         InputError: It cannot be read, or is no image.
     """
     try:
-        height, width = spread_batch(loader, preprocessor, 1)["inputs"][0].shape[-2:]
+        height, width = first()["inputs"][0].shape[-2:]
     except Exception as error:  # Pipelines and data sets fail in any way.
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError.at(

@@ -179,7 +179,7 @@ from mmkd.registry import MODELS
 class {name}(Loss):
     """The mean over boxes of the squared difference inside them."""
 
-    takes = Takes(form="maps", targets=True)
+    takes = Takes(form="maps", targets=("boxes",))
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets) -> Tensor:
         difference = (student - teacher).square().mean(dim=1)

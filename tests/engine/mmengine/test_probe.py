@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
+from torch import Tensor
 
 from helpers.toy import (
     Probe,
@@ -20,17 +22,34 @@ from helpers.toy import (
     train,
     write_teacher,
 )
+from mmkd.losses import Loss, Takes
+from mmkd.registry import MODELS
+from mmkd.targets import Targets
 
 
 @DATASETS.register_module()
 class Counting(ToyImages):
-    """Knows how many images were read of it."""
+    """Knows how many images were read of it, and of it and its copies; has labels for losses."""
 
     read = 0
+    all_read: ClassVar[list[int]] = []
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         self.read += 1
-        return super().__getitem__(index)
+        self.all_read.append(index)
+        item = super().__getitem__(index)
+        item["data_samples"].gt_label = torch.tensor([item["data_samples"].label])
+        return item
+
+
+@MODELS.register_module()
+class Labelled(Loss):
+    """As if it read labels."""
+
+    takes = Takes(form="maps", targets=("labels",))
+
+    def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
+        return (student - teacher).square().mean()
 
 
 def probed(config: Config) -> tuple[int, ...]:
@@ -81,3 +100,13 @@ def test_a_cache_of_the_data_set_stays_as_it_is(tmp_path: Path) -> None:
     seen: list[int] = []
     train(config, Probe(before_train=lambda r: seen.append(r.train_dataloader.dataset.read)))
     assert seen == [0]
+
+
+def test_one_image_tells_its_size_and_what_it_shows(tmp_path: Path) -> None:
+    terms = dict(deep=dict(loss=dict(type="mmkd.Labelled")))
+    config = config_of(tmp_path, write_teacher(tmp_path), terms)
+    config.train_dataloader.dataset.type = "Counting"
+    Counting.all_read.clear()
+    seen: list[list[int]] = []
+    train(config, Probe(before_train=lambda _: seen.append(list(Counting.all_read))))
+    assert seen == [[0]]

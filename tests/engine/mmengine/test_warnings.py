@@ -46,7 +46,7 @@ class LabelledImages(ToyImages):
 class Against(Distiller):
     """Less the student's own loss: its gradient is that of the task, turned round."""
 
-    takes = Takes(form="maps", targets=True)
+    takes = Takes(form="maps", targets=("labels",))
 
     def __init__(self, student_classifier: nn.Module, weight: float = 1.0) -> None:
         super().__init__(weight)
