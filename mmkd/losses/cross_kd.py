@@ -20,8 +20,9 @@ from mmkd.targets import Targets, on_grid
 __all__ = ["CrossKDLoss", "standardized_like"]
 
 _COMPARED = ("classes", "bins", "deltas", "distances")
-# Of a box's sides in the logarithm, so that no exponential overflows.
-_LARGEST_SIZE = 4.0
+# Of logarithms, so that no exponential overflows: of a box's sides over its anchor's, and of its
+# distances, which are in pixels and longer than any image's.
+_LARGEST_SIZE, _LONGEST_DISTANCE = 4.0, 16.0
 
 
 def standardized_like(student: Tensor, teacher: Tensor, eps: float = 1e-6) -> Tensor:
@@ -56,8 +57,9 @@ class CrossKDLoss(Loss):
     Args:
         teacher_classifier: R; in a term, its paths (see :class:`mmkd.terms.Term`).
         compare: What R predicts: ``'classes'`` (a logit each), ``'bins'`` (of four sides),
-            ``'deltas'`` (of anchors, as Faster R-CNN's) or ``'distances'`` (the logarithms of four
-            distances from a cell, as FCOS's).
+            ``'deltas'`` (of anchors, as Faster R-CNN's; the mean over a cell's anchors) or
+            ``'distances'`` (the logarithms of four distances from a cell, as FCOS's without
+            ``norm_on_bbox``; with it they are no logarithms).
         stds: Of deltas: by what the detector's coder multiplies them.
 
     Shapes: ``[N, C, H, W]`` and ``[N, C, H, W]`` with the scores of N images to a scalar.
@@ -128,10 +130,11 @@ class CrossKDLoss(Loss):
         return generalized_box_iou_loss(*boxes).mean(dim=1)
 
     def _corners(self, values: Tensor) -> Tensor:
-        """Boxes ``[..., 4]``, in units in which an overlap is what it is in pixels: those of the
-        cell, or of the anchor's own sides."""
+        """Boxes ``[..., 4]``, in units in which an overlap is what it is in pixels: pixels, or the
+        anchor's own sides."""
         if self.compare == "distances":
-            before, after = values.clamp(-_LARGEST_SIZE, _LARGEST_SIZE).exp().chunk(2, dim=-1)
+            limited = values.clamp(-_LONGEST_DISTANCE, _LONGEST_DISTANCE)
+            before, after = limited.exp().chunk(2, dim=-1)
             return torch.cat([-before, after], dim=-1)
         scaled = values * values.new_tensor(self.stds)
         centre, half = scaled[..., :2], scaled[..., 2:].clamp(max=_LARGEST_SIZE).exp() / 2

@@ -120,12 +120,57 @@ def test_deltas_by_the_boxes_of_any_anchor(seed: int, anchor: tuple[float, ...])
     assert found.item() == pytest.approx(total / max(1, weights.sum().item()), rel=1e-5)
 
 
-def test_distances_by_hand() -> None:
-    """Of one cell: a box of 2 x 2 within one of 4 x 4 around the same cell."""
-    teacher = torch.zeros(1, 4, 1, 1)
+@given(seed=seeds, centre=st.tuples(st.floats(-50, 50), st.floats(-50, 50)))
+def test_distances_by_the_boxes_around_any_cell(seed: int, centre: tuple[float, float]) -> None:
+    """Of a few pixels up to some thousand."""
+    x, y = centre
+    student, teacher = pair(seed, 2, 4, 2, 3)
+    rest, weights = nn.Sequential(head(), Stretched()), scores(seed)
+    crossed, own = rest(standardized_like(student, teacher)), rest(teacher)
+
+    def box(values: list[float]) -> list[float]:
+        left, top, right, bottom = map(math.exp, values)
+        return [x - left, y - top, x + right, y + bottom]
+
+    total = 0.0
+    for n in range(2):
+        for i in range(2):
+            for j in range(3):
+                boxes = (box(m[n, :, i, j].tolist()) for m in (crossed, own))
+                total += weights[n, 0, i, j].item() * (1 - giou(*boxes))
+    loss = CrossKDLoss(rest, "distances")
+    found = loss(student, teacher, targets=Targets((8, 8), scores=weights))
+    assert found.item() == pytest.approx(total / max(1, weights.sum().item()), rel=1e-5)
+
+
+class Stretched(nn.Module):
+    """Logarithms of boxes of all sizes."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return 4 + 4 * values.tanh()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [(2, 1, 1 - 4 / 16), (60, 120, 1 - 1 / 4), (100, 300, 1 - 1 / 9), (3000, 1000, 1 - 1 / 9)],
+)
+def test_distances_by_hand(ours: float, theirs: float, expected: float) -> None:
+    """Of one cell: a square within another around the same cell, in pixels."""
+    student, teacher = (torch.full((1, 4, 1, 1), math.log(side)) for side in (ours, theirs))
     loss = CrossKDLoss(nn.Identity(), "distances")
-    value = loss._of_boxes(torch.full((1, 4, 1, 1), math.log(2)), teacher)
-    assert value.item() == pytest.approx(1 - 4 / 16)
+    value = loss._of_boxes(student.requires_grad_(), teacher)
+    assert value.item() == pytest.approx(expected)
+    [gradient] = torch.autograd.grad(value.sum(), student)
+    assert gradient.abs().min() > 0
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+def test_distances_of_any_size_are_finite(kind: torch.dtype) -> None:
+    values = torch.tensor([-100.0, 0.0, 50.0, 100.0]).to(kind).view(1, 4, 1, 1)
+    ours, theirs = values.clone().requires_grad_(), values.flip(1)
+    loss = CrossKDLoss(nn.Identity(), "distances")._of_boxes(ours.float(), theirs.float())
+    [gradient] = torch.autograd.grad(loss.sum(), ours)
+    assert loss.isfinite().all() and gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("compare", ["classes", "bins"])

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.nn.functional import kl_div
 
-from helpers.detection_methods import MAPS, of_head, on_neck
+from helpers.detection_methods import MAPS, SCORED, of_head, on_neck
 from helpers.mm_detectors import training_config, write_teacher
 from helpers.toy import LossRecorder, Probe, distill, distill_hook_of, train
-from mmkd.losses import BinaryKDLoss, DKDLoss
+from mmkd.losses import BinaryKDLoss, CWDLoss, DKDLoss
 from mmkd.losses.ld import localization_distillation
 from mmkd.targets import Targets
 
@@ -54,7 +56,7 @@ def trained(
     kind: str, tmp_path: Path, digits: Path, terms: dict, watch: Watch | None = None
 ) -> tuple[Runner, list[dict]]:
     config = training_config(kind, digits, tmp_path)
-    config.merge_from_dict(distill(write_teacher(kind, tmp_path), terms))
+    config.merge_from_dict(distill(write_teacher(kind, tmp_path), terms, probe_size=64))
     recorder = LossRecorder()
     probes = [] if watch is None else [
         Probe(before_train=watch.start, before_train_iter=watch.before)
@@ -119,7 +121,10 @@ def test_class_logits(tmp_path: Path, digits: Path, kind: str) -> None:
     is_shared = "{}" not in path
     watch = Watch(*([path] if is_shared else [path.format(i) for i in range(3)]))
     term = of_head("head.classes", "mmkd.BinaryKDLoss", temperature=2.0)
-    _, logged = trained(kind, tmp_path, digits, dict(kd=dict(term, weight=3.0)), watch)
+    terms = dict(
+        kd=dict(term, weight=3.0), cwd=of_head("head.classes", "mmkd.CWDLoss"), scored=SCORED
+    )
+    _, logged = trained(kind, tmp_path, digits, terms, watch)
     for each, ours, theirs in zip(logged, watch.ours, watch.theirs, strict=True):
         for level, stride in enumerate((8, 16, 32)):
             own = path if is_shared else path.format(level)
@@ -128,6 +133,9 @@ def test_class_logits(tmp_path: Path, digits: Path, kind: str) -> None:
             expected = BinaryKDLoss(2.0)(*rows).item()
             assert each[f"distill_kd_s{stride}"] == pytest.approx(expected, rel=1e-5)
             assert each[f"loss_distill_kd_s{stride}"] == pytest.approx(3 * expected, rel=1e-5)
+            expected = CWDLoss()(*pair).item()
+            assert each[f"distill_cwd_s{stride}"] == pytest.approx(expected, rel=1e-4)
+            assert each[f"distill_scored_s{stride}"] > 0
 
 
 def test_box_distributions_of_gfl(tmp_path: Path, digits: Path) -> None:
@@ -143,14 +151,6 @@ def test_box_distributions_of_gfl(tmp_path: Path, digits: Path) -> None:
             [own], [other] = (side[paths[level]] for side in (ours, theirs))
             expected = localization_distillation(own, other, scores[level], total=total).item()
             assert each[f"distill_ld_s{stride}"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_scores_weigh_cells_of_the_neck(tmp_path: Path, digits: Path) -> None:
-    term = on_neck(
-        "mmkd.ScoreWeightedL2Loss", projector=dict(type="mmkd.MLPProjector", num_layers=2)
-    )
-    _, logged = trained("retinanet", tmp_path, digits, dict(scored=term))
-    assert all(each[f"distill_scored_s{stride}"] > 0 for each in logged for stride in (8, 16, 32))
 
 
 def test_scores_of_yolox_are_of_a_class_and_of_an_object(tmp_path: Path, digits: Path) -> None:
@@ -262,6 +262,8 @@ def cross(branch: str, after: int, rest: list[str], **settings: Any) -> dict[str
     )  # fmt: skip
 
 
+# As the small detectors' coders have them.
+_DELTAS = dict(compare="deltas", stds=[0.1, 0.1, 0.2, 0.2])
 CROSS = {
     kind: dict(
         classes=cross("cls_convs", 3, ["bbox_head.cls_convs.3", f"bbox_head.{classes}"]),
@@ -274,27 +276,55 @@ CROSS = {
     )
     for kind, classes, boxes, settings in (
         ("gfl", "gfl_cls", ["gfl_reg", "scales.{level}"], dict(compare="bins")),
-        ("retinanet", "retina_cls", ["retina_reg"], dict(compare="deltas")),
+        ("retinanet", "retina_cls", ["retina_reg"], _DELTAS),
         ("fcos", "conv_cls", ["conv_reg", "scales.{level}"], dict(compare="distances")),
-        (
-            "atss",
-            "atss_cls",
-            ["atss_reg", "scales.{level}"],
-            dict(compare="deltas", stds=[0.1, 0.1, 0.2, 0.2]),
-        ),
+        ("atss", "atss_cls", ["atss_reg", "scales.{level}"], _DELTAS),
     )
 }
 
 
+def apart_by_coder(kind: str, head: Any, level: int, ours: Tensor, theirs: Tensor) -> Tensor:
+    """``[N, H, W]``: how far the boxes of two predictions are apart, by MMDetection's parts."""
+    count, _, *grid = ours.shape
+    rows = [x.permute(0, 2, 3, 1).flatten(0, 2) for x in (ours, theirs)]
+    if kind == "gfl":
+        bins = [x.reshape(-1, head.reg_max + 1) for x in rows]
+        kl = kl_div(
+            bins[0].log_softmax(1), bins[1].log_softmax(1), reduction="none", log_target=True
+        )
+        return kl.sum(1).reshape(count, *grid, 4).mean(3)
+    sizes = [tuple(map(int, grid)) if i == level else (1, 1) for i in range(3)]
+    priors = head.prior_generator.grid_priors(sizes, device="cpu")[level]
+    rows = [x.reshape(-1, 4) for x in rows]
+    if kind == "fcos":
+        rows = [x.exp() for x in rows]
+    decoded = [head.bbox_coder.decode(priors.repeat(count, 1), x) for x in rows]
+    giou = bbox_overlaps(*decoded, mode="giou", is_aligned=True)
+    return (1 - giou).reshape(count, *grid, -1).mean(3)
+
+
 @pytest.mark.parametrize("kind", CROSS)
 def test_cross_kd(tmp_path: Path, digits: Path, kind: str) -> None:
-    """What remains of the teacher's head gives, of its own feature, the teacher's prediction."""
+    """What remains of the teacher's head gives, of its own feature, the teacher's prediction; boxes
+    are compared where the head's own coder puts them."""
     watch = Watch(f"bbox_head.{CLASS_PATHS[kind]}")
     found: dict[str, list[Tensor]] = {}
+    boxes: dict[int, list[tuple[Tensor, Tensor]]] = {stride: [] for stride in (8, 16, 32)}
+    heads: list[Any] = []
 
     def start(runner: Runner) -> None:
         watch.start(runner)
         distillers = distill_hook_of(runner).distillers
+        heads.append(runner.model.bbox_head)
+        for stride, seen in boxes.items():
+            loss = distillers[f"boxes_s{stride}"].loss
+            inner = loss._of_boxes
+
+            def compared(ours: Tensor, theirs: Tensor, inner=inner, seen=seen) -> Tensor:
+                seen.append((ours.detach(), theirs.detach()))
+                return inner(ours, theirs)
+
+            loss._of_boxes = compared
         for level, stride in enumerate((8, 16, 32)):
             loss = distillers[f"classes_s{stride}"].loss
             inner = loss.forward
@@ -312,21 +342,24 @@ def test_cross_kd(tmp_path: Path, digits: Path, kind: str) -> None:
     train(config, Probe(before_train=start, before_train_iter=watch.before), recorder)
     path = f"bbox_head.{CLASS_PATHS[kind]}"
     for index, each in enumerate(recorder.logged):
-        assert all(
-            each[f"distill_{name}_s{stride}"] > 0
-            for name in ("classes", "boxes")
-            for stride in (8, 16, 32)
-        )
+        # Its own forward pass was the first to call the layer in an iteration.
+        classes = watch.theirs[index][path][:3]
+        scores = [level.sigmoid().amax(1) for level in classes]
+        total = max(1.0, sum(level.sum().item() for level in scores))
+        for level, stride in enumerate((8, 16, 32)):
+            assert each[f"distill_classes_s{stride}"] > 0
+            apart = apart_by_coder(kind, heads[0], level, *boxes[stride][index])
+            expected = (scores[level] * apart).sum().item() / total
+            assert each[f"distill_boxes_s{stride}"] == pytest.approx(expected, rel=1e-3, abs=2e-7)
         for level in range(3):
-            # Its own forward pass was the first to call the layer in an iteration.
-            own = watch.theirs[index][path][level]
-            torch.testing.assert_close(found[f"p{level}"][index], own, rtol=1e-4, atol=1e-5)
+            own = found[f"p{level}"][index]
+            torch.testing.assert_close(own, classes[level], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "said"),
     [
-        ("faster_rcnn", "head.classes", "FasterRCNN has no .* 'rpn.objectness' or 'roi.classes'"),
+        ("faster_rcnn", "head.classes", "FasterRCNN has no .* 'rpn.objectness' and 'roi.classes'"),
         ("retinanet", "head.boxes", "RetinaNet has no 'head.boxes': .* of GFL"),
         ("fcos", "rpn.objectness", "FCOS has no 'rpn.objectness': .* as Faster R-CNN"),
         ("yolox", "roi.classes", "YOLOX has no 'roi.classes': .* as Faster R-CNN"),
