@@ -4,6 +4,11 @@ A map of ``h x w`` cells covers the padded batch of ``H x W`` pixels, so cell (i
 pixels from ``i H / h`` to ``(i + 1) H / h`` down and from ``j W / w`` to ``(j + 1) W / w`` across.
 Boxes are in pixels of the padded batch, where images, resized, flipped or pasted together, have
 taken their boxes with them.
+
+A map whose convolutions rounded up is taken to cover the batch all the same: of a batch 800 pixels
+high, P7 has 7 rows of a stride of 128, which here are 114 pixels each, so that a box may lie a row
+further down than by the stride. FGD's program scales boxes likewise. P3 to P5 of images that are
+padded to multiples of 32 are exact.
 """
 
 from __future__ import annotations
@@ -106,10 +111,10 @@ def cells_near_anchors(
         threshold: From 0 to less than 1.
 
     Returns:
-        ``[N, h, w]`` of booleans; no cell for a box that no anchor overlaps.
+        ``[N, h, w]`` of booleans; no cell for a box that lies outside, or that no anchor overlaps.
     """
     anchors = _anchors(boxes[0].device, grid, size, scales, ratios)
-    near = [_near(corners.float(), anchors, threshold) for corners in boxes]
+    near = [_near(_on_image(corners.float(), size), anchors, threshold) for corners in boxes]
     return torch.stack(near).reshape(len(boxes), *grid, -1).any(dim=-1)
 
 
@@ -132,6 +137,12 @@ def _anchors(
     height, width = half.unbind(dim=1)
     sides = torch.broadcast_tensors(x - width, y - height, x + width, y + height)
     return torch.stack(sides, dim=-1).reshape(-1, 4)
+
+
+def _on_image(corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """The boxes that do not lie outside, whole."""
+    end = corners.new_tensor([size[1], size[0]])
+    return corners[((corners[:, 2:] > 0) & (corners[:, :2] < end)).all(dim=1)]
 
 
 def _near(corners: Tensor, anchors: Tensor, threshold: float) -> Tensor:

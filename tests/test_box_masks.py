@@ -98,6 +98,22 @@ def test_cells_near_anchors_by_hand() -> None:
     assert near[1].sum() == 0
 
 
+@pytest.mark.parametrize("box", [(40, 0, 50, 8), (-9, 0, 0, 8), (0, 24, 8, 30), (0, -9, 8, -1)])
+def test_a_box_outside_the_image_is_near_no_cell(box: tuple[float, ...]) -> None:
+    """Though the anchors at the border reach beyond it, and overlap it."""
+    inside = (4.0, 0, 12, 8)
+    near, alone = (
+        cells_near_anchors([torch.tensor(boxes)], GRID, SIZE) for boxes in ([inside, box], [inside])
+    )
+    assert torch.equal(near, alone)
+    assert not cells_near_anchors([torch.tensor([box])], GRID, SIZE).any()
+
+
+def test_a_box_of_one_cell_is_near_that_cell() -> None:
+    near = cells_near_anchors([torch.tensor([[8.0, 16, 16, 24]])], GRID, SIZE, scales=(1,))
+    assert near[0].nonzero().tolist() == [[2, 1]]
+
+
 @given(
     x=st.floats(0, 24), y=st.floats(0, 16), width=st.floats(2, 30), height=st.floats(2, 20),
     threshold=st.floats(0.1, 0.9),

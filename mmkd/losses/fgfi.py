@@ -25,8 +25,9 @@ class FGFILoss(Loss):
     layout="3x3", norm=False)``. Images without boxes add nothing.
 
     Args:
-        scales: Sides of an anchor of ratio 1, in cells. Give those of the detector's own anchors;
-            a detector without anchors is served by the default.
+        scales: Sides of an anchor of ratio 1, in cells, around whose centres they lie (MMDetection
+            has anchors around their corners). Give those of the detector's own anchors; a detector
+            without anchors is served by the default.
         ratios: Height over width.
         threshold: Share of a box's largest IoU that a cell's anchor must exceed, from 0 to less
             than 1.
