@@ -543,7 +543,8 @@ class Distillation:
         elif self._checked[term.name] == CHECKED_ITERATIONS and term.name not in self._nonzero:
             raise RuntimeError(
                 f"the distance stayed at 0 for {CHECKED_ITERATIONS} iterations: do student and "
-                "teacher share the tapped weights?"
+                "teacher share the tapped weights? Or has the map a single cell, of which losses "
+                "such as CWDLoss and ATLoss tell nothing: leave that level out"
             )
 
     def _check_weighted(self, measured: Measured, gradients: Sequence[Tensor]) -> None:

@@ -100,6 +100,7 @@ class Term:
         scores: The teacher's modules that give logits of what is at a cell, for what weighs cells
             by its probability: of the classes, and of there being an object at all where its head
             tells them apart; of each all levels.
+        cells: How many a level's map must have where every stride is compared.
         takes_several: Whether the levels are compared all at once (``levels``).
         student_classifier, teacher_classifier: Paths, for a loss that looks through one; of the
             teacher's also several in a list, which follow one another, with ``{level}`` for the
@@ -114,6 +115,7 @@ class Term:
     student: tuple[Tap, ...] = (Tap("backbone"),)
     teacher: tuple[Tap, ...] = (Tap("backbone"),)
     scores: tuple[tuple[str, ...], ...] = ()
+    cells: int = 1
     takes_several: bool = False
     student_classifier: str | None = None
     teacher_classifier: str | Sequence[str] | None = None
@@ -280,6 +282,7 @@ def _parse(
             student=ours,
             teacher=theirs,
             scores=_SCORES if takes_scores else (),
+            cells=max((each.cells for each in takes), default=1),
             takes_several=is_joint,
             **shared,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,16 @@ from mmkd.errors import InputError
 from mmkd.features import EVERY_RUN, Stride, levels_by_stride, of_stride, outputs_when_run
 from mmkd.terms import Tap, Term
 
-__all__ = ["Levels", "Named", "expanded", "located"]
+__all__ = ["HEAD_OUTPUTS", "Levels", "Named", "expanded", "located"]
+
+# What adapters know by name of the heads of their own detectors.
+HEAD_OUTPUTS = (
+    "head.classes",
+    "head.objectness",
+    "head.boxes",
+    "rpn.objectness",
+    "roi.classes",
+)
 
 # The modules that a name such as 'backbone' stands for, from fine to coarse; None: itself.
 Named = Callable[[nn.Module, str], Sequence[str] | None]
@@ -40,6 +50,10 @@ class Levels:
         self._model, self._run, self._size, self._named = model, run, size, named
         self._found: dict[str, dict[int, Tap]] = {}
 
+    def cells(self, stride: int) -> int:
+        """Of a map."""
+        return math.prod(math.ceil(side / stride) for side in self._size)
+
     def by_stride(self, path: str) -> dict[int, Tap]:
         """Every map that a path leads to, by its stride, from fine to coarse."""
         if path not in self._found:
@@ -65,7 +79,12 @@ class Levels:
         if not term.scores:
             return term
         (classes,), (objectness,) = term.scores
-        found = [self._named(self._model, classes) or [classes]]
+        try:
+            found = [self._named(self._model, classes) or [classes]]
+        except ValueError as error:
+            raise ValueError(
+                f"the loss weighs cells by the teacher's class scores: {error}"
+            ) from error
         # Which few heads have.
         with suppress(ValueError):
             found.append(self._named(self._model, objectness) or [])
@@ -94,8 +113,8 @@ class Levels:
 
 
 def expanded(term: Term, levels: Levels) -> list[Term]:
-    """A term of every stride as a term for each of the student's, from 8 pixels up where it has
-    such; itself, if it is none.
+    """A term of every stride as a term for each of the student's, from 8 pixels up and of as many
+    cells as its loss needs, where it has such; itself, if it is none.
 
     Of the teacher, each takes the stride that is nearest: what is finer is pooled to the other's
     grid. A student without maps is compared by its last output.
@@ -106,7 +125,11 @@ def expanded(term: Term, levels: Levels) -> list[Term]:
     if others:
         raise InputError.at(term.key, "stride 'all' makes a term each: give strides a list")
     found = levels.by_stride(tap.path)
-    chosen = {stride: each for stride, each in found.items() if stride >= _FINEST} or found
+    chosen = {
+        stride: each
+        for stride, each in found.items()
+        if stride >= _FINEST and levels.cells(stride) >= term.cells
+    } or found
     if not chosen:
         last = tuple(Tap(each.path) for each in (tap, *term.teacher))
         return [term.replace(student=last[:1], teacher=last[1:])]

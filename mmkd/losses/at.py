@@ -60,7 +60,7 @@ class ATLoss(Loss):
         ValueError: A power out of range; grids that differ, are empty or not of rank 4.
     """
 
-    takes = Takes(form="maps", own_widths=True)
+    takes = Takes(form="maps", own_widths=True, cells=2)
 
     def __init__(self, power: float = 2.0) -> None:
         super().__init__()

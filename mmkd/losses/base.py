@@ -36,6 +36,8 @@ class Takes:
             for before a training, or ``scores``, for which the teacher runs up to its classes.
         own_widths: Whether either side comes in its own width, for a loss on images or maps that
             needs no projector, or has its own parts for it.
+        cells: How many a map must have at least for the loss to tell anything: smaller levels are
+            left out where every stride is asked for.
 
     Raises:
         ValueError: ``targets`` are no tuple of these names.
@@ -46,6 +48,7 @@ class Takes:
     several_levels: bool = False
     targets: tuple[str, ...] = ()
     own_widths: bool = False
+    cells: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.targets, tuple) or not set(self.targets) <= set(SHOWN):

@@ -50,7 +50,7 @@ class CWDLoss(TemperatureLoss):
         ValueError: A temperature out of range; shapes that differ, are empty or not of rank 4.
     """
 
-    takes = Takes(form="maps")
+    takes = Takes(form="maps", cells=2)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         return cwd(student, teacher, self.temperature)

@@ -110,6 +110,14 @@ def test_every_stride_makes_a_term_each(strides: list[int], expected: dict) -> N
         assert each.teacher[0].level.is_nearest  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("loss", "left"), [("CWDLoss", [8, 32]), ("MSELoss", [8, 32, 64])])
+def test_a_level_of_fewer_cells_than_a_loss_needs_is_left_out(loss: str, left: list[int]) -> None:
+    """CWD of a single cell is 0 whatever lies there."""
+    maps = term(stride="all", loss=dict(type=f"mmkd.{loss}"))
+    found = expanded(maps, levels([8, 32, 64]))
+    assert [each.name for each in found] == [f"t_s{stride}" for stride in left]
+
+
 def test_another_term_stays_as_it_is() -> None:
     one = term(stride=8)
     assert expanded(one, levels([4, 8])) == [one]

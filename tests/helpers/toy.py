@@ -275,7 +275,10 @@ LAST: dict[str, Any] = dict(backbone=dict())
 def distill(teacher: Mapping[str, Any], terms: Any = LAST, **settings: Any) -> dict[str, Any]:
     """The ``custom_hooks`` override of a distilled run."""
     hook = dict(
-        type="mmkd.DistillHook", teacher=dict(teacher), terms=terms, probe_size=32, **settings
+        type="mmkd.DistillHook",
+        teacher=dict(teacher),
+        terms=terms,
+        **{"probe_size": 32, **settings},
     )
     return dict(custom_hooks=[hook])
 
