@@ -90,7 +90,7 @@ class Targets:
         Raises:
             ValueError: The training has none.
         """
-        return _value("class labels", self._labels)
+        return _value("class labels of images, as classifiers learn them", self._labels)
 
     def one_class_each(self, owner: str) -> Tensor:
         """Class indices ``[N]``.

@@ -383,7 +383,9 @@ def test_labels_and_a_student_classifier_reach_the_loss() -> None:
         distiller(student, teacher, Targets((1, 1), labels=labels[:2]))
     with pytest.raises(ValueError, match=r"needs what the images show \(targets\), got none"):
         distiller(student, teacher)
-    with pytest.raises(ValueError, match=r"asks for class labels, and the batches .* hold none"):
+    with pytest.raises(
+        ValueError, match=r"asks for class labels of images, .* the batches .* hold none"
+    ):
         distiller(student, teacher, Targets((1, 1)))
 
 

@@ -34,7 +34,11 @@ def test_nothing_is_worked_out_before_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize(
     ("name", "called"),
-    [("labels", "class labels"), ("boxes", "boxes"), ("indices", "image indices")],
+    [
+        ("labels", "class labels of images, as classifiers learn them"),
+        ("boxes", "boxes"),
+        ("indices", "image indices"),
+    ],
 )
 def test_what_a_training_does_not_have(name: str, called: str) -> None:
     with pytest.raises(ValueError, match=f"asks for {called}, and the batches of this training"):

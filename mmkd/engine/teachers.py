@@ -16,6 +16,7 @@ from mmkd.distillation import FeatureSource
 from mmkd.engine import torchvision_detectors
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, KnownFormat, conversion_between
+from mmkd.engine.levels import HEAD_OUTPUTS
 from mmkd.engine.own_formats import format_of
 from mmkd.errors import InputError, InputTypeError, check_keys
 from mmkd.terms import Tap, Term
@@ -139,6 +140,8 @@ class ModuleTeacher:
         dtype: torch.dtype | None = None,
     ) -> tuple[FrozenTeacher, list[Term]]:
         """See :class:`TeacherSettings`."""
+        for term in terms:
+            self._check_heads(term)
         terms = [_whole_module(term, self.module) for term in terms]
         # The user's own stays as it is.
         module = copy.deepcopy(self.module)
@@ -156,6 +159,20 @@ class ModuleTeacher:
         )
         teacher.introduce(f"{type(self.module).__name__}, a module from memory", images)
         return teacher, teacher.located(terms)
+
+    def _check_heads(self, term: Term) -> None:
+        own = dict(self.module.named_modules(remove_duplicate=False))
+        paths = [tap.path for tap in term.teacher if tap.path not in own]
+        asked = [path for path in paths if path in HEAD_OUTPUTS]
+        if term.scores or asked:
+            what = repr(asked[0]) if asked else "the class scores by which the loss weighs cells"
+            owner = self.where.partition(" ")[0]
+            raise InputError.at(
+                f"{owner} {term.key}.teacher",
+                f"{what} are known by name of a detector that comes from its files, as "
+                "teacher=dict(config=..., checkpoint=...) of MMDetection's or dict(yolo=...) of "
+                "Ultralytics'; of a module from memory give the path of one of its modules",
+            )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mmkd.engine.frozen_teacher import FrozenTeacher
 from mmkd.engine.input_conversion import ImageFormat, InputConversion
 from mmkd.engine.mmengine.teacher import MMTeacher
 from mmkd.engine.teachers import ModuleTeacher, parse_teachers
-from mmkd.terms import Tap, Term
+from mmkd.terms import Tap, Term, parse_terms
 
 CPU = torch.device("cpu")
 WHERE = "Owner teacher"
@@ -109,6 +109,31 @@ def test_images_that_are_stated(settings: dict, image_format: ImageFormat) -> No
     )
     assert parsed["a"].images.format() == parsed["b"].images.format() == image_format
     assert parsed["c"] == ModuleTeacher(f"{WHERE}.c", net, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (dict(student="second", teacher="head.classes"), "'head.classes' are known by name"),
+        (dict(loss=dict(type="mmkd.ScoreWeightedL2Loss")), "the class scores by which the loss"),
+    ],
+)
+def test_a_module_s_head_has_no_names(settings: dict, said: str) -> None:
+    [term] = parse_terms(dict(x=settings), ["teacher"])
+    [teacher] = parse_teachers("Owner", Net()).values()
+    with pytest.raises(ValueError, match=rf"^Owner terms\.x\.teacher: {said}.* dict\(yolo="):
+        teacher.build([term], None, torch.zeros(1, 3, 8, 8))
+
+
+def test_a_module_may_have_one_of_such_a_name() -> None:
+    head = nn.Module()
+    head.classes = nn.Conv2d(6, 2, 1)
+    net = nn.Sequential(nn.Conv2d(3, 6, 1), head.classes)
+    net.head = head
+    [term] = parse_terms(dict(x=dict(student="0", teacher="head.classes")), ["teacher"])
+    [teacher] = parse_teachers("Owner", net).values()
+    built, _ = teacher.build([term], None, torch.zeros(1, 3, 8, 8))
+    assert built.probed["head.classes"].shape == (1, 2, 8, 8)
 
 
 @pytest.mark.parametrize(

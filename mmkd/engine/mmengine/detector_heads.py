@@ -77,7 +77,7 @@ def _check_branch(model: nn.Module, modules: dict[str, nn.Module], path: str) ->
 
 _ADVICE = {
     "head.classes": "it is the class logits of one-stage detectors (RetinaNet, GFL, FCOS, ATSS, "
-    "RTMDet, YOLOX); of two-stage ones take 'rpn.objectness' or 'roi.classes'",
+    "RTMDet, YOLOX); the logits of two-stage ones are 'rpn.objectness' and 'roi.classes'",
     "head.objectness": "it is the logits of an object at a cell, as YOLOX has them beside the "
     "classes",
     "head.boxes": "it is the box distributions of GFL and the heads that derive from it",

@@ -123,6 +123,8 @@ _OUTPUTS = {
     "head.boxes": box_outputs,
 }
 _TWO_STAGE = ("rpn.objectness", "roi.classes")
+# Of MMDetection's heads, whose convolutions serve every level.
+_BRANCHES = ("bbox_head.cls_convs.", "bbox_head.reg_convs.")
 
 
 def named_outputs(model: nn.Module, path: str) -> list[str] | None:
@@ -131,13 +133,19 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
     that name.
 
     Raises:
-        ValueError: No such backbone, neck or head; ``'rpn.objectness'`` or ``'roi.classes'``, which
-            no such detector has.
+        ValueError: No such backbone, neck or head; ``'rpn.objectness'``, ``'roi.classes'`` or a
+            convolution of the head for every level, which no such detector has.
     """
     if path in _TWO_STAGE:
         raise ValueError(
             f"{type(model).__name__} has no {path!r}, which are logits of MMDetection's two-stage "
             "detectors, such as Faster R-CNN; of a YOLO take 'head.classes'"
+        )
+    if path.startswith(_BRANCHES):
+        raise ValueError(
+            f"{type(model).__name__} has no convolution {path!r} that serves every level: CrossKD "
+            "looks through those of MMDetection's GFL, RetinaNet, FCOS and ATSS; of a YOLO take "
+            "'head.classes'"
         )
     return None if path not in _OUTPUTS or hasattr(model, path) else _OUTPUTS[path](model)
 
