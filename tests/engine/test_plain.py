@@ -179,7 +179,7 @@ def test_mixed_precision_with_a_scaler(dtype: torch.dtype) -> None:
 class Asking(Loss):
     """Keeps what it is told of the images; a loss of a user's own."""
 
-    takes = Takes(form="maps", targets=True)
+    takes = Takes(form="maps", targets=("boxes",))
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["MAPS", "of_head", "on_neck"]
+__all__ = ["MAPS", "SCORED", "of_head", "on_neck"]
 
 
 def on_neck(loss: str, **settings: Any) -> dict[str, Any]:
@@ -29,10 +29,24 @@ MAPS = dict(
         "mmkd.FGFILoss", projector=dict(type="mmkd.ConvConnector", layout="3x3", norm=False)
     ),
     fbkd=on_neck("mmkd.FBKDLoss"),
+    fitnet=on_neck("mmkd.MSELoss", normalizer=dict(type="mmkd.IdentityNormalizer")),
+    # RTMDet's recipe, which decays as DAMO's.
+    recipe=on_neck(
+        "mmkd.CWDLoss",
+        projector=dict(type="mmkd.LinearProjector"),
+        normalizer=dict(type="mmkd.BatchNormalizer"),
+        schedule=dict(end=300, decay=300),
+    ),
+    # As tokens of a foundation model are compared.
+    direction=on_neck("mmkd.DirectionAlignmentLoss"),
     review=dict(
         student="neck",
         teacher="neck",
         levels=[0, 1, 2],
         loss=dict(type="mmkd.ReviewKDLoss", inner=8),
     ),
+)
+# With the projector that it has in Ultralytics' own distill_model.
+SCORED = on_neck(
+    "mmkd.ScoreWeightedL2Loss", projector=dict(type="mmkd.MLPProjector", hidden_channels=None)
 )

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from torch import Tensor
 
-from helpers.painted_boxes import Rectangle, paint, seen_in
+from helpers.painted_boxes import Rectangle, large_ones_that_agree, paint
 from helpers.yolo_toy import YOLOToy, attached, train
 from mmkd.targets import Targets
 
@@ -68,21 +68,5 @@ def test_boxes_lie_on_what_the_batch_shows(toy: YOLOToy, tmp_path: Path, mosaic:
     count = 0
     for inputs, targets in batches:
         for image, boxes in zip(inputs, targets.boxes, strict=True):
-            told = list(zip(boxes.classes.tolist(), boxes.corners.tolist(), strict=True))
-            # Above the grey between images; what is cut down to little is told of no more.
-            seen = seen_in(image, threshold=0.7)
-            large = [each for each in seen if area(each) > 100]
-            assert all(any(is_same(a, b) for b in seen) for a in told)
-            assert all(any(is_same(a, b) for b in told) for a in large)
-            count += len(large)
+            count += large_ones_that_agree(image, boxes)
     assert count >= (12 if mosaic else 8)
-
-
-def area(rectangle: Rectangle) -> float:
-    x1, y1, x2, y2 = rectangle[1]
-    return (x2 - x1) * (y2 - y1)
-
-
-def is_same(one: Rectangle, other: Rectangle) -> bool:
-    """Edges are blurred by a pixel."""
-    return one[0] == other[0] and one[1] == pytest.approx(other[1], abs=1.5)

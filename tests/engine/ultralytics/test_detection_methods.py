@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor
 from ultralytics import YOLO
 
-from helpers.detection_methods import MAPS, of_head, on_neck
+from helpers.detection_methods import MAPS, SCORED, of_head
 from helpers.yolo_toy import YOLOToy, attached, network, train, write_teacher
 from mmkd.losses import BinaryKDLoss
 from mmkd.losses.ld import localization_distillation
@@ -36,7 +36,8 @@ def definition(toy: YOLOToy, family: str, width: float, role: str) -> Path:
 
 TERMS = {
     **MAPS,
-    "scored": on_neck("mmkd.ScoreWeightedL2Loss"),
+    "scored": SCORED,
+    "logits": of_head("head.classes", "mmkd.CWDLoss"),
     "kd": of_head("head.classes", "mmkd.BinaryKDLoss", temperature=2.0),
 }
 LD = dict(ld=of_head("head.boxes", "mmkd.LDLoss"))
@@ -128,6 +129,18 @@ def test_images_that_do_not_show_what_a_loss_reads(
     said = rf"DistillCallback terms\.dkd: a loss asks for {missing}"
     with pytest.raises(ValueError, match=said):
         train(toy, attached(toy, terms=terms), on=dict(on_pretrain_routine_end=pytest.fail))
+
+
+def test_a_head_without_convolutions_that_serve_every_level(toy: YOLOToy) -> None:
+    path = "bbox_head.cls_convs.2*"
+    loss = dict(type="mmkd.CrossKDLoss", compare="classes")
+    terms = dict(cross=dict(student=path, teacher=path, stride="all", loss=loss))
+    said = (
+        r"terms\.cross\.student: DetectionModel has no convolution 'bbox_head\.cls_convs\.2\*'"
+        ".* those of MMDetection's GFL, RetinaNet, FCOS and ATSS; of a YOLO take 'head.classes'"
+    )
+    with pytest.raises(ValueError, match=said):
+        train(toy, attached(toy, terms=terms))
 
 
 def test_other_classes(toy: YOLOToy) -> None:

@@ -72,7 +72,7 @@ def test_on_every_level(toy: YOLOToy, loss: str) -> None:
 class Told(Loss):
     """Keeps what it is told of the images."""
 
-    takes = Takes(form="maps", targets=True)
+    takes = Takes(form="maps", targets=("boxes", "indices"))
     targets: list[Targets]
 
     def forward(self, student: Tensor, teacher: Tensor, *, targets: Targets) -> Tensor:
