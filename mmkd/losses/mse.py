@@ -1,4 +1,4 @@
-"""The mean squared difference, by which SimKD, SRRL and IJCKD match features and logits."""
+"""The mean squared difference, by which FitNet, SimKD, SRRL and IJCKD match features or logits."""
 
 from __future__ import annotations
 

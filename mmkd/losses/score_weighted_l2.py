@@ -18,8 +18,10 @@ class ScoreWeightedL2Loss(Loss):
     """``sum q (s - t)^2 / (C sum q)``, q the teacher's largest class probability at a cell; both
     sums over one level.
 
-    Its weight there is 6, its projector 1x1, ReLU, 1x1 (``projector=dict(type="mmkd.MLPProjector",
-    num_layers=2)``), on every level of the neck.
+    Its weight there is 6, its projector 1x1, ReLU, 1x1 of the teacher's width
+    (``projector=dict(type="mmkd.MLPProjector", hidden_channels=None)``), on every level of the
+    neck. Of YOLO26, whose head has two branches, q there is of the mean of both branches' logits;
+    here it is of the one-to-many branch's, ``'head.classes'``.
 
     Shapes: ``[N, C, H, W]`` and ``[N, C, H, W]`` to a scalar.
 

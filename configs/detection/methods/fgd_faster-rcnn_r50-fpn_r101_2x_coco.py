@@ -1,4 +1,5 @@
-# FGD (Yang et al., CVPR 2022) with its settings of two-stage detectors; R101-FPN teaches R50-FPN.
+# FGD (Yang et al., CVPR 2022) with its settings of two-stage detectors. The teacher is R101-FPN, in
+# the place of the paper's Cascade Mask R-CNN with X101, by which R50-FPN rises from 38.4 to 42.0.
 _base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py"
 custom_imports = dict(imports=["mmkd"])
 

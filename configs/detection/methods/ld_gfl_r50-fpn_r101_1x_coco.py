@@ -1,4 +1,6 @@
-# LD (Zheng et al., CVPR 2022): the box distributions of R101-FPN teach R50-FPN.
+# LD (Zheng et al., CVPR 2022): the box distributions of R101-FPN teach R50-FPN. The weight is the
+# paper's of either of its two regions, which are one here (see LDLoss). The paper's class KD at T 2
+# is left out; it would be a term of its own, "head.classes" with mmkd.BinaryKDLoss.
 _base_ = "mmdet::gfl/gfl_r50_fpn_1x_coco.py"
 custom_imports = dict(imports=["mmkd"])
 
