@@ -147,7 +147,7 @@ class ModuleTeacher:
         module = copy.deepcopy(self.module)
         images = format_of(module, student_format)
         if self.images is not None:
-            images = KnownFormat(self.images.format(student_format), "as set")
+            images = self.images.in_place_of(images, self.where, student_format)
         teacher = FrozenTeacher(
             self.where,
             module,
@@ -182,11 +182,13 @@ class StatedImages:
     Args:
         mean, std: Of three channels, of images from 0 to 255.
         order: Of the channels; ``'student'``: that in which the student sees them.
+        is_order_alone: Whether nothing else was said.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     order: str
+    is_order_alone: bool = False
 
     @classmethod
     def parse(
@@ -221,7 +223,7 @@ class StatedImages:
                 f"mean and std must hold 3 values each, of 0 to 255 images, and those of "
                 f"std must not be 0, got {given}",
             )
-        return cls(mean, std, order)
+        return cls(mean, std, order, settings.keys() == {"order"})
 
     @classmethod
     def beside(cls, where: str, settings: Mapping[str, Any]) -> StatedImages | None:
@@ -232,6 +234,25 @@ class StatedImages:
         """
         images = {key: settings[key] for key in IMAGE_KEYS if key in settings}
         return cls.parse(where, images, (*_ORDERS, _STUDENTS)) if images else None
+
+    def in_place_of(self, own: KnownFormat, where: str, student: ImageFormat | None) -> KnownFormat:
+        """The format that goes before what a model tells of itself.
+
+        Args:
+            own: What it tells.
+            where: The setting's path, for errors.
+            student: See :meth:`format`.
+
+        Raises:
+            ValueError: An order alone, where the model tells a normalisation.
+        """
+        if self.is_order_alone and own.format is not None:
+            raise InputError.at(
+                f"{where}.order",
+                f"alone it would undo the normalisation that {own.origin} tells: give mean and std "
+                "beside it, which go before its own too, or leave it out",
+            )
+        return KnownFormat(self.format(student), "as set")
 
     def format(self, student: ImageFormat | None = None) -> ImageFormat:
         """As a preprocessor's.

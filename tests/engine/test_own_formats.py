@@ -101,13 +101,23 @@ def test_channels_are_not_swapped_on_a_guess() -> None:
     network = torchvision.models.resnet18()
     blank = torch.zeros(1, 3, 32, 32)
     unknown = ImageFormat(loaded=None)
-    for said in ({}, dict(order="rgb"), dict(order="bgr")):
+    for said in ({}, *(dict(std=[1.0] * 3, order=order) for order in ("rgb", "bgr"))):
         [teacher] = parse_teachers("Owner", dict(module=network, **said)).values()
         with pytest.raises(InputError, match=r"Owner teacher: it takes (RGB|BGR), .*is not known"):
             teacher.build([TERM], unknown, blank)
     [teacher] = parse_teachers("Owner", dict(module=network)).values()
     for known in (ImageFormat(), ImageFormat(swapped=True, loaded=None)):
         teacher.build([TERM], known, blank)
+
+
+def test_an_order_alone_does_not_undo_a_normalisation() -> None:
+    blank = torch.zeros(1, 3, 32, 32)
+    [teacher] = parse_teachers(
+        "Owner", dict(module=torchvision.models.resnet18(), order="rgb")
+    ).values()
+    said = r"Owner teacher\.order: .* that torchvision's weights .* give mean and std beside it"
+    with pytest.raises(InputError, match=said):
+        teacher.build([TERM], ImageFormat(), blank)
 
 
 @pytest.mark.parametrize("swapped", [False, True])

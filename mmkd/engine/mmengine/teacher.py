@@ -135,9 +135,9 @@ class MMTeacher:
         self, model: nn.Module, loaded: Order | None, student: ImageFormat | None
     ) -> KnownFormat:
         """Those that it takes."""
-        if self.images is not None:
-            return KnownFormat(self.images.format(student), "as set")
         known = format_of(model, student)
+        if self.images is not None:
+            return self.images.in_place_of(known, self.where, student)
         # A training that loaded its images otherwise; if it is not known, as the student's does.
         if known.format is not None and loaded and student is not None and student.loaded:
             return known._replace(format=replace(known.format, loaded=loaded))
