@@ -77,8 +77,9 @@ class VIDLoss(Loss):
         self.mean = nn.Sequential(*layers[:-1])
         initialize(self, generator)
         # Of softplus, the inverse.
+        above = variance - _EPS
         self.spread = nn.Parameter(
-            torch.full((teacher_channels,), math.log(math.expm1(variance - _EPS)))
+            torch.full((teacher_channels,), above + math.log(-math.expm1(-above)))
         )
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
