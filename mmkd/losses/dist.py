@@ -11,7 +11,8 @@ from mmkd.registry import MODELS
 
 __all__ = ["DISTLoss", "dist"]
 
-# Of the authors' program; keeps the gradient finite where all entries are equal.
+# Keeps the gradient finite where all entries are equal; the authors' program adds it to the product
+# of both norms.
 _EPS = 1e-8
 
 

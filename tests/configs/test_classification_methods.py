@@ -21,6 +21,7 @@ from helpers.small_scale_classification import (
     teacher_config,
 )
 from helpers.toy import LossRecorder, Probe, distill_hook_of
+from mmkd.registry import build_part
 from mmkd.terms import parse_terms
 
 FOUND = sorted((CONFIGS / "methods").glob("*.py"))
@@ -36,11 +37,11 @@ OWN_SETTINGS = {
     "cid": {"initial", "every"},
     "crd": {"num_images"},
     "dist": {"temperature"},
-    "dkd": {"beta", "temperature", "ramp"},
+    "dkd": {"beta", "temperature", "schedule"},
     "fitnet-kd": {"decay", "end"},
     "ft": {"paraphrase"},
     "nkd": {"gamma", "temperature"},
-    "reviewkd": {"weight", "ramp", "inner"},
+    "reviewkd": {"weight", "schedule", "inner"},
     "sskd": {"pretext"},
     "uskd": {"target", "weak"},
 }
@@ -91,6 +92,30 @@ def test_takes_a_training_step(path: Path, tmp_path: Path) -> None:
     assert all(math.isfinite(value) for value in losses.values()), losses
     for term in distill_hook_of(runner).terms:
         assert losses[f"distill_{term.name}"] > 0
+
+
+@pytest.mark.parametrize("path", [p for p in FOUND if method(p) == "fitnet-kd"], ids=str)
+def test_fitnet_s_second_stage_begins_at_the_paper_s_weight(path: Path) -> None:
+    """4 of the cross-entropy with the teacher at T 3, Eq. (4), which has no T^2."""
+    student, teacher = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    student.requires_grad_()
+    found = sum(
+        term["weight"] * build_part(term["loss"])(student, teacher)
+        for term in terms_of(path).values()
+    )
+    softened = (teacher / 3).softmax(1)
+    expected = -4 * (softened * (student / 3).log_softmax(1)).sum(1).mean()
+    gradients = [torch.autograd.grad(each, student)[0] for each in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("path", [p for p in FOUND if method(p) == "fitnet-hint"], ids=str)
+def test_fitnet_s_first_stage_is_half_the_squared_distance(path: Path) -> None:
+    """Eq. (3), of an image's cell."""
+    [hint] = terms_of(path).values()
+    student, teacher = torch.randn(2, 3 * 4 * 4, 6, generator=torch.Generator().manual_seed(0))
+    found = hint["weight"] * build_part(hint["loss"])(student, teacher)
+    assert found.item() == pytest.approx((student - teacher).norm(dim=1).square().mean().item() / 2)
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)

@@ -1,5 +1,6 @@
 # CID (Deng & Zhang, NeurIPS 2021): factors 1, 10 and 1, T 4, as the authors' program has them from
 # ResNet-56 to ResNet-20 on CIFAR-100; contexts after 8 epochs of 100, then from epoch to epoch.
+# Theirs has Nesterov's momentum and no weight decay on the regressor.
 _base_ = "../_base_/pairs/resnet18_resnet34.py"
 
 model = dict(head=dict(type="mmkd.ContextClsHead"))

@@ -1,4 +1,5 @@
-# DKD (Zhao et al., CVPR 2022): alpha 1, beta 0.5, T 1 after a rise of an epoch, as in the paper.
+# DKD (Zhao et al., CVPR 2022): alpha 1, beta 0.5, T 1, as in the authors' program, whose rise of an
+# epoch is none.
 _base_ = "../_base_/pairs/resnet18_resnet34.py"
 
 terms = dict(
@@ -7,7 +8,6 @@ terms = dict(
         teacher="head.fc",
         loss=dict(type="mmkd.DKDLoss", beta=0.5, temperature=1.0),
         weight=1.0,
-        schedule=dict(ramp=1),
     ),
 )
 custom_hooks = [dict(type="mmkd.DistillHook", teacher=_base_.teacher, terms=terms)]

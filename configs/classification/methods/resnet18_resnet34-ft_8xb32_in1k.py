@@ -1,4 +1,5 @@
 # FT (Kim et al., NeurIPS 2018): 5 epochs of the paraphraser, then weight 500, the one of CIFAR.
+# Their program has neither BatchNorm nor a squared distance in the paraphraser (L1).
 _base_ = "../_base_/pairs/resnet18_resnet34.py"
 
 terms = dict(

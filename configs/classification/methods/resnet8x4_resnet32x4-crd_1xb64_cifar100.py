@@ -1,4 +1,5 @@
 # CRD (Tian et al., ICLR 2020): weight 0.8, 16,384 others of other classes, as in the paper.
+# The authors' program draws them without replacement.
 _base_ = "../_base_/pairs/resnet8x4_resnet32x4.py"
 
 terms = dict(

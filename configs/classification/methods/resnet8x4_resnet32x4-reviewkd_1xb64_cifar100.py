@@ -1,5 +1,5 @@
-# ReviewKD (Chen et al., CVPR 2021): weight 5 after a rise of 20 epochs, as in DKD's
-# framework, whose teacher's maps are those before a stage's last ReLU.
+# ReviewKD (Chen et al., CVPR 2021): weight 5 after a rise of 20 epochs (there in steps, here a
+# line), as in DKD's framework, whose teacher's maps are those before a stage's last ReLU.
 _base_ = "../_base_/pairs/resnet8x4_resnet32x4.py"
 
 terms = dict(
