@@ -62,14 +62,16 @@ def open_config(name: str | Path, options: Sequence[str] = ()) -> Config:
     except Exception as error:
         said = str(error) or type(error).__name__
         raise InputError(f"{name} cannot be read as a config: {said}") from error
-    for key, value in _entries(config._cfg_dict):
-        if isinstance(value, nn.Module):
-            raise InputError.at(
-                key,
-                f"{name} holds a {type(value).__name__}, and a config holds plain values, for the "
-                "Runner writes it down: give a teacher's config and checkpoint, or add the hook in "
-                "Python, runner.register_hook(DistillHook(teacher=dict(module=...)))",
-            )
+    modules = {k: each for k, each in _entries(config._cfg_dict) if isinstance(each, nn.Module)}
+    if modules:
+        # Where it is used, and not a name that the file has for it.
+        key = max(modules, key=lambda path: path.count("."))
+        raise InputError.at(
+            key,
+            f"{name} holds a {type(modules[key]).__name__}, and a config holds plain values, for "
+            "the Runner writes it down: give a teacher's config and checkpoint, or add the hook in "
+            "Python, runner.register_hook(DistillHook(teacher=dict(module=...)))",
+        )
     return config
 
 

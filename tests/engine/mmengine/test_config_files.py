@@ -102,11 +102,15 @@ def test_a_missing_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> 
         open_config("mmyolo::yolov5/yolov5_s.py")
 
 
-def test_a_module_is_no_value_of_a_config(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["", "net = "])
+def test_a_module_is_no_value_of_a_config(tmp_path: Path, name: str) -> None:
+    """The error names where it is used, whatever else the file calls it."""
     file = tmp_path / "c.py"
+    module = "torch.nn.Identity()"
     file.write_text(
-        "_base_ = []\nimport torch\n"
-        "custom_hooks = [dict(type='mmkd.DistillHook', teacher=dict(module=torch.nn.Identity()))]\n"
+        f"_base_ = []\nimport torch\n{name}{module if name else ''}\n"
+        "custom_hooks = [dict(type='mmkd.DistillHook', "
+        f"teacher=dict(module={'net' if name else module}))]\n"
     )
     with pytest.raises(InputError) as error:
         open_config(file)
