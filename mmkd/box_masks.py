@@ -114,7 +114,8 @@ def cells_near_anchors(
         ``[N, h, w]`` of booleans; no cell for a box that lies outside, or that no anchor overlaps.
     """
     anchors = _anchors(boxes[0].device, grid, size, scales, ratios)
-    near = [_near(_on_image(corners.float(), size), anchors, threshold) for corners in boxes]
+    inside = (_on_image(corners.float(), grid, size) for corners in boxes)
+    near = [_near(corners, anchors, threshold) for corners in inside]
     return torch.stack(near).reshape(len(boxes), *grid, -1).any(dim=-1)
 
 
@@ -139,10 +140,10 @@ def _anchors(
     return torch.stack(sides, dim=-1).reshape(-1, 4)
 
 
-def _on_image(corners: Tensor, size: tuple[int, int]) -> Tensor:
-    """The boxes that do not lie outside, whole."""
-    end = corners.new_tensor([size[1], size[0]])
-    return corners[((corners[:, 2:] > 0) & (corners[:, :2] < end)).all(dim=1)]
+def _on_image(corners: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The boxes that touch a cell, whole."""
+    first, after = box_cells(corners, grid, size).split(2, dim=1)
+    return corners[(first < after).all(dim=1)]
 
 
 def _near(corners: Tensor, anchors: Tensor, threshold: float) -> Tensor:
