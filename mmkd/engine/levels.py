@@ -13,7 +13,7 @@ from mmkd.errors import InputError
 from mmkd.features import EVERY_RUN, Stride, levels_by_stride, of_stride, outputs_when_run
 from mmkd.terms import Tap, Term
 
-__all__ = ["HEAD_OUTPUTS", "Levels", "Named", "expanded", "located"]
+__all__ = ["HEAD_BRANCHES", "HEAD_OUTPUTS", "Levels", "Named", "expanded", "located"]
 
 # What adapters know by name of the heads of their own detectors.
 HEAD_OUTPUTS = (
@@ -23,7 +23,9 @@ HEAD_OUTPUTS = (
     "rpn.objectness",
     "roi.classes",
 )
-
+# Convolutions one after another, each run once a level, in the heads that MMDetection derives from
+# its AnchorHead and AnchorFreeHead.
+HEAD_BRANCHES = ("bbox_head.cls_convs.", "bbox_head.reg_convs.")
 # The modules that a name such as 'backbone' stands for, from fine to coarse; None: itself.
 Named = Callable[[nn.Module, str], Sequence[str] | None]
 # Maps that are finer than this cost most and are left out where every stride is asked for.

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmkd.engine.levels import HEAD_BRANCHES
 from mmkd.features import EVERY_RUN
 
 __all__ = ["BatchSamples", "named_outputs", "proposals_module", "run_model"]
@@ -28,9 +29,6 @@ _OUTPUTS = {
     "rpn.objectness": ["rpn_head.rpn_cls"],
     "roi.classes": ["roi_head.bbox_head.fc_cls"],
 }
-# One after another, each run once a level, in the heads that MMDetection derives from its
-# AnchorHead and AnchorFreeHead.
-_BRANCHES = ("bbox_head.cls_convs.", "bbox_head.reg_convs.")
 _EXTRACTOR = "roi_head.bbox_roi_extractor"
 
 
@@ -54,7 +52,7 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if path not in _OUTPUTS:
-        if path.startswith(_BRANCHES):
+        if path.startswith(HEAD_BRANCHES):
             _check_branch(model, modules, path.removesuffix(EVERY_RUN))
         return None
     found = next((name for name in _OUTPUTS[path] if name in modules), None)

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 from mmkd.checkpoint import LoadReport, read_weights
 from mmkd.engine.frozen_teacher import FrozenTeacher, TeacherFiles, taps_of
 from mmkd.engine.input_conversion import ImageFormat, KnownFormat, conversion_between
-from mmkd.engine.levels import Levels
+from mmkd.engine.levels import HEAD_BRANCHES, Levels
 from mmkd.engine.ultralytics.architecture import (
     build_detector,
     check_modules,
@@ -123,8 +123,6 @@ _OUTPUTS = {
     "head.boxes": box_outputs,
 }
 _TWO_STAGE = ("rpn.objectness", "roi.classes")
-# Of MMDetection's heads, whose convolutions serve every level.
-_BRANCHES = ("bbox_head.cls_convs.", "bbox_head.reg_convs.")
 
 
 def named_outputs(model: nn.Module, path: str) -> list[str] | None:
@@ -141,7 +139,7 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
             f"{type(model).__name__} has no {path!r}, which are logits of MMDetection's two-stage "
             "detectors, such as Faster R-CNN; of a YOLO take 'head.classes'"
         )
-    if path.startswith(_BRANCHES):
+    if path.startswith(HEAD_BRANCHES):
         raise ValueError(
             f"{type(model).__name__} has no convolution {path!r} that serves every level: CrossKD "
             "looks through those of MMDetection's GFL, RetinaNet, FCOS and ATSS; of a YOLO take "
