@@ -152,6 +152,16 @@ class ToyImages(Dataset):
         return dict(inputs=image.to(torch.uint8), data_samples=sample)
 
 
+@DATASETS.register_module()
+class LabelledImages(ToyImages):
+    """Toy images whose labels are where MMPretrain has them."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        item["data_samples"].gt_label = torch.tensor([item["data_samples"].label])
+        return item
+
+
 @METRICS.register_module()
 class ToyAccuracy(BaseMetric):
     """Share of right predictions."""

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import Tensor
 
 from helpers.toy import (
+    LabelledImages,
     Probe,
-    ToyImages,
     checkpoint_of,
     differences,
     distill,
@@ -28,8 +27,8 @@ from mmkd.targets import Targets
 
 
 @DATASETS.register_module()
-class Counting(ToyImages):
-    """Knows how many images were read of it, and of it and its copies; has labels for losses."""
+class Counting(LabelledImages):
+    """Knows how many images were read of it, and of it and its copies."""
 
     read = 0
     all_read: ClassVar[list[int]] = []
@@ -37,9 +36,7 @@ class Counting(ToyImages):
     def __getitem__(self, index: int) -> dict[str, Any]:
         self.read += 1
         self.all_read.append(index)
-        item = super().__getitem__(index)
-        item["data_samples"].gt_label = torch.tensor([item["data_samples"].label])
-        return item
+        return super().__getitem__(index)
 
 
 @MODELS.register_module()

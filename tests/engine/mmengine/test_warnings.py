@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from helpers.detector import detector_config, write_detector_teacher
-from helpers.toy import ToyImages, distill, distill_hook_of, toy_config, train
+from helpers.toy import distill, distill_hook_of, toy_config, train
 from mmkd import term_watch
 from mmkd.distiller import Distiller
 from mmkd.losses import Takes
@@ -30,16 +28,6 @@ WINDOW = 24
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(term_watch, "_SHORTEST", WINDOW)
-
-
-@DATASETS.register_module()
-class LabelledImages(ToyImages):
-    """Toy images whose labels are where MMPretrain has them."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = super().__getitem__(index)
-        item["data_samples"].gt_label = torch.tensor([item["data_samples"].label])
-        return item
 
 
 @MODELS.register_module()
