@@ -157,6 +157,8 @@ def opened(browser: Browser, report: Path) -> Opened:
 @pytest.fixture
 def page(opened: Opened) -> Page:
     opened.look(1280, "light")
+    # A test that failed may have left it open.
+    opened.page.evaluate("viewer.close()")
     opened.page.evaluate("shownPictures = Infinity; showPictures()")
     return opened.page
 
@@ -463,10 +465,12 @@ def test_enlarge_shows_the_picture_as_large_as_the_window(
         image.click(position=dict(x=large["width"], y=large["height"]))
         assert image.bounding_box() == large
         # Every box is labelled, errors with their type.
+        settle(page)
         labels = page.locator("#viewer-stage .label").all_inner_texts()
         marks = picture.locator("figure").first.locator(".mark")
         assert 0 < len(labels) <= marks.count()
         page.locator("#viewer-runs button").nth(1).click()
+        settle(page)
         kinds = page.locator("#viewer-stage .label.classification")
         assert all(text.endswith(" · classification") for text in kinds.all_inner_texts())
 
@@ -484,6 +488,7 @@ def test_an_enlarged_picture_is_closed_and_left_by_the_keyboard(page: Page) -> N
         page.keyboard.press(key)
         pressed = page.locator("#viewer-runs [aria-pressed=true]")
         assert pressed.all_inner_texts() == [run] == [page.evaluate(focused)]
+    settle(page)
     summary = page.locator(".picture").nth(2).locator("figcaption span").nth(1).inner_text()
     assert page.locator("#viewer-summary").inner_text() == summary
     shown = page.locator(".picture h3").all_inner_texts()
@@ -510,6 +515,17 @@ def test_an_enlarged_picture_is_closed_and_left_by_the_keyboard(page: Page) -> N
         assert viewer.is_hidden()
         assert page.evaluate(focused) == f"Enlarge {shown[0]}"
     assert page.locator("#viewer-stage [id]").count() == 0
+
+
+def settle(page: Page) -> None:
+    """Waits until the pictures have their labels, and the enlarged one its sentence: both are
+    written before a frame is shown in which a picture is new or has another size."""
+    page.evaluate(
+        """async () => {
+          await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
+          for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
+        }"""
+    )
 
 
 def overlapping(boxes: list[dict[str, float]]) -> list[tuple[int, int]]:
@@ -591,13 +607,8 @@ def test_labels_lie_apart_and_in_their_pictures(browser: Browser, large: Path, w
         return { x: x - frame.x, y: y - frame.y, width, height };
       })];
     })"""
-    # Labels are placed anew before a frame is shown in which their picture has another size.
-    settled = """async () => {
-      await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
-      for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
-    }"""
     with window(browser, large, width, "dark") as page:
-        page.evaluate(settled)
+        settle(page)
         pictures = page.locator(".gallery .canvas:visible").evaluate_all(script)
         # Most of a small picture is seen, and on a phone its title takes four lines at most.
         for right, bottom, labels in pictures:
@@ -607,7 +618,7 @@ def test_labels_lie_apart_and_in_their_pictures(browser: Browser, large: Path, w
             assert max(title.bounding_box()["height"] for title in titles) < 80
         page.locator(".enlarge").first.click()
         for _ in range(7):
-            page.evaluate(settled)
+            settle(page)
             pictures += page.locator("#viewer-stage .canvas").evaluate_all(script)
             page.keyboard.press("ArrowRight")
         assert len(pictures) == 4 * 8 + 7
