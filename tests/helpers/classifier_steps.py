@@ -23,25 +23,25 @@ Weights = dict[str, Tensor]
 
 @dataclass
 class Step:
-    """A run of one iteration: all weights before and after it, by name, and the teacher's, where it
-    has its own."""
+    """The last iteration of a run: all weights before and after it, by name, and the teacher's,
+    where it has its own."""
 
     runner: Runner
-    before: Weights
+    parameters: set[str]
+    seen: list[Weights]
     after: Weights
     teacher: Weights
     file: Weights = field(repr=False)
 
+    @property
+    def before(self) -> Weights:
+        """All weights before it; those before earlier iterations stand in ``seen``, too."""
+        return self.seen[-1]
+
     def moved(self) -> set[str]:
         """Names of the parameters that are not what they were."""
-        parameters = [k for k in self.before if not k.endswith(BUFFERS)]
-        return {k for k in parameters if not torch.equal(self.before[k], self.after[k])}
-
-
-BUFFERS = (
-    "running_mean", "running_var", "num_batches_tracked", "calls", "sums", "totals", "context",
-    "is_known",
-)  # fmt: skip
+        both = self.parameters & set(self.before)
+        return {k for k in both if not torch.equal(self.before[k], self.after[k])}
 
 
 def weights_of(runner: Runner) -> Weights:
@@ -51,33 +51,44 @@ def weights_of(runner: Runner) -> Weights:
     return {name: value.detach().clone() for name, value in both.items()}
 
 
-def one_step(folder: Path, teacher: dict, model: dict, terms: dict, **settings: Any) -> Step:
-    """Trains for one iteration of SGD on the first four images.
+def one_step(
+    folder: Path, teacher: dict, model: dict, terms: dict, iterations: int = 1, **settings: Any
+) -> Step:
+    """Trains on the first four images by SGD, and tells of the last iteration.
 
     Args:
         folder: For its files.
         teacher: One, or several by name; the weights of these are told with their names before.
         model, terms, settings: Of the config and its hook.
+        iterations: All on the same images.
     """
-    before: Weights = {}
+    seen: list[Weights] = []
     config = classifier_config(folder, model, **distill(teacher, terms, **settings))
-    config.train_cfg.max_epochs = 1
+    config.train_cfg.max_epochs = iterations
     config.train_dataloader.dataset.length = BATCH
     config.train_dataloader.sampler.shuffle = False
     config.optim_wrapper.optimizer = dict(type="SGD", lr=LEARNING_RATE)
-    runner = train(config, Probe(before_train=lambda runner: before.update(weights_of(runner))))
-    assert runner.iter == 1
+    runner = train(config, Probe(before_train_iter=lambda runner: seen.append(weights_of(runner))))
+    assert runner.iter == iterations
     networks: Weights = {}
     files: Weights = {}
-    for source, of_hook in distill_hook_of(runner).teachers.items():
+    hook = distill_hook_of(runner)
+    for source, of_hook in hook.teachers.items():
         own, prefix = (teacher[source], f"{source}.") if source in teacher else (teacher, "")
         if "checkpoint" not in own:
             continue
         assert all(parameter.grad is None for parameter in of_hook.model.parameters())
         networks |= {prefix + k: v.clone() for k, v in of_hook.model.state_dict().items()}
         files |= {prefix + k: v for k, v in torch.load(own["checkpoint"])["state_dict"].items()}
+    parameters = dict(runner.model.named_parameters())
+    parameters |= dict(hook.distillers.named_parameters(prefix="distill"))
     return Step(
-        runner=runner, before=before, after=weights_of(runner), teacher=networks, file=files
+        runner=runner,
+        parameters=set(parameters),
+        seen=seen,
+        after=weights_of(runner),
+        teacher=networks,
+        file=files,
     )
 
 
@@ -128,6 +139,12 @@ def connected(w: Weights, name: str, x: Tensor) -> Tensor:
     return x
 
 
+def others(x: Tensor, y: Tensor) -> Tensor:
+    """What is not of an image's own class, ``[N, K - 1]``."""
+    rows = [torch.cat([row[:k], row[k + 1 :]]) for row, k in zip(x, y.tolist(), strict=True)]
+    return torch.stack(rows)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     p = logits.exp() / logits.exp().sum(dim=1, keepdim=True)
     return -p[torch.arange(len(labels)), labels].log().mean()
@@ -171,14 +188,17 @@ def check(step: Step, objective: Objective, trained: set[str]) -> None:
     """
     images, labels = batch()
     teacher = {k: v.double() for k, v in step.file.items()}
-    names = [k for k in step.before if not k.endswith(BUFFERS)]
-    ours = {k: step.before[k].double().requires_grad_() for k in names}
-    value = objective(ours, teacher, images, labels)
+    given = {k: v.double() for k, v in step.before.items()}
+    ours = {k: v.requires_grad_() for k, v in given.items() if k in step.parameters}
+    value = objective(given, teacher, images, labels)
     gradients = torch.autograd.grad(value, list(ours.values()), allow_unused=True)
-    expected_to_move = {k for k in names if any(k.startswith(each) for each in trained)}
-    assert step.moved() == expected_to_move
+
+    def is_trained(name: str) -> bool:
+        return any(name.startswith(each) for each in trained)
+
+    assert step.moved() == set(filter(is_trained, ours))
     for (name, weight), gradient in zip(ours.items(), gradients, strict=True):
-        if name not in expected_to_move:
+        if not is_trained(name):
             continue
         assert gradient is not None, name
         moved = step.before[name].double() - step.after[name].double()
@@ -187,7 +207,8 @@ def check(step: Step, objective: Objective, trained: set[str]) -> None:
         )
         after = weight.detach() - LEARNING_RATE * gradient
         torch.testing.assert_close(step.after[name].double(), after, rtol=1e-4, atol=1e-6)
-    # The step saw each batch statistic once, and the teacher is what its file holds.
-    tracked = [k for k in step.before if k.endswith("num_batches_tracked")]
-    assert all(step.after[k] == 1 for k in tracked)
+    # The step saw the batch's statistics once, and the teacher is what its file holds.
+    for name in step.before:
+        if name.endswith("num_batches_tracked"):
+            assert step.after[name] - step.before[name] == is_trained(name), name
     assert not differences(dict(step.file), step.teacher)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from random import Random
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,25 +17,18 @@ from helpers.classifier_steps import (
     BATCH,
     Weights,
     affine,
-    batch,
     check,
     connected,
     cross_entropy,
     kl,
     mse,
     one_step,
+    others,
     pooled,
     student_map,
     teacher_map,
 )
-from helpers.classifier_toy import (
-    KD_TERM,
-    classifier,
-    classifier_config,
-    linear_head,
-    write_classifier,
-)
-from helpers.toy import distill_hook_of
+from helpers.classifier_toy import AS_THEY_ARE, KD_TERM, classifier, write_classifier
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +68,6 @@ def standardised_kd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
         for x in (s, t)
     )
     return kl(s, t, 2.0)
-
-
-def others(x: Tensor, y: Tensor) -> Tensor:
-    rows = [torch.cat([row[:k], row[k + 1 :]]) for row, k in zip(x, y.tolist(), strict=True)]
-    return torch.stack(rows)
 
 
 def nkd(s: Tensor, t: Tensor, y: Tensor, w: Weights) -> Tensor:
@@ -254,6 +241,27 @@ ON_MAPS = {
 }
 
 
+def test_fsp_between_two_levels(tmp_path: Path) -> None:
+    """Before the last ReLU and after it, or a teacher's BatchNorm."""
+    teacher = write_classifier(tmp_path, width=4)
+    levels = ["backbone.conv", "backbone"]
+    flow = dict(
+        student=levels, teacher=levels, loss=dict(type="mmkd.FSPLoss"), weight=5.0, **AS_THEY_ARE
+    )
+    step = one_step(tmp_path, teacher, classifier(), dict(one=flow))
+
+    def solution(w: Weights, x: Tensor, last: Tensor) -> Tensor:
+        first = conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
+        return torch.einsum("nchw,ndhw->ncd", first, last) / 16
+
+    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
+        ours, theirs = student_map(w, x), teacher_map(t, x)
+        distance = mse(solution(w, x, ours), solution(t, x, theirs))
+        return cross_entropy(affine(w, "head.fc", pooled(ours)), y) + 5 * distance
+
+    check(step, objective, {"backbone.", "head.fc."})
+
+
 @pytest.mark.parametrize("name", [*ON_LOGITS, *ON_MAPS])
 def test_one_step(tmp_path: Path, teacher: dict, name: str) -> None:
     baseline = {**ON_LOGITS, **ON_MAPS}[name]
@@ -272,147 +280,3 @@ def test_one_step(tmp_path: Path, teacher: dict, name: str) -> None:
 
     trained = {"backbone.", "head.fc."} | ({"distill."} if name in TRAINED else set())
     check(step, objective, trained)
-
-
-@pytest.mark.parametrize("is_dropped", [False, True])
-def test_dgkd_by_two_teachers(tmp_path: Path, teacher: dict, is_dropped: bool) -> None:
-    """The sum of what either teaches, or one alone."""
-    teachers = dict(first=teacher, assistant=write_classifier(tmp_path, "assistant", 8, width=5))
-    seed = classifier_config(tmp_path).randomness.seed
-    draws = {source: Random(f"{seed} {source} 0").random() for source in teachers}
-    drop = sum(draws.values()) / 2 if is_dropped else 0.0
-    kd = dict(KD_TERM, loss=dict(type="mmkd.KDLoss", temperature=4.0), schedule=dict(drop=drop))
-    terms = {source: dict(kd, source=source, weight=0.9) for source in teachers}
-    step = one_step(tmp_path, teachers, classifier(), terms)
-    kept = [source for source in teachers if draws[source] >= drop]
-    assert len(kept) == (1 if is_dropped else 2)
-
-    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
-        logits = affine(w, "head.fc", pooled(student_map(w, x)))
-        found = cross_entropy(logits, y)
-        for source in kept:
-            own = {k.removeprefix(f"{source}."): v for k, v in t.items()}
-            theirs = affine(own, "head.fc", pooled(teacher_map(own, x)))
-            found = found + 0.9 * kl(logits, theirs, 4.0)
-        return found
-
-    check(step, objective, {"backbone.", "head.fc."})
-
-
-def test_uskd_without_a_teacher(tmp_path: Path) -> None:
-    taps = ["backbone", "head.fc"]
-    uskd = dict(
-        type="mmkd.USKDDistiller", student=taps, teacher=taps, target=0.5, weak=0.2, weight=2.0
-    )
-    step = one_step(tmp_path, dict(student=True), classifier(), dict(one=uskd))
-
-    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
-        rows = torch.arange(len(y))
-        middle = pooled(student_map(w, x))
-        logits, weak = affine(w, "head.fc", middle), affine(w, "distill.one.classifier", middle)
-        squares = logits.softmax(dim=1)[rows, y].square().detach()
-        own = -(squares + 1 - squares.mean()) * logits.log_softmax(dim=1)[rows, y]
-        rest = others(logits, y).log_softmax(dim=1)
-        likely = (rest.exp() + others(weak, y).softmax(dim=1)).detach()
-        # Of two others, the likelier is twice the other's share.
-        soft = torch.where(likely == likely.amax(dim=1, keepdim=True), 2 / 3, 1 / 3)
-        smooth = torch.full_like(weak, 0.1 / 3)
-        smooth[rows, y] += 0.9
-        at_the_middle = -(smooth * weak.log_softmax(dim=1)).sum(dim=1).mean()
-        distance = 0.5 * own.mean() - 0.1 * (soft * rest).sum(dim=1).mean() + 0.2 * at_the_middle
-        return cross_entropy(logits, y) + 2 * distance
-
-    check(step, objective, {"backbone.", "head.fc.", "distill."})
-
-
-def test_sskd_on_turned_images(tmp_path: Path, teacher: dict) -> None:
-    """With the teacher's network still to learn, and nothing of what it gets wrong kept."""
-    sskd = dict(
-        type="mmkd.SSKDDistiller",
-        student=["backbone", "head.fc"],
-        teacher=["backbone", "head.fc"],
-        pretext=1,
-        kept_turned=0.0,
-        weight=2.0,
-    )
-    model = classifier()
-    model["data_preprocessor"]["type"] = "mmkd.RotationPreprocessor"
-    step = one_step(tmp_path, teacher, model, dict(one=sskd))
-
-    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
-        x = torch.cat([x.rot90(quarters, (2, 3)) for quarters in range(4)])
-        ours, feature = affine(w, "head.fc", pooled(student_map(w, x))), pooled(teacher_map(t, x))
-        theirs = affine(t, "head.fc", feature)
-        is_right = theirs[BATCH:].argmax(dim=1) == y.repeat(3)
-        found = 0.9 * kl(ours[:BATCH], theirs[:BATCH], 4.0)
-        if is_right.any():
-            found = found + 2.7 * kl(ours[BATCH:][is_right], theirs[BATCH:][is_right], 4.0)
-        hidden = affine(w, "distill.one.teacher_network.0", feature).clamp(min=0)
-        vectors = normalize(affine(w, "distill.one.teacher_network.2", hidden))
-        similar = vectors[BATCH:] @ vectors[:BATCH].T
-        pretext = cross_entropy(similar, torch.arange(BATCH).repeat(3))
-        return cross_entropy(ours[:BATCH], y) / 4 + 2 * found + pretext
-
-    check(step, objective, {"backbone.", "head.fc.", "distill.one.teacher_network"})
-
-
-def test_cid_fills_the_head_that_is_deployed(tmp_path: Path, teacher: dict) -> None:
-    """Before its contexts are known, the head has no loss of its own."""
-    taps = ["backbone", "head.fc"]
-    cid = dict(
-        type="mmkd.CIDDistiller",
-        student=taps,
-        teacher=taps,
-        student_classifier="head",
-        initial=1,
-        every=1,
-    )
-    head = linear_head()
-    head["type"] = "mmkd.ContextClsHead"
-    step = one_step(tmp_path, teacher, classifier(head=head), dict(one=cid))
-
-    def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
-        f, g = pooled(student_map(w, x)), pooled(teacher_map(t, x))
-        samples = (affine(w, "distill.one.layer", f) - g).square().sum(dim=1) / g.square().sum(
-            dim=1
-        )
-        # Of class 0 alone there are two, the first and the last.
-        ours, theirs = (normalize(z[[0, 3]]) for z in (f, g))
-        classes = (ours @ ours.T - theirs @ theirs.T).square().sum() / 4
-        logits = kl(affine(w, "head.fc", f), affine(t, "head.fc", g), 4.0)
-        return logits + 10 * samples.mean() + classes
-
-    check(step, objective, {"backbone.", "head.fc.", "distill."})
-    images, labels = batch()
-    before, theirs = ({k: v.double() for k, v in w.items()} for w in (step.before, step.file))
-    features = pooled(student_map(before, images))
-    logits = affine(theirs, "head.fc", pooled(teacher_map(theirs, images)))
-    likely = (logits / 4).softmax(dim=1)[torch.arange(BATCH), labels]
-    for label in range(3):
-        own = labels == label
-        mean = (likely[own, None] * features[own]).sum(dim=0) / likely[own].sum()
-        torch.testing.assert_close(
-            step.after["head.context"][label].double(), mean, rtol=1e-4, atol=1e-6
-        )
-    assert step.after["head.is_known"] and not step.before["head.is_known"]
-
-
-def test_crd_remembers_the_images_of_the_batch(tmp_path: Path, teacher: dict) -> None:
-    crd = dict(type="mmkd.CRDDistiller", num_images=9, negatives=3, width=5)
-    step = one_step(tmp_path, teacher, classifier(), dict(one=crd))
-    moved = step.after["distill.one.student_bank"] != step.before["distill.one.student_bank"]
-    assert moved.any(dim=1).tolist() == [True] * BATCH + [False] * 5
-    assert step.after["distill.one.labels"].tolist() == [0, 1, 2, 0, *[-1] * 5]
-    trained = {name for name in step.moved() if name.startswith("distill.")}
-    assert {name.split(".")[2] for name in trained} >= {"student_embedding", "teacher_embedding"}
-
-
-def test_ft_and_afd_train(tmp_path: Path, teacher: dict) -> None:
-    terms = dict(
-        ft=dict(type="mmkd.FTDistiller", paraphrase=1, weight=5.0),
-        afd=dict(type="mmkd.AFDDistiller", levels=[-1], weight=5.0),
-    )
-    step = one_step(tmp_path, teacher, classifier(), terms)
-    moved = {".".join(name.split(".")[1:3]) for name in step.moved() if name.startswith("distill.")}
-    assert {"ft.encoder", "ft.decoder"} <= moved and "ft.translator" not in moved
-    assert set(distill_hook_of(step.runner).distillers) == {"ft", "afd"}
