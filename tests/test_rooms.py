@@ -29,7 +29,15 @@ FLOORS = [
     ["distillers", "terms", "term_watch", "checkpoint"],
     ["distiller"],
     ["losses", "projectors", "normalizers", "balance", "linear_probe"],
-    ["attention_maps", "box_features", "box_masks", "initial_weights", "seeded_draws", "targets"],
+    [
+        "attention_maps",
+        "batch_norm",
+        "box_features",
+        "box_masks",
+        "initial_weights",
+        "seeded_draws",
+        "targets",
+    ],
     [
         "registry",
         "numerics",

@@ -4,14 +4,14 @@ Matching* (AAAI 2021)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from mmkd.batch_norm import BatchNorm
 from mmkd.distiller import Distiller
 from mmkd.initial_weights import initialize, linear_layer
 from mmkd.losses.base import Takes
@@ -132,17 +132,7 @@ class _NormedLinear(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.linear, self.norm = linear_layer(channels, width), nn.BatchNorm1d(width)
+        self.linear, self.norm = linear_layer(channels, width), BatchNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        embedded = self.linear(as_weights(self, x))
-        # A single row has no variance: normalised as in evaluation.
-        with self._frozen_norm(len(x) == 1):
-            return self.norm(embedded)
-
-    @contextmanager
-    def _frozen_norm(self, is_frozen: bool) -> Iterator[None]:
-        mode = self.norm.training
-        self.norm.train(mode and not is_frozen)
-        yield
-        self.norm.train(mode)
+        return self.norm(self.linear(as_weights(self, x)))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmkd.batch_norm import BatchNorm
 from mmkd.counted_calls import CountedCalls
 from mmkd.distiller import Distiller
 from mmkd.features import pair_as_maps
@@ -113,5 +114,5 @@ def _convolutions(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for ours, theirs in pairwise(widths):
         convolution = nn.utils.skip_init(nn.Conv2d, ours, theirs, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(theirs), nn.LeakyReLU(_SLOPE)]
+        layers += [convolution, BatchNorm(theirs), nn.LeakyReLU(_SLOPE)]
     return nn.Sequential(*layers)

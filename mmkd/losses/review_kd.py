@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, batch_norm, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from mmkd.batch_norm import BatchNorm
 from mmkd.initial_weights import initialize
 from mmkd.losses.base import Loss, Takes
 from mmkd.losses.mse import mse
@@ -135,14 +136,4 @@ def _convolution(channels: int, width: int, kernel: int) -> nn.Sequential:
     convolution = nn.utils.skip_init(
         nn.Conv2d, channels, width, kernel, padding=kernel // 2, bias=False
     )
-    return nn.Sequential(convolution, _BatchNorm(width))
-
-
-class _BatchNorm(nn.BatchNorm2d):
-    """A single image's pooled level has no variance: normalised as in evaluation."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.numel() > x.shape[1]:
-            return super().forward(x)
-        statistics = self.running_mean, self.running_var
-        return batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
+    return nn.Sequential(convolution, BatchNorm(width))

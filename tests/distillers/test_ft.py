@@ -111,3 +111,13 @@ def test_mistakes() -> None:
         ft(rate=2.0)
     with pytest.raises(ValueError, match="takes a number as its weight"):
         ft(weight=dict(share=0.5))
+
+
+def test_a_map_of_one_cell_of_one_image() -> None:
+    distiller = ft(paraphrase=1)
+    student, teacher = (x.mean(dim=(2, 3), keepdim=True).requires_grad_() for x in pair(images=1))
+    for _ in range(2):
+        value = distiller(student, teacher)
+        value.backward()
+        assert torch.isfinite(value)
+    assert student.grad is not None and torch.isfinite(student.grad).all() and student.grad.any()
