@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.model import BaseModel
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from mmkd.engine.levels import HEAD_BRANCHES
 from mmkd.features import EVERY_RUN
+from mmkd.losses import CrossKDLoss
+from mmkd.registry import MODELS
 
-__all__ = ["BatchSamples", "named_outputs", "proposals_module", "run_model"]
+__all__ = ["BatchSamples", "check_compared", "named_outputs", "proposals_module", "run_model"]
 
 # Names for outputs, by the modules that return them; the first that a head has.
 _DENSE_CLASSES = (
@@ -86,6 +89,49 @@ _ADVICE = {
 
 def _predicts_bins(modules: dict[str, nn.Module]) -> bool:
     return hasattr(modules["bbox_head"], "integral") if "bbox_head" in modules else False
+
+
+def check_compared(model: nn.Module, loss: Any) -> None:
+    """That :class:`mmkd.losses.CrossKDLoss` takes the boxes which the teacher's head predicts for
+    what they are.
+
+    Args:
+        loss: Its config, or any other's.
+
+    Raises:
+        ValueError: They are of another kind, or scaled otherwise.
+    """
+    head: Any = getattr(model, "bbox_head", None)
+    if not _is_cross(loss) or not hasattr(head, "bbox_coder"):
+        return
+    told = loss.get("compare", "classes")
+    if told == "classes":
+        return
+    stds = list(getattr(head.bbox_coder, "stds", ()))
+    kind = "deltas" if stds else "distances"
+    if _predicts_bins(dict(model.named_modules())):
+        kind = "bins"
+    if told != kind:
+        raise ValueError(
+            f"the boxes of {type(head).__name__} are {kind}: expected compare={kind!r}, got "
+            f"{told!r}"
+        )
+    given = list(loss.get("stds", [1.0] * 4))
+    if kind == "deltas" and given != stds:
+        raise ValueError(
+            f"the teacher's coder multiplies deltas by {stds} (its target_stds): expected "
+            f"stds={stds}, got {given}"
+        )
+    if kind == "distances" and getattr(head, "norm_on_bbox", False):
+        raise ValueError(
+            f"with norm_on_bbox, {type(head).__name__}'s layers do not give logarithms of "
+            "distances, which compare='distances' takes: compare its classes alone"
+        )
+
+
+def _is_cross(loss: Any) -> bool:
+    kind = loss.get("type") if isinstance(loss, Mapping) else None
+    return (MODELS.get(kind) if isinstance(kind, str) else kind) is CrossKDLoss
 
 
 def proposals_module(model: nn.Module) -> nn.Module | None:

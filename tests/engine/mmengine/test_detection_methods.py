@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn.functional import kl_div
@@ -421,9 +422,42 @@ def test_other_bins_than_the_teacher_s(tmp_path: Path, digits: Path) -> None:
         train(config)
 
 
+@pytest.mark.parametrize(
+    ("kind", "loss", "said"),
+    [
+        ("gfl", dict(compare="distances"), "boxes of GFLHead are bins: .* got 'distances'"),
+        ("fcos", dict(compare="deltas"), "boxes of FCOSHead are distances: .* got 'deltas'"),
+        ("atss", dict(compare="distances"), "boxes of ATSSHead are deltas: .* got 'distances'"),
+        (
+            "retinanet",
+            dict(compare="deltas"),
+            r"multiplies deltas by \[0\.1, 0\.1, 0\.2, 0\.2\] .*, got \[1\.0, 1\.0, 1\.0, 1\.0\]",
+        ),
+    ],
+)
+def test_boxes_that_are_taken_for_others(
+    tmp_path: Path, digits: Path, kind: str, loss: dict, said: str
+) -> None:
+    term = dict(CROSS[kind]["boxes"], loss=dict(type="mmkd.CrossKDLoss", **loss))
+    with pytest.raises(ValueError, match=rf"DistillHook terms\.boxes_s8\.loss: .*{said}"):
+        trained(kind, tmp_path, digits, dict(boxes=term))
+
+
+def test_distances_that_are_no_logarithms(tmp_path: Path, digits: Path) -> None:
+    given = write_teacher("fcos", tmp_path)
+    config = Config.fromfile(given["config"])
+    config.model.bbox_head.norm_on_bbox = True
+    config.dump(given["config"])
+    student = training_config("fcos", digits, tmp_path)
+    student.merge_from_dict(distill(given, dict(boxes=CROSS["fcos"]["boxes"])))
+    with pytest.raises(ValueError, match=r"terms\.boxes_s8\.loss: with norm_on_bbox, FCOSHead"):
+        train(student)
+
+
 def test_a_rest_of_a_head_that_gives_something_else(tmp_path: Path, digits: Path) -> None:
-    terms = dict(x=dict(CROSS["gfl"]["boxes"], loss=CROSS["fcos"]["boxes"]["loss"]))
+    rest = ["bbox_head.reg_convs.3", "bbox_head.gfl_cls"]
+    terms = dict(x=dict(CROSS["gfl"]["boxes"], teacher_classifier=rest))
     with pytest.raises(
-        ValueError, match=r"terms\.x_s8: compare='distances' does not fit the 68 channels"
+        ValueError, match=r"terms\.x_s8: compare='bins' does not fit the 10 channels"
     ):
         trained("gfl", tmp_path, digits, terms)
