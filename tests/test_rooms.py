@@ -29,15 +29,7 @@ FLOORS = [
     ["distillers", "terms", "term_watch", "checkpoint"],
     ["distiller"],
     ["losses", "projectors", "normalizers", "balance", "linear_probe"],
-    [
-        "attention_maps",
-        "batch_norm",
-        "box_features",
-        "box_masks",
-        "initial_weights",
-        "seeded_draws",
-        "targets",
-    ],
+    ["attention_maps", "box_features", "box_masks", "initial_weights", "seeded_draws", "targets"],
     [
         "registry",
         "numerics",
@@ -47,7 +39,7 @@ FLOORS = [
         "term_warnings",
         "dynamics_file",
     ],
-    ["counted_calls", "output_files", "token_grids", "backward"],
+    ["batch_norm", "counted_calls", "output_files", "token_grids", "backward"],
     ["extras", "input_files"],
     ["errors"],
 ]
