@@ -148,7 +148,15 @@ def config_of(setting: Setting, seed: int, teacher: Teacher, data: Path, folder:
     config = student_config(setting, seed, data, folder, teacher.checkpoint)
     for hook in config.custom_hooks if setting.teacher is None else ():
         hook.teacher.config = config_file(teacher.config)
+        if "afd" in hook.terms:
+            hook.terms.afd.teacher = _blocks(hook.teacher.config)
     return config
+
+
+def _blocks(config: str) -> list[str]:
+    """Of a CIFAR ResNet, by their paths."""
+    count = (Config.fromfile(config).model.backbone.depth - 2) // 6
+    return [f"backbone.stages.{stage}.{block}" for stage in range(3) for block in range(count)]
 
 
 def write_network(config: Config, file: Path) -> str:

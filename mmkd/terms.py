@@ -269,8 +269,9 @@ def _parse(
     )
     takes = _takes(kind, settings)
     takes_scores = any(FROM_TEACHER in each.targets for each in takes)
-    several = _several(where, settings)
-    modules = _modules(where, settings)
+    in_pairs = all(each.in_pairs for each in takes)
+    several = _several(where, settings, in_pairs)
+    modules = _modules(where, settings, in_pairs)
     # Modules that are listed say themselves whether they go together.
     is_joint = several is not None or (bool(modules) and any(e.several_levels for e in takes))
     compared = (
@@ -290,13 +291,13 @@ def _parse(
     ]
 
 
-def _modules(where: str, settings: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+def _modules(where: str, settings: Mapping[str, Any], in_pairs: bool) -> list[Sequence[str]] | None:
     """The modules of either side, where they are lists of them; None where they are not."""
     sides = [settings.get(side, "backbone") for side in _SIDES]
     if not any(isinstance(side, list | tuple) for side in sides):
         return None
     if not all(isinstance(side, list | tuple) and side for side in sides) or (
-        len(sides[0]) != len(sides[1])
+        in_pairs and len(sides[0]) != len(sides[1])
     ):
         raise InputError.at(
             where,
@@ -308,15 +309,15 @@ def _modules(where: str, settings: Mapping[str, Any]) -> list[tuple[str, str]] |
         raise InputError.at(
             where, f"of listed modules the last output is taken: leave {used[0]} out"
         )
-    return list(zip(*sides, strict=True))
+    return sides
 
 
-def _of_modules(modules: Sequence[tuple[str, str]], is_joint: bool) -> list[_Compared]:
-    pairs = [(Tap(ours), Tap(theirs)) for ours, theirs in modules]
+def _of_modules(modules: Sequence[Sequence[str]], is_joint: bool) -> list[_Compared]:
+    student, teacher = (tuple(map(Tap, side)) for side in modules)
     if is_joint:
-        ours, theirs = zip(*pairs, strict=True)
-        return [("", ours, theirs)]
-    return [(f"_{index}", (ours,), (theirs,)) for index, (ours, theirs) in enumerate(pairs)]
+        return [("", student, teacher)]
+    pairs = enumerate(zip(student, teacher, strict=True))
+    return [(f"_{index}", (ours,), (theirs,)) for index, (ours, theirs) in pairs]
 
 
 def _taps(
@@ -409,7 +410,7 @@ def _schedule(where: str, settings: Any) -> Schedule:
         return Schedule(**begin_and_end)
 
 
-def _several(where: str, settings: Mapping[str, Any]) -> list[list[Level]] | None:
+def _several(where: str, settings: Mapping[str, Any], in_pairs: bool) -> list[list[Level]] | None:
     """The levels of either side of a term that takes several at once; None for one level."""
     used = [key for key in _TOGETHER if any(name in settings for name in _names_of(key))]
     key = _only(where, used)
@@ -427,7 +428,7 @@ def _several(where: str, settings: Mapping[str, Any]) -> list[list[Level]] | Non
                 f"{where}.{key} must be a list of {key}, got {levels!r}",
                 setting=f"{where}.{key}",
             )
-    if len(found[0]) != len(found[1]):
+    if in_pairs and len(found[0]) != len(found[1]):
         raise InputError.at(
             where,
             f"student_{key} and teacher_{key} are compared in pairs, got {found[0]} and {found[1]}",

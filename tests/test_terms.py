@@ -116,6 +116,17 @@ def test_lists_of_modules_are_a_term_a_pair_or_one_of_all() -> None:
         assert term.teacher == (Tap("c"), Tap("d"))
 
 
+def test_levels_that_are_not_compared_in_pairs() -> None:
+    afd = dict(type="mmkd.AFDDistiller")
+    [term] = parse_terms(dict(x=dict(afd, student=["a"], teacher=["c", "d"])), ["teacher"])
+    assert (term.student, term.teacher) == ((Tap("a"),), (Tap("c"), Tap("d")))
+    [term] = parse_terms(dict(x=dict(afd, levels=[2, 3], teacher_levels=[0])), ["teacher"])
+    assert (term.student, term.teacher) == (
+        (Tap("backbone", 2), Tap("backbone", 3)),
+        (Tap("backbone", 0),),
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -44,8 +44,8 @@ class AFDDistiller(Distiller):
     ``a_t = softmax((q_t . BN(W_t k_s) + u_t . v_s) / sqrt(d))`` of queries ``q = BN(L x)`` and keys
     ``k = relu(BN(L x))`` of pooled features x, with a position u, v of each level (Eqs. (3) to (6),
     with the normalisation of the authors' program). What is trained beside the student are the
-    linear maps L and W, which have biases, their BatchNorms, u and v. Levels are what a term names;
-    that program has all blocks of both networks.
+    linear maps L and W, which have biases, their BatchNorms, u and v. Levels are what a term names,
+    as many as there are on either side; that program has all blocks of both networks.
 
     Args:
         student_channels, teacher_channels: Of each level.
@@ -59,7 +59,7 @@ class AFDDistiller(Distiller):
         ValueError: A feature that is no map; a width that is not positive.
     """
 
-    takes = Takes(form="maps", own_widths=True, several_levels=True)
+    takes = Takes(form="maps", own_widths=True, several_levels=True, in_pairs=False)
 
     def __init__(
         self,
@@ -97,15 +97,15 @@ class AFDDistiller(Distiller):
                 raise ValueError(f"AFD takes maps [N, C, H, W], got {tuple(feature.shape)}")
         teacher = [each.detach() for each in teacher]
         attention = self.attention(student, teacher)
+        grids = [(theirs.shape[2], theirs.shape[3]) for theirs in teacher]
+        ours = {
+            grid: torch.stack([attention_pattern(x, grid) for x in student], dim=1)
+            for grid in set(grids)
+        }
         distances = []
-        for index, theirs in enumerate(teacher):
-            grid = (theirs.shape[2], theirs.shape[3])
-            pattern = attention_pattern(theirs, grid)
-            squares = torch.stack(
-                [(attention_pattern(x, grid) - pattern).square().mean(dim=1) for x in student],
-                dim=1,
-            )
-            weighed = attention[:, index] * squares
+        for index, (theirs, grid) in enumerate(zip(teacher, grids, strict=True)):
+            pattern = attention_pattern(theirs, grid)[:, None]
+            weighed = attention[:, index] * (ours[grid] - pattern).square().mean(dim=2)
             distances.append(weighed.sum(dim=1).mean())
         return torch.stack(distances).sum()
 

@@ -31,6 +31,8 @@ class Takes:
             ``'logits'`` ``[N, K]``, compared as they are.
         view: How a feature is seen, of those that the form allows; None for the first of them.
         several_levels: Whether each side is a list with one entry a level.
+        in_pairs: Whether each level is compared with its own of the other side, so that there are
+            as many of either.
         targets: What it reads in ``targets=``, a :class:`mmkd.targets.Targets` that it also takes
             where it reads any: ``labels``, ``boxes``, ``indices``, ``regions``, which are looked
             for before a training, or ``scores``, for which the teacher runs up to its classes.
@@ -46,6 +48,7 @@ class Takes:
     form: Literal["samples", "images", "maps", "logits"] = "samples"
     view: str | None = None
     several_levels: bool = False
+    in_pairs: bool = True
     targets: tuple[str, ...] = ()
     own_widths: bool = False
     cells: int = 1

@@ -108,6 +108,22 @@ def test_attention_against_loops() -> None:
             assert found[image, t].tolist() == pytest.approx(expected)
 
 
+def test_other_numbers_of_levels() -> None:
+    """The same level twice is two places to look at, and two who look."""
+    distiller = AFDDistiller([2], [4, 5, 4], width=6).double().eval()
+    [student, _], teacher = levels()
+    teacher.append(teacher[0])
+    total = 0.0
+    for theirs in teacher:
+        side = theirs.shape[2]
+        for image in range(3):
+            own, wanted = (pattern_by_loops(x[image], side) for x in (student, theirs))
+            squares = [(a - b) ** 2 for a, b in zip(own, wanted, strict=True)]
+            total += sum(squares) / len(squares) / 3
+    # There is nothing else to attend to.
+    assert distiller([student], teacher).item() == pytest.approx(total)
+
+
 def test_gradients() -> None:
     distiller = afd().eval()
     student, teacher = levels()
