@@ -32,7 +32,7 @@ class Takes:
         view: How a feature is seen, of those that the form allows; None for the first of them.
         several_levels: Whether each side is a list with one entry a level.
         in_pairs: Whether each level is compared with its own of the other side, so that there are
-            as many of either.
+            as many of either; a distiller of its own may do otherwise.
         targets: What it reads in ``targets=``, a :class:`mmkd.targets.Targets` that it also takes
             where it reads any: ``labels``, ``boxes``, ``indices``, ``regions``, which are looked
             for before a training, or ``scores``, for which the teacher runs up to its classes.
