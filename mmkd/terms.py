@@ -96,7 +96,8 @@ class Term:
     Args:
         name: In logs.
         source: The teacher's name.
-        student, teacher: Where the features come from, one tap a level, in the same order.
+        student, teacher: Where the features come from, one tap a level; in the same order where
+            they are compared in pairs.
         scores: The teacher's modules that give logits of what is at a cell, for what weighs cells
             by its probability: of the classes, and of there being an object at all where its head
             tells them apart; of each all levels.
@@ -269,7 +270,8 @@ def _parse(
     )
     takes = _takes(kind, settings)
     takes_scores = any(FROM_TEACHER in each.targets for each in takes)
-    in_pairs = all(each.in_pairs for each in takes)
+    whole = getattr(find_class(kind), "takes", None)
+    in_pairs = not isinstance(whole, Takes) or whole.in_pairs
     several = _several(where, settings, in_pairs)
     modules = _modules(where, settings, in_pairs)
     # Modules that are listed say themselves whether they go together.
@@ -296,9 +298,13 @@ def _modules(where: str, settings: Mapping[str, Any], in_pairs: bool) -> list[Se
     sides = [settings.get(side, "backbone") for side in _SIDES]
     if not any(isinstance(side, list | tuple) for side in sides):
         return None
-    if not all(isinstance(side, list | tuple) and side for side in sides) or (
-        in_pairs and len(sides[0]) != len(sides[1])
-    ):
+    if not all(isinstance(side, list | tuple) and side for side in sides):
+        raise InputError.at(
+            where,
+            "expected lists of modules of both student and teacher, one module or more each, got "
+            f"{sides[0]!r} and {sides[1]!r}",
+        )
+    if in_pairs and len(sides[0]) != len(sides[1]):
         raise InputError.at(
             where,
             f"modules of student and teacher are compared in pairs, got {sides[0]!r} and "

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
@@ -154,6 +156,7 @@ def test_every_training_of_the_study_is_made(study: Any, tmp_path: Path) -> None
     hint, after_hint = method_settings.fitnet_stages(20)
     curricula = method_settings.curricula(peer, peer, peer, after_hint)
     assert tuple(curricula) == method_settings.CURRICULA
+    blocks = dict(ordinary=6, strong=27)
     before = dict(hint=hint, itself=method_settings.assistant_itself())
     for teacher in method_settings.PAIRS.values():
         jobs = {
@@ -178,6 +181,11 @@ def test_every_training_of_the_study_is_made(study: Any, tmp_path: Path) -> None
             sources = ["teacher"] if name != "densely guided" else ["teacher", "assistant"]
             for term in parse_terms(hook.terms.to_dict(), sources):
                 assert all(student.get_submodule(tap.path) is not None for tap in term.student)
+                if name == "afd" and term.name == "afd":
+                    assert (len(term.student), len(term.teacher)) == (3, blocks[teacher.name])
+                    with torch.device("meta"):
+                        theirs = MODELS.build(Config.fromfile(hook.teacher.config).model)
+                    assert all(theirs.get_submodule(tap.path) is not None for tap in term.teacher)
     ordinary, strong = made.values()
     for name in made["strong"]:
         is_one = ordinary[name].work_dir == strong[name].work_dir

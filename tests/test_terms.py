@@ -130,9 +130,10 @@ def test_levels_that_are_not_compared_in_pairs() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(student=["a"]), r"compared in pairs, got \['a'\] and 'backbone'"),
+        (dict(student=["a"]), r"lists of modules of both .*, got \['a'\] and 'backbone'"),
         (dict(student=["a", "b"], teacher=["c"]), "compared in pairs"),
-        (dict(student=[], teacher=[]), "compared in pairs"),
+        (dict(student=[], teacher=[]), "one module or more each, got"),
+        (dict(type="mmkd.AFDDistiller", student=["a"]), "lists of modules of both"),
         (dict(student=["a"], teacher=["c"], stride=8), "last output is taken: leave stride out"),
     ],
 )

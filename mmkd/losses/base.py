@@ -32,7 +32,7 @@ class Takes:
         view: How a feature is seen, of those that the form allows; None for the first of them.
         several_levels: Whether each side is a list with one entry a level.
         in_pairs: Whether each level is compared with its own of the other side, so that there are
-            as many of either; a distiller of its own may do otherwise.
+            as many of either; a distiller of several levels may do otherwise, a loss may not.
         targets: What it reads in ``targets=``, a :class:`mmkd.targets.Targets` that it also takes
             where it reads any: ``labels``, ``boxes``, ``indices``, ``regions``, which are looked
             for before a training, or ``scores``, for which the teacher runs up to its classes.
@@ -42,7 +42,7 @@ class Takes:
             left out where every stride is asked for.
 
     Raises:
-        ValueError: ``targets`` are no tuple of these names.
+        ValueError: ``targets`` are no tuple of these names; a single level that is in no pair.
     """
 
     form: Literal["samples", "images", "maps", "logits"] = "samples"
@@ -58,6 +58,8 @@ class Takes:
             raise ValueError(
                 f"Takes(targets=...) must be a tuple of {', '.join(SHOWN)}, got {self.targets!r}"
             )
+        if not (self.in_pairs or self.several_levels):
+            raise ValueError("Takes(in_pairs=False) needs several_levels=True")
 
 
 class Loss(nn.Module):

@@ -108,11 +108,15 @@ def student_map(w: Weights, x: Tensor) -> Tensor:
 
 
 def teacher_map(w: Weights, x: Tensor) -> Tensor:
-    """With BatchNorm's running statistics: the teacher is in evaluation mode."""
+    return normed_map(w, x).clamp(min=0)
+
+
+def normed_map(w: Weights, x: Tensor) -> Tensor:
+    """The teacher's before ReLU, by BatchNorm's running statistics: it is in evaluation mode."""
     x = conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
     scale = w["backbone.norm.weight"] / (w["backbone.norm.running_var"] + 1e-5).sqrt()
     shift = w["backbone.norm.bias"] - scale * w["backbone.norm.running_mean"]
-    return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).clamp(min=0)
+    return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
 
 
 def pooled(x: Tensor) -> Tensor:
@@ -197,6 +201,7 @@ def check(step: Step, objective: Objective, trained: set[str]) -> None:
         return any(name.startswith(each) for each in trained)
 
     assert step.moved() == set(filter(is_trained, ours))
+    assert all(any(name.startswith(each) for name in ours) for each in trained)
     for (name, weight), gradient in zip(ours.items(), gradients, strict=True):
         if not is_trained(name):
             continue

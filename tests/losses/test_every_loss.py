@@ -47,6 +47,8 @@ def test_a_loss_that_needs_an_example_is_refused_without() -> None:
 
 @pytest.mark.parametrize("targets", ["boxes", ["boxes"], ("box",), True], ids=str)
 def test_what_a_loss_reads_is_a_tuple_of_known_names(targets: Any) -> None:
+    with pytest.raises(ValueError, match="in_pairs=False\\) needs several_levels=True"):
+        Takes(in_pairs=False)
     with pytest.raises(ValueError, match="must be a tuple of labels, boxes, indices, regions, sco"):
         Takes(targets=targets)
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from mmkd.engine.levels import HEAD_BRANCHES
 from mmkd.features import EVERY_RUN
 from mmkd.losses import CrossKDLoss
-from mmkd.registry import MODELS
 
-__all__ = ["BatchSamples", "check_compared", "named_outputs", "proposals_module", "run_model"]
+__all__ = ["BatchSamples", "check_crossed_boxes", "named_outputs", "proposals_module", "run_model"]
 
 # Names for outputs, by the modules that return them; the first that a head has.
 _DENSE_CLASSES = (
@@ -91,47 +90,49 @@ def _predicts_bins(modules: dict[str, nn.Module]) -> bool:
     return hasattr(modules["bbox_head"], "integral") if "bbox_head" in modules else False
 
 
-def check_compared(model: nn.Module, loss: Any) -> None:
-    """That :class:`mmkd.losses.CrossKDLoss` takes the boxes which the teacher's head predicts for
-    what they are.
+# What a coder takes, in CrossKD's words.
+_BOXES = {"DeltaXYWHBBoxCoder": "deltas", "DistancePointBBoxCoder": "distances"}
+
+
+def check_crossed_boxes(model: nn.Module, loss: Any) -> None:
+    """That CrossKD takes the boxes which the teacher's head predicts for what they are.
 
     Args:
-        loss: Its config, or any other's.
+        loss: The config of a :class:`mmkd.losses.CrossKDLoss`; of any other, nothing is asked.
 
     Raises:
-        ValueError: They are of another kind, or scaled otherwise.
+        ValueError: They are of another kind or scaled otherwise, or of none that CrossKD knows.
     """
     head: Any = getattr(model, "bbox_head", None)
-    if not _is_cross(loss) or not hasattr(head, "bbox_coder"):
+    is_cross = isinstance(loss, Mapping) and loss.get("type") in ("mmkd.CrossKDLoss", CrossKDLoss)
+    if not is_cross or loss.get("compare", "classes") == "classes":
         return
-    told = loss.get("compare", "classes")
-    if told == "classes":
+    if not hasattr(head, "bbox_coder"):
         return
-    stds = list(getattr(head.bbox_coder, "stds", ()))
-    kind = "deltas" if stds else "distances"
-    if _predicts_bins(dict(model.named_modules())):
-        kind = "bins"
-    if told != kind:
+    told, name = loss["compare"], type(head).__name__
+    kind = "bins" if hasattr(head, "integral") else _BOXES.get(type(head.bbox_coder).__name__)
+    if kind is None or (kind == "distances" and not _gives_logarithms(head)):
         raise ValueError(
-            f"the boxes of {type(head).__name__} are {kind}: expected compare={kind!r}, got "
-            f"{told!r}"
+            f"CrossKD compares boxes of GFL, RetinaNet, ATSS, and FCOS without norm_on_bbox, whose "
+            f"layers give the logarithms of distances; of {name} compare the classes alone"
         )
+    if told != kind:
+        raise ValueError(f"the boxes of {name} are {kind}: expected compare={kind!r}, got {told!r}")
     given = list(loss.get("stds", [1.0] * 4))
-    if kind == "deltas" and given != stds:
+    if kind == "deltas" and given != list(head.bbox_coder.stds):
+        stds = list(head.bbox_coder.stds)
         raise ValueError(
             f"the teacher's coder multiplies deltas by {stds} (its target_stds): expected "
             f"stds={stds}, got {given}"
         )
-    if kind == "distances" and getattr(head, "norm_on_bbox", False):
-        raise ValueError(
-            f"with norm_on_bbox, {type(head).__name__}'s layers do not give logarithms of "
-            "distances, which compare='distances' takes: compare its classes alone"
-        )
 
 
-def _is_cross(loss: Any) -> bool:
-    kind = loss.get("type") if isinstance(loss, Mapping) else None
-    return (MODELS.get(kind) if isinstance(kind, str) else kind) is CrossKDLoss
+def _gives_logarithms(head: Any) -> bool:
+    """Of distances: others that derive from FCOS clamp what their layers give."""
+    from mmdet.models import FCOSHead
+
+    own = getattr(type(head), "forward_single", None)
+    return own is FCOSHead.forward_single and not head.norm_on_bbox
 
 
 def proposals_module(model: nn.Module) -> nn.Module | None:

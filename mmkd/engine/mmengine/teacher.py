@@ -18,7 +18,7 @@ from mmkd.engine.input_conversion import ImageFormat, KnownFormat, Order, conver
 from mmkd.engine.levels import Levels
 from mmkd.engine.mmengine.addresses import check_address, local_file, read_weights_of
 from mmkd.engine.mmengine.config_files import PACKAGES, open_config
-from mmkd.engine.mmengine.detector_heads import check_compared, named_outputs, run_model
+from mmkd.engine.mmengine.detector_heads import check_crossed_boxes, named_outputs, run_model
 from mmkd.engine.mmengine.loaded_order import configured_order
 from mmkd.engine.own_formats import format_of
 from mmkd.engine.teachers import IMAGE_KEYS, StatedImages
@@ -129,7 +129,7 @@ class MMTeacher:
         for term in terms:
             where = f"{self.where.partition(' ')[0]} {term.key}"
             with naming(f"{where}.loss"):
-                check_compared(model, term.parts.get("loss"))
+                check_crossed_boxes(model, term.parts.get("loss"))
             with naming(f"{where}.teacher"):
                 found.append(levels.of_scores(term).with_teacher_taps(place))
         return found

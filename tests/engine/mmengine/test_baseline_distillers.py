@@ -21,6 +21,7 @@ from helpers.classifier_steps import (
     cross_entropy,
     kl,
     mse,
+    normed_map,
     one_step,
     others,
     pooled,
@@ -289,8 +290,12 @@ def test_ft_paraphrases_then_transfers(tmp_path: Path, teacher: dict, iterations
 
 
 def test_afd_attends_to_levels(tmp_path: Path, teacher: dict) -> None:
-    levels = ["backbone.conv", "backbone"]
-    afd = dict(type="mmkd.AFDDistiller", student=levels, teacher=levels, width=5, weight=50.0)
+    """Two of the student's, three of the teacher's."""
+    student, teachers = (
+        ["backbone.conv", "backbone"],
+        ["backbone.conv", "backbone.norm", "backbone"],
+    )
+    afd = dict(type="mmkd.AFDDistiller", student=student, teacher=teachers, width=5, weight=50.0)
     step = one_step(tmp_path, teacher, classifier(), dict(one=afd))
     name = "distill.one"
     # BatchNorm takes the mean away: what is added before has no gradient but rounding's.
@@ -310,11 +315,11 @@ def test_afd_attends_to_levels(tmp_path: Path, teacher: dict) -> None:
 
     def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
         ours = [before_last(w, x), student_map(w, x)]
-        theirs = [before_last(t, x), teacher_map(t, x)]
+        theirs = [before_last(t, x), normed_map(t, x), teacher_map(t, x)]
         keys = [normed(w, f"{name}.keys.{i}", pooled(s)).clamp(min=0) for i, s in enumerate(ours)]
         queries = [normed(w, f"{name}.queries.{i}", pooled(s)) for i, s in enumerate(theirs)]
         # Of both of the student's levels in one batch.
-        turned = normed(w, f"{name}.bilinear", torch.cat(keys)).reshape(2, BATCH, 2, 5)
+        turned = normed(w, f"{name}.bilinear", torch.cat(keys)).reshape(2, BATCH, 3, 5)
         found = cross_entropy(affine(w, "head.fc", pooled(ours[1])), y)
         for i, their in enumerate(theirs):
             place = w[f"{name}.teacher_places"][i]
