@@ -47,10 +47,13 @@ def test_a_loss_that_needs_an_example_is_refused_without() -> None:
 
 @pytest.mark.parametrize("targets", ["boxes", ["boxes"], ("box",), True], ids=str)
 def test_what_a_loss_reads_is_a_tuple_of_known_names(targets: Any) -> None:
-    with pytest.raises(ValueError, match="in_pairs=False\\) needs several_levels=True"):
-        Takes(in_pairs=False)
     with pytest.raises(ValueError, match="must be a tuple of labels, boxes, indices, regions, sco"):
         Takes(targets=targets)
+
+
+def test_a_single_level_is_compared_with_its_own() -> None:
+    with pytest.raises(ValueError, match=r"in_pairs=False\) needs several_levels=True"):
+        Takes(in_pairs=False)
 
 
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if not e.holds_back], ids=str)

@@ -291,11 +291,13 @@ def test_ft_paraphrases_then_transfers(tmp_path: Path, teacher: dict, iterations
 
 def test_afd_attends_to_levels(tmp_path: Path, teacher: dict) -> None:
     """Two of the student's, three of the teacher's."""
-    student, teachers = (
-        ["backbone.conv", "backbone"],
-        ["backbone.conv", "backbone.norm", "backbone"],
+    afd = dict(
+        type="mmkd.AFDDistiller",
+        student=["backbone.conv", "backbone"],
+        teacher=["backbone.conv", "backbone.norm", "backbone"],
+        width=5,
+        weight=50.0,
     )
-    afd = dict(type="mmkd.AFDDistiller", student=student, teacher=teachers, width=5, weight=50.0)
     step = one_step(tmp_path, teacher, classifier(), dict(one=afd))
     name = "distill.one"
     # BatchNorm takes the mean away: what is added before has no gradient but rounding's.
