@@ -183,7 +183,8 @@ def test_every_training_of_the_study_is_made(study: Any, tmp_path: Path) -> None
                 assert all(student.get_submodule(tap.path) is not None for tap in term.student)
                 if name == "afd" and term.name == "afd":
                     assert (len(term.student), len(term.teacher)) == (3, blocks[teacher.name])
-                    with torch.device("meta"):
+                    scope = DefaultScope.overwrite_default_scope("mmpretrain")
+                    with torch.device("meta"), scope:
                         theirs = MODELS.build(Config.fromfile(hook.teacher.config).model)
                     assert all(theirs.get_submodule(tap.path) is not None for tap in term.teacher)
     ordinary, strong = made.values()
