@@ -25,7 +25,7 @@ from mmkd.report import write_report
 
 try:
     from axe_playwright_python.sync_playwright import Axe
-    from playwright.sync_api import Browser, Locator, Page, sync_playwright
+    from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 except ImportError:
     sync_playwright = None
 
@@ -744,7 +744,8 @@ def test_what_is_folded_on_a_phone_opens_by_the_keyboard(browser: Browser, demo:
             folds.nth(index).locator("summary").focus()
             page.keyboard.press("Enter")
         count = page.locator(".chart").count()
-        page.wait_for_function(f"charts.size === {count}")
+        expect(page.locator(".chart canvas")).to_have_count(count)
+        assert page.evaluate("charts.size") == count
         width = page.locator(".chart").first.bounding_box()["width"]
         canvas = page.locator(".chart canvas").first.bounding_box()
         assert canvas["width"] == pytest.approx(width, abs=1)
@@ -792,10 +793,11 @@ def test_a_table_says_where_it_goes_on(browser: Browser, large: Path, width: int
             sides = "['::before', '::after'].map(side => getComputedStyle(frame, side).opacity)"
             return frame.evaluate(f"frame => {sides}")
 
-        page.wait_for_function("document.querySelector('.table-frame.more-right')")
+        # By a locator: the page's policy refuses a script that is asked for again and again.
+        frame.and_(page.locator(".more-right")).wait_for()
         assert hints() == ["0", "1"]
         holder.evaluate("element => { element.scrollLeft = element.scrollWidth; }")
-        page.wait_for_function("document.querySelector('.table-frame.more-left:not(.more-right)')")
+        frame.and_(page.locator(".more-left:not(.more-right)")).wait_for()
         assert hints() == ["1", "0"]
 
 
