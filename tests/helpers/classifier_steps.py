@@ -102,9 +102,13 @@ def batch() -> tuple[Tensor, Tensor]:
     return (images.flip(1) - mean) / std, torch.tensor([0, 1, 2, 0])
 
 
+def first_map(w: Weights, x: Tensor) -> Tensor:
+    """Either side's, before BatchNorm and ReLU."""
+    return conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
+
+
 def student_map(w: Weights, x: Tensor) -> Tensor:
-    convolved = conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
-    return convolved.clamp(min=0)
+    return first_map(w, x).clamp(min=0)
 
 
 def teacher_map(w: Weights, x: Tensor) -> Tensor:
@@ -113,7 +117,7 @@ def teacher_map(w: Weights, x: Tensor) -> Tensor:
 
 def normed_map(w: Weights, x: Tensor) -> Tensor:
     """The teacher's before ReLU, by BatchNorm's running statistics: it is in evaluation mode."""
-    x = conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
+    x = first_map(w, x)
     scale = w["backbone.norm.weight"] / (w["backbone.norm.running_var"] + 1e-5).sqrt()
     shift = w["backbone.norm.bias"] - scale * w["backbone.norm.running_mean"]
     return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)

@@ -58,7 +58,7 @@ def named_outputs(model: nn.Module, path: str) -> list[str] | None:
             _check_branch(model, modules, path.removesuffix(EVERY_RUN))
         return None
     found = next((name for name in _OUTPUTS[path] if name in modules), None)
-    if found is None or (path == "head.boxes" and not _predicts_bins(modules)):
+    if found is None or (path == "head.boxes" and not _predicts_bins(modules.get("bbox_head"))):
         raise ValueError(f"{type(model).__name__} has no {path!r}: {_ADVICE[path]}")
     module = modules[found]
     if isinstance(module, nn.ModuleList):
@@ -86,8 +86,8 @@ _ADVICE = {
 }
 
 
-def _predicts_bins(modules: dict[str, nn.Module]) -> bool:
-    return hasattr(modules["bbox_head"], "integral") if "bbox_head" in modules else False
+def _predicts_bins(head: nn.Module | None) -> bool:
+    return hasattr(head, "integral")
 
 
 # What a coder takes, in CrossKD's words.
@@ -110,10 +110,10 @@ def check_crossed_boxes(model: nn.Module, loss: Any) -> None:
     if not hasattr(head, "bbox_coder"):
         return
     told, name = loss["compare"], type(head).__name__
-    kind = "bins" if hasattr(head, "integral") else _BOXES.get(type(head.bbox_coder).__name__)
+    kind = "bins" if _predicts_bins(head) else _BOXES.get(type(head.bbox_coder).__name__)
     if kind is None or (kind == "distances" and not _gives_logarithms(head)):
         raise ValueError(
-            f"CrossKD compares boxes of GFL, RetinaNet, ATSS, and FCOS without norm_on_bbox, whose "
+            "CrossKD compares boxes of GFL, RetinaNet, ATSS, and FCOS without norm_on_bbox, whose "
             f"layers give the logarithms of distances; of {name} compare the classes alone"
         )
     if told != kind:

@@ -19,6 +19,7 @@ from helpers.classifier_steps import (
     batch,
     check,
     cross_entropy,
+    first_map,
     kl,
     mse,
     normed_map,
@@ -309,15 +310,12 @@ def test_afd_attends_to_levels(tmp_path: Path, teacher: dict) -> None:
         x = (x - x.mean(dim=0)) / (x.var(dim=0, unbiased=False) + 1e-5).sqrt()
         return w[f"{name}.norm.weight"] * x + w[f"{name}.norm.bias"]
 
-    def before_last(w: Weights, x: Tensor) -> Tensor:
-        return conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
-
     def pattern(x: Tensor) -> Tensor:
         return normalize(x.square().mean(dim=1).flatten(1))
 
     def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
-        ours = [before_last(w, x), student_map(w, x)]
-        theirs = [before_last(t, x), normed_map(t, x), teacher_map(t, x)]
+        ours = [first_map(w, x), student_map(w, x)]
+        theirs = [first_map(t, x), normed_map(t, x), teacher_map(t, x)]
         keys = [normed(w, f"{name}.keys.{i}", pooled(s)).clamp(min=0) for i, s in enumerate(ours)]
         queries = [normed(w, f"{name}.queries.{i}", pooled(s)) for i, s in enumerate(theirs)]
         # Of both of the student's levels in one batch.

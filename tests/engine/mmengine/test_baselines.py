@@ -20,6 +20,7 @@ from helpers.classifier_steps import (
     check,
     connected,
     cross_entropy,
+    first_map,
     kl,
     mse,
     one_step,
@@ -251,8 +252,7 @@ def test_fsp_between_two_levels(tmp_path: Path) -> None:
     step = one_step(tmp_path, teacher, classifier(), dict(one=flow))
 
     def solution(w: Weights, x: Tensor, last: Tensor) -> Tensor:
-        first = conv2d(x, w["backbone.conv.weight"], w["backbone.conv.bias"], stride=2, padding=1)
-        return torch.einsum("nchw,ndhw->ncd", first, last) / 16
+        return torch.einsum("nchw,ndhw->ncd", first_map(w, x), last) / 16
 
     def objective(w: Weights, t: Weights, x: Tensor, y: Tensor) -> Tensor:
         ours, theirs = student_map(w, x), teacher_map(t, x)
