@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -92,7 +91,7 @@ def _scaled(term: dict[str, Any], epochs: int) -> dict[str, Any]:
     schedule = term.get("schedule", {})
     for key in schedule.keys() & {"ramp", "end", "decay"}:
         schedule[key] *= epochs / EPOCHS
-    epoch = math.ceil(IMAGES / BATCH)
+    epoch = IMAGES // BATCH  # Its last batch is left out where it is not full.
     for key, part in FIRST_STAGES.items():
         if key in term:
             term[key] = round(part * epochs * epoch)

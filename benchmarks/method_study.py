@@ -46,6 +46,8 @@ from mmkd.work_dirs.run_result import RunResult
 
 # Time of an iteration relative to the others', where it is far from theirs: an image and its turns.
 COSTS = {"sskd": 4.0}
+# Of the student who teaches the one born again, which must not begin from its teacher's own draws.
+PEER_SEED = 100
 
 
 def job(
@@ -65,13 +67,13 @@ def job(
 
 
 def trained_curricula(teacher: Teacher, args: argparse.Namespace) -> dict[int, dict[str, Setting]]:
-    """By seed, after the trainings that they need; students who teach are those of seed 0."""
+    """By seed, after the trainings that they need; of students who teach there is one each."""
     hint, after_hint = fitnet_stages(args.epochs)
     first_epochs = hint_epochs(args.epochs)
     assistant, peer, *hinted = run_all(
         [
             job("assistant itself", assistant_itself(), 0, teacher, args),
-            job("plain", MAIN["plain"], 0, teacher, args),
+            job("plain", MAIN["plain"], PEER_SEED, teacher, args),
             *(job("hint", hint, seed, teacher, args, first_epochs) for seed in args.seeds),
         ],
         args.workers,
