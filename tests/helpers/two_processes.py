@@ -16,6 +16,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
 
+from helpers.classifier_distillers import TERMS, distiller_config
 from helpers.toy import LossRecorder, Probe, distill, distill_hook_of, toy_config, train
 
 JOINED_BATCH = 4
@@ -126,7 +127,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     if not torch.cuda.is_available():  # MMEngine's launcher asks for it unconditionally.
         torch.cuda.set_device = lambda device: None
-    teacher = json.loads((folder / "teacher.json").read_text())
+    teachers = json.loads((folder / "teachers.json").read_text())
+    teacher = teachers["detector"]
     distributed = dict(
         launcher="pytorch",
         env_cfg=dict(dist_cfg=dict(backend="gloo")),
@@ -144,6 +146,11 @@ def main(folder: Path) -> None:
     file = str(Path(runner.work_dir) / "epoch_1.pth")
     again = with_batch_statistics(folder, teacher, 3, **distributed, load_from=file, resume=True)
     results["across_resumed"], _ = recorded(again)
+    for name in TERMS:
+        config = distiller_config(folder, teachers["classifier"], name, **distributed)
+        config.randomness = dict(seed=5, diff_rank_seed=True)
+        config.train_dataloader.dataset.flip = True
+        results[name], runner = recorded(config)
     torch.save(results, folder / f"rank{runner.rank}.pth")
 
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from helpers import two_processes
+from helpers.classifier_distillers import TERMS
+from helpers.classifier_toy import write_classifier
 from helpers.toy import differences
 from helpers.two_processes import joined_config, recorded
 
@@ -23,7 +25,8 @@ Results = dict[str, dict[str, Any]]
 def ranks(tmp_path_factory: pytest.TempPathFactory, teacher: dict) -> list[Results]:
     """What each of the two processes recorded."""
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "teacher.json").write_text(json.dumps(teacher))
+    teachers = dict(detector=teacher, classifier=write_classifier(folder, "classifier"))
+    (folder / "teachers.json").write_text(json.dumps(teachers))
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(two_processes.__file__)
     done = subprocess.run(
@@ -112,3 +115,30 @@ def test_they_do_what_one_process_does(ranks: list[Results], tmp_path: Path, tea
         for term in ("pooled", "local"):
             key = f"distill_weight_{term}"
             assert ours[key] == pytest.approx(theirs[key], rel=2e-3)
+
+
+@pytest.mark.parametrize("name", list(TERMS))
+def test_distillers_learn_one_set_of_weights_and_remember_alike(
+    ranks: list[Results], name: str
+) -> None:
+    """Banks and contexts hold the images of both processes, which drew differently."""
+    first, second = (rank[name] for rank in ranks)
+    assert [each["loss"] for each in first["losses"]] != [each["loss"] for each in second["losses"]]
+    for moment in ("initial", "gradients", "final"):
+        assert not differences(first[moment], second[moment])
+    moved = [k for k, v in first["initial"].items() if not torch.equal(v, first["final"][k])]
+    assert any(key.startswith("student.") for key in moved)
+    assert any(key.startswith("projector.") for key in moved)
+    shared = {
+        "crd": ("crd.student_bank", "crd.teacher_bank", "crd.labels", "crd.log_z"),
+        "cid": ("context", "is_known"),
+    }
+    for end in shared.get(name, ()):
+        [key] = (each for each in first["buffers"] if each.endswith(end))
+        assert not differences(first["buffers"][key], second["buffers"][key])
+    if name == "crd":
+        [labels] = (v for k, v in first["buffers"].items() if k.endswith("crd.labels"))
+        assert (labels >= 0).all()
+    if name == "cid":
+        [known] = (v for k, v in first["buffers"].items() if k.endswith("is_known"))
+        assert bool(known)
