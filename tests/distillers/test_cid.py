@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import gradcheck
 
 from mmkd.distillers import CIDDistiller
 from mmkd.distillers.cid import class_distance, sample_distance
@@ -101,6 +102,13 @@ def test_the_sum() -> None:
     classes = class_by_loops(f, t, targets.labels.tolist())
     expected = 4 * (0.5 * divergence + 2 * samples.mean() + 3 * classes)
     assert distiller(student, teacher, targets).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_gradients_by_finite_differences() -> None:
+    student, teacher, targets = batch()
+    distiller = cid(logits=0.5, samples=2.0, classes=3.0).eval()
+    sides = [x.requires_grad_() for x in student]
+    assert gradcheck(lambda *x: distiller(list(x), teacher, targets), sides)
 
 
 def test_contexts_are_means_of_what_was_seen() -> None:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import gradcheck
 
 from mmkd.distillers import SSKDDistiller
 from mmkd.distillers.sskd import kept, place_of
@@ -107,6 +108,32 @@ def test_against_loops(seed: int, ratio: float) -> None:
     value = distiller(student, teacher, targets)
     expected = 3 * (0.9 * normal + 2.7 * of_turns + 10 * relations)
     assert value.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_gradients_by_finite_differences(stage: int) -> None:
+    student, teacher, targets = batch()
+    distiller = sskd(pretext=1, kept_turned=0.5)
+    for _ in range(stage):
+        distiller(student, teacher, targets)
+    distiller.eval()  # Stages do not go on.
+    sides = [x.requires_grad_() for x in student]
+    assert gradcheck(lambda *x: distiller(list(x), teacher, targets), sides)
+
+
+def test_one_image_by_hand() -> None:
+    """Its relations are rows of one entry, which leave nothing; its logits have odds of 4 against
+    equal ones, at T = 4."""
+    teacher = torch.zeros(4, CLASSES, dtype=torch.float64)
+    teacher[0, 0] = 4 * math.log(4.0)
+    student = torch.zeros_like(teacher)
+    labels = turned(torch.tensor([0]))
+    features = [torch.ones(4, width, dtype=torch.float64) for width in (STUDENT, TEACHER)]
+    distiller = sskd(pretext=1, normal=1.0, turned=0.0).eval()
+    # p = (4, 1, 1, 1, 1) / 8 against a fifth each.
+    expected = 16 * (math.log(5 / 2) / 2 + math.log(5 / 8) / 2)
+    value = distiller([features[0], student], [features[1], teacher], labels)
+    assert value.item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_what_is_kept_by_hand() -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import gradcheck
 
 from mmkd.distillers import USKDDistiller
 from mmkd.distillers.uskd import label_of_the_others, label_of_the_target
@@ -115,6 +116,15 @@ def test_gradients_leave_the_labels_alone() -> None:
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, expected)
     assert distiller.classifier.weight.grad is not None
+
+
+def test_the_middle_s_gradient_by_finite_differences() -> None:
+    """By way of its classifier; the logits' labels hang on it too, without gradient."""
+    middle, logits, targets = batch()
+    distiller = uskd(others=0.0)
+    assert gradcheck(
+        lambda x: distiller.distance([x, logits], None, targets), middle.requires_grad_()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -84,6 +84,13 @@ def test_spherical_kd_against_loops(seed: int, temperature: float) -> None:
     assert value == pytest.approx(temperature**2 * total / len(ours), rel=1e-9)
 
 
+def test_spherical_kd_by_hand() -> None:
+    # The teacher's odds are 1 to 4; the student's, at the teacher's norm, are 4 to 1.
+    student, teacher = torch.tensor([[5.0, 1.0]]), torch.tensor([[0.0, math.log(4)]])
+    value = SphericalKDLoss(temperature=1.0)(student, teacher).item()
+    assert value == pytest.approx(0.6 * math.log(4))
+
+
 def test_spherical_kd_forgives_the_students_scale() -> None:
     student, teacher = sides(0)
     value = SphericalKDLoss()(student, teacher)
@@ -126,6 +133,15 @@ def test_nkd_needs_one_class_an_image() -> None:
         DISTLoss(beta=-1)
 
 
+def standardised(classes: int) -> FeatureDistiller:
+    return FeatureDistiller(
+        classes,
+        classes,
+        loss=dict(type="mmkd.KDLoss", temperature=2.0),
+        normalizer=dict(type="mmkd.LayerNormalizer", eps=1e-12),
+    )
+
+
 @given(seed=st.integers(0, 2**16))
 def test_standardised_logits(seed: int) -> None:
     """Sun et al., *Logit Standardization in Knowledge Distillation* (CVPR 2024): each image's
@@ -139,10 +155,11 @@ def test_standardised_logits(seed: int) -> None:
             deviation = math.sqrt(sum((v - mean) ** 2 for v in row) / len(row))
             rows.append([(v - mean) / deviation for v in row])
         expected += 4 * divergence(*rows, 2.0) / len(student)
-    distiller = FeatureDistiller(
-        5,
-        5,
-        loss=dict(type="mmkd.KDLoss", temperature=2.0),
-        normalizer=dict(type="mmkd.LayerNormalizer", eps=1e-12),
-    )
-    assert distiller(student, teacher).item() == pytest.approx(expected, rel=1e-6)
+    assert standardised(5)(student, teacher).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_standardised_logits_by_hand() -> None:
+    # 1 and -1 of the student, -1 and 1 of the teacher; at T = 2 odds of e and 1 / e.
+    student, teacher = torch.tensor([[3.0, 1.0]]), torch.tensor([[0.0, 5.0]])
+    value = standardised(2)(student, teacher).item()
+    assert value == pytest.approx(4 * math.tanh(0.5))
