@@ -123,6 +123,7 @@ _SMALL_TIMM: dict[str, dict[str, Any]] = {
     "regnety_160": dict(w0=16, wa=24.0, wm=2.0, depth=6, group_size=8),
     "mobilenetv1_100": {},
     "regnety_040": dict(w0=16, wa=24.0, wm=2.0, depth=6, group_size=8),
+    "resnet26": dict(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4),
 }
 
 
