@@ -108,8 +108,9 @@ comes before it. CRD draws 4,096 other images, not 16,384, of a set of 10,000.
 
 The ordinary teacher was trained on the same 10,000 photographs. The strong one is as it was
 published, trained on CIFAR-10's 50,000 uncompressed images, and not fine-tuned. What learns alone
-(plain, ema, uskd, born again) is trained once for both. The assistant and the peer of the one
-born again are one each, whatever their students' seeds; the peer's initial weights are not theirs.
+(plain, ema, uskd, born again) is trained once for both where they share a number of epochs. The
+assistant and the peer of the one born again are one each, whatever their students' seeds; the
+peer's initial weights are not theirs.
 
 Weights are the published ones, as `configs/classification` names them. None is published for
 LogSum alone (here 1), for spherical KD (0.9), and for the moving average and the curricula (KD's

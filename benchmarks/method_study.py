@@ -9,6 +9,7 @@ the strong one is He et al.'s published ResNet-56, tested first. Every method of
 and of configs/classification/methods has its published weight. Finished runs are kept under --runs,
 so the study can be stopped and continued, method by method (--methods) and seed by seed; what an
 earlier call has written to --out stays there for the methods and seeds that this one leaves out.
+Another number of epochs for one of the teachers (--only-strong --epochs 10) needs another --runs.
 """
 
 from __future__ import annotations
