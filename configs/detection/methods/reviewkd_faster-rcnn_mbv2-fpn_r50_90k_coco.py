@@ -1,6 +1,6 @@
 # ReviewKD (Chen et al., CVPR 2021): R50-FPN teaches MobileNetV2-FPN, 29.47 -> 33.71 mAP. The
-# teacher, 40.3 mAP, stands for theirs of 40.22; what else differs, the schedule above all, stands in
-# the config that this one is based on.
+# teacher, 40.3 mAP, stands for theirs of 40.22; how their schedule differs is told in the config
+# that this one is based on.
 _base_ = "../faster_rcnn/faster-rcnn_mbv2-fpn_90k_coco.py"
 custom_imports = dict(imports=["mmkd"])
 
