@@ -1,5 +1,6 @@
 # ResNet-18 with its own moving average for a teacher (Tarvainen & Valpola, NeurIPS 2017): momentum
-# as there, KD's weights and temperature as in CRD's framework.
+# and rise as in the authors' program for a residual network on ImageNet, KD's weights and
+# temperature as in CRD's framework.
 _base_ = "mmpretrain::resnet/resnet18_8xb32_in1k.py"
 custom_imports = dict(imports=["mmkd"])
 
@@ -10,6 +11,7 @@ terms = dict(
         teacher="head.fc",
         loss=dict(type="mmkd.KDLoss", temperature=4.0),
         weight=0.9,
+        schedule=dict(ramp=5),
     ),
 )
-custom_hooks = [dict(type="mmkd.DistillHook", teacher=dict(ema=0.999), terms=terms)]
+custom_hooks = [dict(type="mmkd.DistillHook", teacher=dict(ema=0.9997), terms=terms)]
