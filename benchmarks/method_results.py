@@ -113,8 +113,8 @@ assistant and the peer of the one born again are one each, whatever their studen
 peer's initial weights are not theirs.
 
 Weights are the published ones, as `configs/classification` names them. None is published for
-LogSum alone (here 1), for spherical KD (0.9), and for the moving average and the curricula (KD's
-own); CC's is that of Hu's Knowledge-Distillation-Zoo.
+LogSum alone (here 1), for spherical KD (0.9), and for the curricula (KD's own); CC's is that of
+Hu's Knowledge-Distillation-Zoo.
 
 Methods are ranked by their gain over plain, on the seeds that both have."""
 
