@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from adjustText import adjust_text
 from cifar_study import pooled_deviation
 from matplotlib.axes import Axes
 from strong_teacher import Teacher
@@ -282,7 +283,7 @@ def _plot(found: Mapping[str, Any], costs: Mapping[str, Any]) -> Plot | None:
             f"{name} teacher ({of['accuracy']:.1f} %)",
             f"Accuracy by cost, {name} teacher",
             "Points; the table has the same numbers.",
-            PLAIN_HEIGHT + 2,
+            PLAIN_HEIGHT + 4,
             partial(_draw, scores=of["methods"], cost=costs[name]),
         )
         for name, of in found.items()
@@ -295,12 +296,18 @@ def _plot(found: Mapping[str, Any], costs: Mapping[str, Any]) -> Plot | None:
 
 def _draw(axis: Axes, *, scores: Scores, cost: Mapping[str, Any]) -> None:
     axis.axhline(0, color="#999999", linewidth=1)
+    names = []
     for name in scores:
         gain = _gain(scores, name)
         if name == PLAIN or gain is None or name not in cost["seconds"]:
             continue
         ratio = cost["seconds"][name] / cost["seconds"][PLAIN]
         axis.plot([ratio], [gain], "o", color="#0b6e99", markersize=4)
-        axis.annotate(name, (ratio, gain), xytext=(3, 2), textcoords="offset points", fontsize=6)
+        names.append(axis.text(ratio, gain, name, fontsize=7))
+    axis.set_xscale("log")
+    ticks = [each for each in (1, 1.5, 2, 3, 5, 7, 10, 20, 40) if each <= 1.1 * axis.get_xlim()[1]]
+    axis.set_xticks(ticks, [f"{each:g}" for each in ticks])
+    axis.minorticks_off()
     axis.set(xlabel="time of a step over plain", ylabel="top-1 over plain, points")
     tidy(axis)
+    adjust_text(names, ax=axis, arrowprops=dict(arrowstyle="-", color="#999999", linewidth=0.5))
