@@ -96,7 +96,7 @@ DEVIATIONS: Mapping[str, Mapping[str, float]] = {
     },
 }
 TIED, OTHER = "=", "≠"
-# Published figures come from CRD's framework, whose loss of that name is not the paper's, as here.
+# Published figures are of CRD's framework, whose losses of these names are not those of their papers.
 OTHER_LOSSES = ("cc", "ft")
 
 INTRODUCTION = """\
