@@ -96,7 +96,7 @@ DEVIATIONS: Mapping[str, Mapping[str, float]] = {
     },
 }
 TIED, OTHER = "=", "≠"
-# Published figures are of CRD's framework, whose losses of these names are not those of their papers.
+# Published figures are of CRD's framework, whose losses of these names are not the papers'.
 OTHER_LOSSES = ("cc", "ft")
 
 INTRODUCTION = """\
