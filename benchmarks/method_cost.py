@@ -43,7 +43,7 @@ from method_settings import (
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from proving_cells import CELLS, Cell
-from published_methods import HINT, KD_AFTER_HINT, PublishedMethod, published_methods
+from published_methods import IN_TWO_TRAININGS, PublishedMethod, published_methods
 from step_cost import distill_settings, distilled_runner, environment, plain_runner, read
 from step_timing import ROOT, parse_args, peak_bytes, peaks, summary, timings, write
 
@@ -67,7 +67,7 @@ def detectors(pair: str) -> dict[str, dict[str, Any]]:
 def classifiers(pair: str) -> dict[str, PublishedMethod]:
     """By method of one training, of the pair's student."""
     found = published_methods(Path(pair).stem.split("_")[0])
-    return {name: each for name, each in found.items() if name not in (HINT, KD_AFTER_HINT)}
+    return {name: each for name, each in found.items() if name not in IN_TWO_TRAININGS}
 
 
 def of_cell(cell: Cell, folder: str) -> str:

@@ -11,7 +11,13 @@ from typing import Any
 from cifar_settings import MAIN, STUDENT_CHANNELS, Setting
 from cifar_study import TEACHER, student_config
 from mmengine.config import Config
-from published_methods import HINT, KD_AFTER_HINT, PublishedMethod, published_methods
+from published_methods import (
+    HINT,
+    IN_TWO_TRAININGS,
+    KD_AFTER_HINT,
+    PublishedMethod,
+    published_methods,
+)
 from strong_teacher import STRONG, Teacher
 
 from mmkd.configs import config_file
@@ -52,7 +58,7 @@ def settings(epochs: int) -> dict[str, Setting]:
     both = methods["LogSum + KL"]
     feature = dict(both.terms["feature"], weight=2.0)
     methods["LogSum + KL"] = replace(both, terms={**both.terms, "feature": feature})
-    return {name: each for name, each in methods.items() if name not in (HINT, KD_AFTER_HINT)}
+    return {name: each for name, each in methods.items() if name not in IN_TWO_TRAININGS}
 
 
 def fitnet_stages(epochs: int) -> tuple[Setting, Setting]:

@@ -12,10 +12,11 @@ from mmengine.config import Config
 
 from mmkd.configs import config_file
 
-__all__ = ["HINT", "KD_AFTER_HINT", "PublishedMethod", "published_methods"]
+__all__ = ["HINT", "IN_TWO_TRAININGS", "KD_AFTER_HINT", "PublishedMethod", "published_methods"]
 
-# A method in two trainings.
+# FitNet's stages, and all that is one of two trainings; FSP's second has the task alone.
 HINT, KD_AFTER_HINT = "fitnet-hint", "fitnet-kd"
+IN_TWO_TRAININGS = (HINT, KD_AFTER_HINT, "fsp-first")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class PublishedMethod:
 
 @cache
 def published_methods(student: str = "resnet8x4") -> Mapping[str, PublishedMethod]:
-    """By name, as they are published for a student; one in two trainings is there twice."""
+    """By name, as they are published for a student; of one in two trainings each stage."""
     folder = Path(config_file("classification/README.md")).parent / "methods"
     return {
         file.stem.split("_")[1].partition("-")[2]: _read(Config.fromfile(file))

@@ -1,6 +1,6 @@
 # FSP (Yim et al., CVPR 2017): from stage to stage, without the stem, beside the task. CRD's
 # framework names the weight 50 and does not use it: it trains by FSP first and alone, the stem with
-# the stages.
+# the stages. In two stages it is the config named fsp-first.
 _base_ = "../_base_/pairs/resnet8x4_resnet32x4.py"
 
 terms = dict(
