@@ -191,7 +191,9 @@ def two_digits(values: Sequence[float]) -> str:
 
 
 def verdict(held: Sequence[bool]) -> str:
-    """Of a claim that held in some of the seeds."""
+    """Of a claim that held in some of the seeds; of one seed there is none."""
+    if len(held) == 1:
+        return "one seed"
     if all(held):
         return "agrees"
     return "unclear" if any(held) else "disagrees"
@@ -263,6 +265,8 @@ def main() -> None:
         parser.error("--epochs must be 8 or more: the second half is correlated")
     if args.strong and args.data is None:
         parser.error("--strong knows CIFAR-10's classes: give --data")
+    # Of another path to the same folder, finished runs would be taken for others.
+    args.data = args.data and args.data.resolve()
 
     teacher = teacher_of(args)
     jobs = []
@@ -281,7 +285,8 @@ def main() -> None:
         "μ = ‖W_t - W_s‖ after each epoch; r is its correlation with the epoch's mean total loss, "
         f"over the epochs after the first {warm_up(args)}. Published: Dua, CIFAR-100, "
         "ResNet-32x4 -> ResNet-8x4, one run each. A trend agrees where it holds in every seed, "
-        f"disagrees where in none.{_ABOUT_DIGITS if args.data is None else ''}",
+        "disagrees where in none; one seed tells neither."
+        f"{_ABOUT_DIGITS if args.data is None else ''}",
         "",
         "μ² = ‖W_t‖² + ‖W_s‖² - 2 ‖W_t‖ ‖W_s‖ cos: where the cosine is near 0, μ tells how large "
         "the student's classifier is, and the sign of r whether it still grows while the loss "
