@@ -145,7 +145,7 @@ def with_runs(
     own = dict(
         epochs=epochs,
         accuracy=teacher.accuracy,
-        environment={k: v for k, v in describe_environment().items() if k != "command"},
+        environment=describe_environment(),
         methods=methods,
         parameters=parameters,
     )
@@ -170,7 +170,7 @@ def write_results(found: Mapping[str, Any], costs: Mapping[str, Any], out: Path)
         lines += [
             f"## From the {name} teacher ({of['accuracy']:.1f} % on the test set)",
             "",
-            f"{of['epochs']} epochs.",
+            f"{of['epochs']} epochs. The last call: {of['environment']['command']}",
             "",
             *_ranking(of["methods"], of.get("parameters", {}), costs.get(name)),
             "",
@@ -223,7 +223,8 @@ def _beside(title: str, scores: Scores) -> list[str]:
         f"### {title}",
         "",
         "Each row's method is published above each column's. Here it is above (+), below (-) or "
-        f"neither (·), on the seeds that both have; {TIED} is tied in the paper, within two "
+        "neither (·: the difference is below two standard errors, or seeds disagree, or fewer than "
+        f"two are shared), on the seeds that both have; {TIED} is tied in the paper, within two "
         f"standard errors of a difference; {OTHER} has another loss of that name there.",
         "",
         f"| method | published | here | {' | '.join(heads)} |",
@@ -259,7 +260,7 @@ def _not_compared(title: str, better: str, worse: str) -> str:
 
 
 def _mark(better: Mapping[str, float], worse: Mapping[str, float], deviation: float | None) -> str:
-    """Of two methods: whether they differ by two standard errors, and in no seed otherwise.
+    """Of two methods: whether they differ by two standard errors, and in two seeds at least.
 
     Args:
         better, worse: By seed; those that both have are compared.
@@ -267,7 +268,7 @@ def _mark(better: Mapping[str, float], worse: Mapping[str, float], deviation: fl
     """
     differences = [better[seed] - worse[seed] for seed in better.keys() & worse.keys()]
     signs = {each > 0 for each in differences}
-    if deviation is None or len(signs) != 1:
+    if deviation is None or len(differences) < 2 or len(signs) != 1:
         return "·"
     difference = mean(differences)
     if abs(difference) < 2 * deviation * sqrt(2 / len(differences)):
@@ -283,7 +284,7 @@ def _plot(found: Mapping[str, Any], costs: Mapping[str, Any]) -> Plot | None:
             f"{name} teacher ({of['accuracy']:.1f} %)",
             f"Accuracy by cost, {name} teacher",
             "Points; the table has the same numbers.",
-            PLAIN_HEIGHT + 4,
+            PLAIN_HEIGHT + 6,
             partial(_draw, scores=of["methods"], cost=costs[name]),
         )
         for name, of in found.items()
@@ -310,4 +311,6 @@ def _draw(axis: Axes, *, scores: Scores, cost: Mapping[str, Any]) -> None:
     axis.minorticks_off()
     axis.set(xlabel="time of a step over plain", ylabel="top-1 over plain, points")
     tidy(axis)
-    adjust_text(names, ax=axis, arrowprops=dict(arrowstyle="-", color="#999999", linewidth=0.5))
+    # By iterations: its own limit is a second, and the figure another on another machine.
+    line = dict(arrowstyle="-", color="#999999", linewidth=0.5)
+    adjust_text(names, ax=axis, force_text=(0.5, 0.3), iter_lim=1000, arrowprops=line)

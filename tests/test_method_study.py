@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 from mmkd.terms import parse_terms
+from mmkd.work_dirs.environment import describe_environment
 from mmkd.work_dirs.run_result import RunResult
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -60,6 +61,7 @@ def test_calls_are_joined(results: Any) -> None:
     assert found["strong"]["methods"] == dict(plain={"0": 60.0}, sp={"0": 61.0, "1": 63.0})
     assert found["strong"]["parameters"] == dict(plain=7, sp=7)
     assert found["strong"]["accuracy"] == 83.5
+    assert found["strong"]["environment"] == describe_environment()
     other = results.with_runs(found, Teacher("ordinary", "", 64, "", 70.0), [], 20)
     assert other["strong"] == found["strong"] and other["ordinary"]["epochs"] == 20
     with pytest.raises(ValueError, match="strong teacher after 10 epochs, not after 20"):
@@ -69,16 +71,18 @@ def test_calls_are_joined(results: Any) -> None:
 @pytest.mark.parametrize(
     ("better", "worse", "mark"),
     [
-        ({"0": 70.0}, {"0": 67.0}, "+"),  # 2 * sqrt(2) = 2.8
-        ({"0": 70.0}, {"0": 67.5}, "·"),
-        ({"0": 67.0}, {"0": 70.0}, "-"),
+        # One seed has no other to agree with.
+        ({"0": 70.0}, {"0": 60.0}, "·"),
+        ({"0": 70.0, "1": 71.0}, {"0": 67.9, "1": 68.8}, "+"),  # 2 * sqrt(1 / 2 + 1 / 2) = 2
+        ({"0": 70.0, "1": 71.0}, {"0": 68.1, "1": 69.0}, "·"),
+        ({"0": 67.9, "1": 68.8}, {"0": 70.0, "1": 71.0}, "-"),
         # 2 * sqrt(1 / 3 + 1 / 3) = 1.6
         ({"0": 70.0, "1": 71.0, "2": 72.0}, {"0": 68.0, "1": 69.0, "2": 70.0}, "+"),
         # The first seed disagrees.
         ({"0": 68.0, "1": 75.0, "2": 75.0}, {"0": 68.5, "1": 69.0, "2": 69.0}, "·"),
-        # Only the second is shared, by which they differ by 2.5, not by 4.
-        ({"0": 75.0, "1": 67.5}, {"1": 65.0, "2": 61.0}, "·"),
-        ({"0": 60.0, "1": 75.0}, {"1": 65.0, "2": 81.0}, "+"),
+        # Of those that are shared they differ by 1.5, of all by 4.
+        ({"0": 75.0, "1": 66.5, "2": 66.5}, {"1": 65.0, "2": 65.0, "3": 61.0}, "·"),
+        ({"0": 60.0, "1": 75.0, "2": 75.0}, {"1": 65.0, "2": 66.0, "3": 81.0}, "+"),
         ({"0": 75.0}, {"1": 65.0}, "·"),
     ],
 )
@@ -91,12 +95,13 @@ def test_the_table_ranks_and_says_what_agrees(results: Any, tmp_path: Path) -> N
     scores = {
         "plain": {"0": 60.0, "1": 60.2},
         "rkd": {"0": 55.0, "1": 55.2},
-        # Over plain on seed 1 alone, where it is 50.2 against 60.2.
-        "sp": {"1": 50.2, "2": 50.0},
+        # Over plain on seeds 0 and 1 alone, where it is 50.1 against 60.1.
+        "sp": {"0": 50.0, "1": 50.2, "2": 50.6},
         "cc": {"2": 49.0},
     }
-    entry = dict(epochs=20, accuracy=77.2, methods=scores, parameters=dict(plain=78042))
-    found = dict(ordinary=entry, strong=dict(epochs=20, accuracy=90.0, methods=scores))
+    made = dict(environment=dict(command="`python study.py`"), methods=scores)
+    entry = dict(epochs=20, accuracy=77.2, parameters=dict(plain=78042), **made)
+    found = dict(ordinary=entry, strong=dict(epochs=10, accuracy=90.0, **made))
     cost = dict(
         seconds=dict(plain=0.02, sp=0.03),
         peak_bytes=dict(plain=2**20, sp=3 * 2**20),
@@ -107,21 +112,22 @@ def test_the_table_ranks_and_says_what_agrees(results: Any, tmp_path: Path) -> N
     text = out.read_text()
     lines, _, strong = text.partition("## From the strong teacher")
     assert results.INTRODUCTION in lines
+    assert "20 epochs. The last call: `python study.py`" in lines.splitlines()
     for row in (
         "| 1 | plain | 2 | 60.1 ± 0.1 | +0.0 | 78,042 | 1.00 | +0 | 0 |",
         "| 2 | rkd | 2 | 55.1 ± 0.1 | -5.0 |  |  | |  |",
-        "| 3 | sp | 2 | 50.1 ± 0.1 | -10.0 |  | 1.50 | +2 | 1,234 |",
+        "| 3 | sp | 3 | 50.3 ± 0.3 | -10.0 |  | 1.50 | +2 | 1,234 |",
         "| 4 | cc | 1 | 49.0 |  |  |  | |  |",
         # Chen et al.: sp 72.94 ± 0.23, plain 72.93 ± 0.28, rkd 71.90 ± 0.11; cc is another there.
         "| cc | 72.97 | 49.0 | ≠ | ≠ | ≠ |",
-        "| sp | 72.94 | 50.1 ± 0.1 |  | = | - |",
+        "| sp | 72.94 | 50.3 ± 0.3 |  | = | - |",
         "| plain | 72.93 | 60.1 ± 0.1 |  |  | + |",
     ):
         assert row in lines.splitlines(), row
     count = "Of 2 pairs that the paper tells apart, 1 are in the published order, 1 in the opposite"
     assert count in lines
     # Another teacher's costs are not this one's.
-    assert "| 3 | sp | 2 | 50.1 ± 0.1 | -10.0 |  |  | |  |" in strong.splitlines()
+    assert "| 3 | sp | 3 | 50.3 ± 0.3 | -10.0 |  |  | |  |" in strong.splitlines()
     assert json.loads(out.with_suffix(".json").read_text()) == found
     assert out.with_suffix(".png").is_file()
     out.with_suffix(".png").unlink()
