@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from strong_teacher import Teacher, strong_teacher
-from study import report
+from study import report, trend_table
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -190,15 +190,6 @@ def two_digits(values: Sequence[float]) -> str:
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
 
 
-def verdict(held: Sequence[bool]) -> str:
-    """Of a claim that held in some of the seeds; of one seed there is none."""
-    if len(held) == 1:
-        return "one seed"
-    if all(held):
-        return "agrees"
-    return "unclear" if any(held) else "disagrees"
-
-
 def tables(results: Sequence[RunResult], begin: int, teacher: str) -> list[str]:
     """The runs, then the paper's claims.
 
@@ -230,15 +221,12 @@ def tables(results: Sequence[RunResult], begin: int, teacher: str) -> list[str]:
             two_digits([each.correlation for each in of_name]),
         ]
         lines.append(f"| {name} | {top1} | {' | '.join(columns)} | {PUBLISHED[name]} |")
-    lines += ["", "| published trend | holds in seeds | verdict |", "|---|---|---|"]
     by_seed = [
         {name: each.correlation for (name, of), each in found.items() if of == seed}
         for seed in seeds
     ]
-    for claim in CLAIMS:
-        held = [claim.holds(r) for r in by_seed]
-        lines.append(f"| {claim.text} | {sum(held)} of {len(held)} | {verdict(held)} |")
-    return lines
+    held = {claim.text: [claim.holds(r) for r in by_seed] for claim in CLAIMS}
+    return [*lines, "", *trend_table(held)]
 
 
 def main() -> None:

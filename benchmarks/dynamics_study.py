@@ -25,7 +25,7 @@ from dynamics_figures import BLOCK, FIGURES, Figure, Recorded
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
-from study import report, top1
+from study import report, top1, trend_table
 
 from mmkd.analysis import translational_equivariance
 from mmkd.checkpoint import read_weights
@@ -166,13 +166,6 @@ def recorded(rows: Sequence[DynamicsRow]) -> Recorded:
     return found
 
 
-def verdict(held: Sequence[bool]) -> str:
-    """Of a trend, by seed."""
-    if len(held) < 2:
-        return "one seed: " + ("yes" if held[0] else "no")
-    return "yes" if all(held) else "unclear" if any(held) else "no"
-
-
 def section(
     key: str,
     results: Mapping[tuple[str, int], RunResult],
@@ -217,10 +210,11 @@ def section(
         ]
         cells += [_digits([after[setting, seed][end][-1] for seed in seeds]) for end in ends]
         lines.append(f"| {setting} | {scores} | {' | '.join(cells)} |")
-    lines += ["", "| trend | holds in seeds | verdict |", "|---|---|---|"]
-    for trend in figure.trends:
-        held = [trend.holds({s: by_run[s, seed] for s in figure.settings}) for seed in seeds]
-        lines.append(f"| {trend.text} | {sum(held)} of {len(held)} | {verdict(held)} |")
+    held = {
+        trend.text: [trend.holds({s: by_run[s, seed] for s in figure.settings}) for seed in seeds]
+        for trend in figure.trends
+    }
+    lines += ["", *trend_table(held)]
     names = ["singular_values"] if key.endswith("-3") else []
     names += list(figure.measures)
     if figure.reading:
@@ -317,8 +311,8 @@ def main() -> None:
         "# What goes on inside a distillation: the papers' figures, repeated",
         "",
         f"The ResNet-14 that teaches: {top1([teacher])[0]:.1f} %. {args.epochs} epochs, seeds "
-        f"{', '.join(map(str, args.seeds))}. A trend holds (yes) where it does in every seed, and "
-        "is unclear where seeds disagree.",
+        f"{', '.join(map(str, args.seeds))}. A trend agrees where it holds in every seed, "
+        "disagrees where in none; one seed tells neither.",
         "",
     ]
     for key in args.figures:

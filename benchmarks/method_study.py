@@ -9,7 +9,8 @@ the strong one is He et al.'s published ResNet-56, tested first. Every method of
 and of configs/classification/methods has its published weight. Finished runs are kept under --runs,
 so the study can be stopped and continued, method by method (--methods) and seed by seed; what an
 earlier call has written to --out stays there for the methods and seeds that this one leaves out.
-Another number of epochs for one of the teachers (--only-strong --epochs 10) needs another --runs.
+Another number of epochs for one of the teachers (--only-strong --epochs 10) needs another --runs
+and, beside students of that teacher on another schedule, another --out.
 """
 
 from __future__ import annotations
@@ -139,6 +140,8 @@ def main() -> None:
     teachers = [] if args.only_strong else [ordinary(args)]
     if args.strong:
         teachers.append(strong_teacher(args.strong, args.data, args.runs / "strong"))
+    for t in teachers:  # A file of another schedule is an error now, not after training.
+        known = with_runs(known, t, [], args.epochs)
     is_asked = bool(set(asked) & set(CURRICULA))
     guided = {t: trained_curricula(t, args) if is_asked else {} for t in teachers}
     # All methods of one seed before the next, so that a study that is stopped is balanced; what

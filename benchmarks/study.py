@@ -55,6 +55,21 @@ def cost_cells(method: str, cost: Mapping[str, Any] | None) -> str:
     return f"{ratio:.2f} | {memory:+.0f} | {cost['added_parameters'][method]:,}"
 
 
+def trend_table(held: Mapping[str, Sequence[bool]]) -> list[str]:
+    """Published trends: each agrees where it holds in every seed, disagrees where in none.
+
+    Args:
+        held: By the trend's text, seed by seed; one seed tells neither.
+    """
+    lines = ["| published trend | holds in seeds | verdict |", "|---|---|---|"]
+    for text, seeds in held.items():
+        verdict = "agrees" if all(seeds) else "unclear" if any(seeds) else "disagrees"
+        if len(seeds) == 1:
+            verdict = "one seed"
+        lines.append(f"| {text} | {sum(seeds)} of {len(seeds)} | {verdict} |")
+    return lines
+
+
 def by_name(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """Results by name, in the order of appearance."""
     names = dict.fromkeys(result.name for result in results)

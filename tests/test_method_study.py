@@ -68,6 +68,35 @@ def test_calls_are_joined(results: Any) -> None:
         results.with_runs(found, teacher, [], 20)
 
 
+def test_another_schedule_is_refused_before_training(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from strong_teacher import Teacher
+
+    out = tmp_path / "study.md"
+    entry = dict(epochs=10, methods={})
+    out.with_suffix(".json").write_text(json.dumps(dict(ordinary=entry)))
+    monkeypatch.setattr(study, "ordinary", lambda args: Teacher("ordinary", "", 64, "", 70.0))
+    monkeypatch.setattr(study, "run_all", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(sys, "argv", ["study", "--data", str(tmp_path), "--out", str(out)])
+    with pytest.raises(ValueError, match="after 10 epochs, not after 20; give another --out"):
+        study.main()
+    assert json.loads(out.with_suffix(".json").read_text()) == dict(ordinary=entry)
+
+
+def test_trends_by_seed(benchmarks: None) -> None:
+    from study import trend_table
+
+    held = {"a": [True, True], "b": [False, True], "c": [False, False], "d": [True], "e": [False]}
+    assert trend_table(held)[2:] == [
+        "| a | 2 of 2 | agrees |",
+        "| b | 1 of 2 | unclear |",
+        "| c | 0 of 2 | disagrees |",
+        "| d | 1 of 1 | one seed |",
+        "| e | 0 of 1 | one seed |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("better", "worse", "mark"),
     [
