@@ -269,7 +269,8 @@ def main() -> None:
         f"# Classifier alignment per temperature, {data_name(args)}",
         "",
         f"{teacher.name} ({teacher.accuracy:.1f}%) -> ResNet-{STUDENT_DEPTH}, "
-        f"{args.epochs} epochs, weight decay {args.weight_decay:g}, {args.seeds} seeds. "
+        f"{args.epochs} epochs, weight decay {args.weight_decay:g}, "
+        f"{'one seed' if args.seeds == 1 else f'{args.seeds} seeds'}. "
         "μ = ‖W_t - W_s‖ after each epoch; r is its correlation with the epoch's mean total loss, "
         f"over the epochs after the first {warm_up(args)}. Published: Dua, CIFAR-100, "
         "ResNet-32x4 -> ResNet-8x4, one run each. A trend agrees where it holds in every seed, "

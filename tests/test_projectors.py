@@ -175,6 +175,18 @@ def test_a_connector_s_initial_weights() -> None:
         ConvConnector(3, 4, initial="zero")  # type: ignore[arg-type]
 
 
+def test_a_connector_of_one_image_s_single_cell() -> None:
+    connector = ConvConnector(3, 8, "1x1").double()
+    convolution, norm, _ = connector.layers
+    norm.running_mean.fill_(0.25)
+    x = torch.randn(1, 3, 1, 1, dtype=torch.float64, requires_grad=True)
+    found = connector(x)
+    expected = (conv2d(x, convolution.weight) - 0.25) / (1 + norm.eps) ** 0.5
+    torch.testing.assert_close(found, expected.relu())
+    found.sum().backward()
+    assert x.grad.isfinite().all()
+
+
 def test_a_connector_without_norm() -> None:
     connector = ConvConnector(3, 8, layout="3x3", norm=False).double()
     convolution, _ = connector.layers

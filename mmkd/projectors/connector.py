@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from mmkd.batch_norm import BatchNorm
 from mmkd.initial_weights import Initial, initialize
 from mmkd.numerics import check_positive
 from mmkd.projectors.base import Projector
@@ -70,7 +71,7 @@ class ConvConnector(Projector):
             convolution = nn.utils.skip_init(
                 nn.Conv2d, a, b, kernel, padding=kernel // 2, bias=not norm
             )
-            layers += [convolution, *[nn.BatchNorm2d(b)] * norm, nn.ReLU(inplace=True)]
+            layers += [convolution, *[BatchNorm(b)] * norm, nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*(layers if activate_output else layers[:-1]))
         self.in_channels = in_channels
         initialize(self, generator, initial)
