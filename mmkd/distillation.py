@@ -226,7 +226,9 @@ class Distillation:
         for name in classifiers:
             if name not in taken:
                 raise InputError(f"{name} is given, but {cls.__name__} takes none")
-        return cls(**{**{k: v for k, v in inferred.items() if k in taken}, **term.parts})
+        built = cls(**{**{k: v for k, v in inferred.items() if k in taken}, **term.parts})
+        built.check_features(ours, theirs)
+        return built
 
     def _classifiers(self, term: Term) -> dict[str, nn.Module]:
         found = {}
@@ -491,6 +493,8 @@ class Distillation:
             self._checked[term.name] += 1
             _check_features(term, ours, theirs)
         distiller = self.distiller(term)
+        if is_checked and distiller.takes.targets and targets is not None:
+            distiller.check_targets(targets)
         branches = [meter.branch(term.name, each) for each in ours]
         if distiller.balance is not None:
             # Without its loss scale, a gradient in half precision may be 0.
@@ -544,7 +548,8 @@ class Distillation:
             raise RuntimeError(
                 f"the distance stayed at 0 for {CHECKED_ITERATIONS} iterations: do student and "
                 "teacher share the tapped weights? Or has the map a single cell, of which losses "
-                "such as CWDLoss and ATLoss tell nothing: leave that level out"
+                "such as CWDLoss and ATLoss tell nothing: leave that level out. Or the batch a "
+                "single image, where a loss such as SPLoss compares images with each other"
             )
 
     def _check_weighted(self, measured: Measured, gradients: Sequence[Tensor]) -> None:

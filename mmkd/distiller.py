@@ -24,7 +24,12 @@ from mmkd.projectors.base import Projector
 from mmkd.registry import MODELS, build_part
 from mmkd.targets import Targets
 
-__all__ = ["Distiller", "FeatureDistiller", "check_feature_and_logits"]
+__all__ = [
+    "Distiller",
+    "FeatureDistiller",
+    "check_feature_and_logits",
+    "check_logits_come_last",
+]
 
 Part = nn.Module | Mapping[str, Any]
 Channels = int | Sequence[int] | None
@@ -78,6 +83,46 @@ class Distiller(nn.Module):
         """Whether it ever runs."""
         return self._fixed > 0 if self.balance is None else self.balance.is_on
 
+    @property
+    def method(self) -> str:
+        """Whose inputs they are, for errors."""
+        return type(self).__name__
+
+    def check_features(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+        """Raises, before any training, where features cannot be compared whatever their values.
+
+        Args:
+            student, teacher: Of one blank image, one a level.
+
+        Raises:
+            ValueError: What does not fit.
+        """
+        for feature in (*student, *teacher):
+            if self.takes.form == "maps" and feature.ndim == 2:
+                raise ValueError(
+                    f"{self.method} compares maps, got {tuple(feature.shape)}: tap a module that "
+                    "returns [N, C, H, W]"
+                )
+
+    def check_targets(self, targets: Targets) -> None:
+        """Raises, in a term's first iterations, where what images show is of no use to it. Values
+        are looked at, for which a device is waited for.
+
+        Raises:
+            ValueError: A label below 0, of an image that has no class.
+        """
+        if "labels" in self.takes.targets and (lowest := int(targets.labels.min())) < 0:
+            raise ValueError(
+                f"{self.method} needs a class for each image, and this batch holds the label "
+                f"{lowest}: those that mmkd.RotationPreprocessor has turned have none"
+            )
+
+    def _needed(self, targets: Targets | None) -> Targets:
+        """The targets, for a method that takes them."""
+        if targets is None:
+            raise ValueError(f"{self.method} needs what the images show (targets), got none")
+        return targets
+
     def _refuse_share(self, because: str) -> None:
         """For a constructor whose weight must be a number."""
         if self.balance is not None:
@@ -106,13 +151,32 @@ def check_feature_and_logits(owner: str, student: Sequence[int], teacher: Sequen
     """For a distiller that takes a feature and the logits of either side, by their channels.
 
     Raises:
-        ValueError: Other than two.
+        ValueError: Other than two, or logits of other classes.
     """
     if len(student) != 2 or len(teacher) != 2:
         raise ValueError(
             f"{owner} takes two modules of either side, that of the feature and that of the "
             f"logits, got {len(student)} of the student and {len(teacher)} of the teacher"
         )
+    if student[1] != teacher[1]:
+        raise ValueError(
+            f"{owner} compares logits of the same classes, got {student[1]} of the student and "
+            f"{teacher[1]} of the teacher: tap the feature first, then the classifier ('head.fc')"
+        )
+
+
+def check_logits_come_last(owner: str, *sides: Sequence[Tensor]) -> None:
+    """For a distiller that takes a feature and then the logits, by those of one blank image.
+
+    Raises:
+        ValueError: What comes last is no row an image.
+    """
+    for side in sides:
+        if side[-1].ndim != 2:
+            raise ValueError(
+                f"{owner} takes the feature first and then the logits [N, K], got "
+                f"{tuple(side[-1].shape)} as the last: name the classifier ('head.fc') there"
+            )
 
 
 @MODELS.register_module()
@@ -212,6 +276,11 @@ class FeatureDistiller(Distiller):
                 f"{'several levels' if self.takes.several_levels else 'one level'}, got channels "
                 f"{channels[0]} and {channels[1]}: in a term, give {expected}"
             )
+        found = [len(each) for each in channels if isinstance(each, Sequence)]
+        if found and min(found) < self.takes.levels:
+            raise ValueError(
+                f"{self.method} takes {self.takes.levels} levels or more, got {min(found)}"
+            )
 
     def _check_widths(self) -> None:
         sides = (self._levels(self.student_channels), self._levels(self.teacher_channels))
@@ -259,8 +328,9 @@ class FeatureDistiller(Distiller):
         *,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        self._check_targets(targets)
-        if targets is None and size is not None:
+        if self.takes.targets:
+            self._needed(targets)
+        elif targets is None and size is not None:
             targets = Targets(size)
         return super().forward(student, teacher, targets)
 
@@ -269,7 +339,8 @@ class FeatureDistiller(Distiller):
     ) -> Tensor:
         """The term without its weight. See :meth:`Distiller.distance`; the size in ``targets`` is
         looked at wherever it is given."""
-        self._check_targets(targets)
+        if self.takes.targets:
+            self._needed(targets)
         size = None if targets is None else targets.size
         levels = zip(
             self._levels(self.projector),
@@ -287,11 +358,10 @@ class FeatureDistiller(Distiller):
                 return self.loss(ours, theirs, targets=targets)
             return self.loss(ours, theirs)
 
-    def _check_targets(self, targets: Targets | None) -> None:
-        if self.takes.targets and targets is None:
-            raise ValueError(
-                f"{type(self.loss).__name__} needs what the images show (targets), got none"
-            )
+    @property
+    def method(self) -> str:
+        """The loss's name."""
+        return type(self.loss).__name__
 
     def _levels(self, values: Any) -> list[Any]:
         return list(values) if self.takes.several_levels else [values]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,16 +87,16 @@ def _check_rank(student: Tensor, teacher: Tensor, rank: int, form: str) -> None:
 
 
 def check_factors(**factors: float) -> None:
-    """Raises ValueError for a factor below 0, naming it."""
+    """Raises ValueError for a factor that is no number, below 0 or not finite, naming it."""
     for name, factor in factors.items():
-        if not factor >= 0:
-            raise ValueError(f"{name} must be 0 or more, got {factor}")
+        if not (_is_number(factor) and 0 <= factor < math.inf):
+            raise ValueError(f"{name} must be 0 or more and finite, got {factor!r}")
 
 
 def check_temperature(temperature: float) -> None:
-    """Raises ValueError unless it is above 0 and finite."""
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
+    """Raises ValueError unless it is a number above 0 and finite."""
+    if not (_is_number(temperature) and 0 < temperature < math.inf):
+        raise ValueError(f"temperature must be above 0 and finite, got {temperature!r}")
 
 
 def unit_vectors(x: Tensor) -> Tensor:
@@ -129,5 +131,9 @@ def inner_products(x: Tensor, y: Tensor) -> Tensor:
 def check_positive(**sizes: int) -> None:
     """Raises ValueError for a size that is no positive integer, naming it."""
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name} must be a positive integer, got {size!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

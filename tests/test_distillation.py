@@ -422,6 +422,13 @@ def test_labels_that_cannot_be_had() -> None:
         step(distillation, student, targets=Targets((16, 16), labels=labels))
 
 
+def test_labels_of_images_that_have_no_class() -> None:
+    distillation, student = build(terms_of(one=JOINT), Classifying())
+    labels = torch.tensor([0, 1, -100, 0])
+    with pytest.raises(ValueError, match=r"Owner terms\.one: JointClassifierLoss .* label -100"):
+        step(distillation, student, targets=Targets((16, 16), labels=labels))
+
+
 # The teacher's scores
 
 
@@ -625,6 +632,21 @@ def test_the_student_is_recorded_in_armed_forward_passes_alone() -> None:
         ),
         (dict(student="spare"), RuntimeError, ("Owner student", "'spare' did not run")),
         (dict(weight=-1), ValueError, ("terms.one.weight", "must be 0 or more, got -1")),
+        (
+            dict(student="head", loss=dict(type="mmkd.ATLoss")),
+            ValueError,
+            ("Owner terms.one", "ATLoss compares maps, got (1, 2)", "returns [N, C, H, W]"),
+        ),
+        (
+            dict(student=["second"], teacher=["map"], loss=dict(type="mmkd.FSPLoss")),
+            ValueError,
+            ("Owner terms.one", "FSPLoss takes 2 levels or more, got 1"),
+        ),
+        (
+            dict(student="head", teacher="map", type="mmkd.FTDistiller", paraphrase=1),
+            ValueError,
+            ("Owner terms.one", "FTDistiller compares maps, got (1, 2)"),
+        ),
         (
             dict(loss=dict(type="mmkd.LogSumLos")),
             ValueError,

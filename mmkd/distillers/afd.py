@@ -85,6 +85,12 @@ class AFDDistiller(Distiller):
         ]
         self.student_places, self.teacher_places = map(nn.Parameter, sides)
 
+    def check_features(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+        """See :meth:`mmkd.distiller.Distiller.check_features`; tokens are refused too."""
+        for feature in (*student, *teacher):
+            if feature.ndim != 4 or not feature.numel():
+                raise ValueError(f"AFD takes maps [N, C, H, W], got {tuple(feature.shape)}")
+
     def distance(
         self,
         student: Sequence[Tensor],
@@ -92,9 +98,7 @@ class AFDDistiller(Distiller):
         targets: Targets | None = None,
     ) -> Tensor:
         """See :meth:`mmkd.distiller.Distiller.distance`."""
-        for feature in (*student, *teacher):
-            if feature.ndim != 4 or not feature.numel():
-                raise ValueError(f"AFD takes maps [N, C, H, W], got {tuple(feature.shape)}")
+        self.check_features(student, teacher)
         teacher = [each.detach() for each in teacher]
         attention = self.attention(student, teacher)
         grids = [(theirs.shape[2], theirs.shape[3]) for theirs in teacher]

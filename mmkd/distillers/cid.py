@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softmax
 
 from mmkd.counted_calls import CountedCalls
-from mmkd.distiller import Distiller, check_feature_and_logits
+from mmkd.distiller import Distiller, check_feature_and_logits, check_logits_come_last
 from mmkd.distributed import all_reduce_sum, is_synchronized
 from mmkd.features import pooled
 from mmkd.initial_weights import initialize, linear_layer
@@ -75,9 +75,10 @@ class CIDDistiller(Distiller):
     ``logits KD_T + samples sample_distance(L f_s, f_t) + classes class_distance(f_s, f_t)`` of
     pooled features f and a linear layer L (sections 3.1 and 3.2). Besides it gathers each class's
     mean of f_s, weighed by the probability at T that the teacher gives an image's own class, over
-    ``every`` iterations; it gives them to :class:`mmkd.models.context_head.ContextClsHead` after
-    ``initial`` iterations, and then again and again (section 3.3). A class that no image was of
-    keeps the mean that it had.
+    ``every`` iterations; it gives them to :class:`mmkd.models.context_head.ContextClsHead` in the
+    first iteration after ``initial``, and then again and again (section 3.3): what is validated and
+    saved after an epoch is what the head was trained with. A class that no image was of keeps the
+    mean that it had.
 
     Args:
         student_channels, teacher_channels: Of the feature, and the number of classes.
@@ -137,6 +138,10 @@ class CIDDistiller(Distiller):
         self.register_buffer("totals", torch.zeros(count))
         self.iterations = CountedCalls()
 
+    def check_features(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+        """See :meth:`mmkd.distiller.Distiller.check_features`."""
+        check_logits_come_last(self.method, student, teacher)
+
     def distance(
         self,
         student: Sequence[Tensor],
@@ -144,7 +149,7 @@ class CIDDistiller(Distiller):
         targets: Targets | None = None,
     ) -> Tensor:
         """See :meth:`mmkd.distiller.Distiller.distance`; where it trains, it fills the head."""
-        assert targets is not None
+        targets = self._needed(targets)
         labels = targets.one_class_each("CIDDistiller")
         ours, theirs = (pooled(at_least_float32(x)) for x in (student[0], teacher[0].detach()))
         logits, their_logits = at_least_float32(student[1]), at_least_float32(teacher[1]).detach()
@@ -160,14 +165,16 @@ class CIDDistiller(Distiller):
 
     @torch.no_grad()
     def _gather(self, features: Tensor, logits: Tensor, labels: Tensor) -> None:
-        done = self.iterations.count() + 1
-        if done <= self.initial - self.every:
+        done = self.iterations.count()
+        if done < self.initial - self.every:
             return
+        if done >= self.initial and (done - self.initial) % self.every == 0:
+            self._fill()
         likely = softmax(logits / self.temperature, dim=1).gather(1, labels[:, None])
         self.sums.index_add_(0, labels, (likely * features).to(self.sums))
         self.totals.index_add_(0, labels, likely[:, 0].to(self.totals))
-        if done < self.initial or (done - self.initial) % self.every:
-            return
+
+    def _fill(self) -> None:
         sums, totals = self.sums, self.totals
         if is_synchronized(None):
             sums, totals = all_reduce_sum(sums), all_reduce_sum(totals)

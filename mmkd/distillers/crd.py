@@ -144,8 +144,7 @@ class CRDDistiller(Distiller):
 
     def distance(self, student: Tensor, teacher: Tensor, targets: Targets | None = None) -> Tensor:
         """See :meth:`mmkd.distiller.Distiller.distance`; moves the banks, where it trains."""
-        if targets is None:
-            raise ValueError("CRDDistiller needs the images' positions in the data set, got none")
+        targets = self._needed(targets)
         pair = pair_as_samples(student, teacher.detach(), "global")
         with torch.autocast(device_type=student.device.type, enabled=False):
             ours, theirs = (
@@ -182,21 +181,21 @@ class CRDDistiller(Distiller):
 
     def _positions(self, targets: Targets, device: torch.device) -> Tensor:
         indices = targets.indices
-        last = int(indices.max())
-        if last >= self.num_images:
+        first, last = (int(each) for each in indices.aminmax())
+        if first < 0 or last >= self.num_images:
             raise ValueError(
                 f"num_images is {self.num_images}, and a batch holds the image at position "
-                f"{last}: give the size of the training set"
+                f"{first if first < 0 else last}: give the size of the training set"
             )
         return indices.to(device)
 
     def _note_z(self, logits: list[Tensor]) -> None:
         # A z that is there stays: no number of it leaves the device.
         with torch.no_grad():
-            found = torch.stack([each.exp().mean() for each in logits])
+            found = torch.stack([_log_of_mean(each.flatten()) for each in logits])
             if is_synchronized(None):
-                found = gathered(found[None]).mean(dim=0)
-            found = (found * self.num_images).log()
+                found = _log_of_mean(gathered(found[None]))
+            found = found + math.log(self.num_images)
             self.log_z.copy_(torch.where(self.log_z.isnan(), found, self.log_z))
 
     @torch.no_grad()
@@ -214,3 +213,8 @@ class CRDDistiller(Distiller):
         # Another tensor, for the backward pass still needs the old one.
         vectors = self.momentum * bank[where] + (1 - self.momentum) * seen.to(bank)
         return bank.index_copy(0, where, unit_vectors(vectors))
+
+
+def _log_of_mean(logs: Tensor) -> Tensor:
+    """``log mean e^x`` over the first axis, where ``e^x`` itself may overflow."""
+    return logs.logsumexp(dim=0) - math.log(len(logs))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from mmkd.counted_calls import CountedCalls
-from mmkd.distiller import Distiller, check_feature_and_logits
+from mmkd.distiller import Distiller, check_feature_and_logits, check_logits_come_last
 from mmkd.features import pooled
 from mmkd.initial_weights import initialize, linear_layer
 from mmkd.losses.base import Takes
@@ -133,6 +133,13 @@ class SSKDDistiller(Distiller):
         initialize(self, torch.Generator().manual_seed(seed))
         self.iterations = CountedCalls()
 
+    def check_features(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+        """See :meth:`mmkd.distiller.Distiller.check_features`."""
+        check_logits_come_last(self.method, student, teacher)
+
+    def check_targets(self, targets: Targets) -> None:
+        """Turned images have no label, which :meth:`distance` looks at itself."""
+
     def distance(
         self,
         student: Sequence[Tensor],
@@ -140,7 +147,7 @@ class SSKDDistiller(Distiller):
         targets: Targets | None = None,
     ) -> Tensor:
         """See :meth:`mmkd.distiller.Distiller.distance`."""
-        assert targets is not None
+        targets = self._needed(targets)
         done = self.iterations.count() if self.training else self.iterations.so_far()
         logits, theirs = (at_least_float32(side[1]) for side in (student, teacher))
         labels = _labels_of_originals(targets, len(logits), is_looked_at=done == 0)

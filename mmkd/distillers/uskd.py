@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, softmax
 
-from mmkd.distiller import Distiller
+from mmkd.distiller import Distiller, check_logits_come_last
 from mmkd.features import pooled
 from mmkd.initial_weights import initialize, linear_layer
 from mmkd.losses.base import Takes
@@ -111,15 +111,20 @@ class USKDDistiller(Distiller):
             )
         self.target, self.others, self.weak = target, others, weak
         channels, classes = student_channels
+        if classes < 2:
+            raise ValueError(f"USKDDistiller needs logits of 2 classes or more, got {classes}")
         self.classifier = linear_layer(channels, classes)
         initialize(self, torch.Generator().manual_seed(seed))
+
+    def check_features(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
+        """See :meth:`mmkd.distiller.Distiller.check_features`."""
+        check_logits_come_last(self.method, student)
 
     def distance(
         self, student: Sequence[Tensor], teacher: Any = None, targets: Targets | None = None
     ) -> Tensor:
         """See :meth:`mmkd.distiller.Distiller.distance`; the teacher's side is not looked at."""
-        assert targets is not None
-        labels = targets.one_class_each("USKDDistiller")
+        labels = self._needed(targets).one_class_each("USKDDistiller")
         middle, logits = student[0], at_least_float32(student[1])
         vectors = as_weights(self, pooled(at_least_float32(middle)))
         weak = at_least_float32(self.classifier(vectors))

@@ -28,7 +28,8 @@ class AveragedStudent(FrozenTeacher):
 
     In iteration i, m is at most ``i / (i + 1)``, so that the first weights of all, which are
     random, are forgotten (as in the authors' program). Unlike theirs, the average runs in eval
-    mode: with the averaged statistics, and without dropout.
+    mode, with the averaged statistics and without dropout, and is shown the student's own
+    augmentation of an image, not another.
 
     Args:
         where, taps, blank: See :class:`mmkd.engine.frozen_teacher.FrozenTeacher`.

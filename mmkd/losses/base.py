@@ -40,6 +40,7 @@ class Takes:
             needs no projector, or has its own parts for it.
         cells: How many a map must have at least for the loss to tell anything: smaller levels are
             left out where every stride is asked for.
+        levels: How many it needs at least, where it takes several.
 
     Raises:
         ValueError: ``targets`` are no tuple of these names; a single level that is in no pair.
@@ -52,6 +53,7 @@ class Takes:
     targets: tuple[str, ...] = ()
     own_widths: bool = False
     cells: int = 1
+    levels: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.targets, tuple) or not set(self.targets) <= set(SHOWN):

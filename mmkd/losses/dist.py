@@ -11,8 +11,8 @@ from mmkd.registry import MODELS
 
 __all__ = ["DISTLoss", "dist"]
 
-# Keeps the gradient finite where all entries are equal; the authors' program adds it to the product
-# of both norms.
+# Added to the product of both lengths, as by the authors' program: among many classes, columns of
+# small probabilities are that short, and count for less.
 _EPS = 1e-8
 
 
@@ -26,7 +26,8 @@ def dist(
     """``T^2 (beta inter + gamma intra)``, each the mean of ``1 - r`` of probabilities at T.
 
     r is Pearson's correlation of student and teacher: inter between the classes of each image
-    (Eq. (6)), intra between the images of each class (Eq. (8)). T^2 is the authors' program's.
+    (Eq. (6)), intra between the images of each class (Eq. (8)). T^2 is the authors' program's, as
+    is 1e-8, added to the product of both lengths by which r divides.
 
     Args:
         student, teacher: Logits ``[N, K]``.
@@ -49,12 +50,16 @@ def dist(
 
 def _correlations(x: Tensor, y: Tensor) -> Tensor:
     """Pearson's, row by row."""
-    return (_standardised(x) * _standardised(y)).sum(dim=1)
+    x, y = (each - each.mean(dim=1, keepdim=True) for each in (x, y))
+    lengths = [_length(each) for each in (x, y)]
+    return (x * y).sum(dim=1) / (lengths[0] * lengths[1] + _EPS)
 
 
-def _standardised(x: Tensor) -> Tensor:
-    x = x - x.mean(dim=1, keepdim=True)
-    return x * (x.square().sum(dim=1, keepdim=True) + _EPS**2).rsqrt()
+def _length(x: Tensor) -> Tensor:
+    """Of every row, with a finite gradient at 0."""
+    squares = x.square().sum(dim=1)
+    is_zero = squares == 0
+    return squares.masked_fill(is_zero, 1).sqrt().masked_fill(is_zero, 0)
 
 
 def _check(beta: float, gamma: float, temperature: float) -> None:

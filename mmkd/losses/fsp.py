@@ -60,7 +60,7 @@ class FSPLoss(Loss):
         ValueError: One level; shapes that differ, are empty or not of rank 4.
     """
 
-    takes = Takes(form="maps", several_levels=True)
+    takes = Takes(form="maps", several_levels=True, levels=2)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         return solution_flow(student, teacher)

@@ -41,7 +41,8 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class NSTLoss(Loss):
-    """:func:`neuron_selectivity` as a module. The paper's weight is 50.
+    """:func:`neuron_selectivity` as a module. The CRD framework's weight is 50; the paper's
+    lambda of 50 stands halved before it.
 
     Shapes: ``[N, C_s, H, W]`` and ``[N, C_t, H, W]`` to a scalar.
 

@@ -22,7 +22,8 @@ class ContextClsHead(LinearClsHead):
     V is ``fc``, which learns from the teacher's logits alone, W and b are ``context_fc``, and the
     classes' means c are the buffer ``context``, which :class:`mmkd.distillers.CIDDistiller` fills.
     Until it has, the head predicts by ``fc`` and its own loss is 0: without the term, or with its
-    weight at 0, it never learns, and a plain baseline needs ``LinearClsHead``. The student's
+    weight at 0, it never learns, and a plain baseline needs ``LinearClsHead``. Weight decay reaches
+    W meanwhile, as it does not in the authors' program. The student's
     checkpoint holds all of it, and predicts without teacher and hook.
 
     Args:

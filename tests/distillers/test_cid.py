@@ -115,8 +115,8 @@ def test_contexts_are_means_of_what_was_seen() -> None:
     head = Head()
     distiller = cid(head)
     seen: list[tuple[list[float], float, int]] = []
-    for step in range(1, 9):
-        # Of the last two, no image is of class 2.
+    for step in range(1, 10):
+        # Of the last three, no image is of class 2.
         labels = (0, 1, 1, 2, 1, 0) if step < 7 else (0, 1, 1, 0, 1, 0)
         student, teacher, targets = batch(step, labels)
         before = head.context.clone()
@@ -125,34 +125,37 @@ def test_contexts_are_means_of_what_was_seen() -> None:
             likely = [math.exp(x / 4) for x in logits.tolist()]
             vector = [float(channel.mean()) for channel in feature]
             seen.append((vector, likely[label] / sum(likely), label))
-        if step in (4, 6, 8):
+        # An epoch's means come into force with the next.
+        if step in (5, 7, 9):
             for label in range(CLASSES):
-                own = [(v, w) for v, w, k in seen[-2 * IMAGES :] if k == label]
+                own = [(v, w) for v, w, k in seen[-3 * IMAGES : -IMAGES] if k == label]
                 mean = [sum(w * v[c] for v, w in own) for c in range(STUDENT)]
                 total = sum(w for _, w in own)
                 expected = [x / total for x in mean] if own else before[label].tolist()
                 assert head.context[label].tolist() == pytest.approx(expected, rel=1e-6)
         else:
             assert torch.equal(head.context, before)
-        assert bool(head.is_known) == (step >= 4)
+        assert bool(head.is_known) == (step >= 5)
 
 
 def test_it_goes_on_after_a_stop_and_rests_in_evaluation() -> None:
     whole, part = Head(), Head()
     distiller, other = cid(whole), cid(part)
-    batches = [batch(seed) for seed in range(4)]
+    batches = [batch(seed) for seed in range(5)]
     for each in batches:
         distiller(*each)
-    for each in batches[:3]:
+    for each in batches[:4]:
         other(*each)
+    assert not part.is_known
     resumed_head = copy.deepcopy(part)
     resumed = cid(resumed_head, seed=3)
     resumed.load_state_dict(other.state_dict())
-    resumed(*batches[3])
+    resumed(*batches[4])
     assert resumed_head.is_known and torch.equal(resumed_head.context, whole.context)
     still = Head()
     resting = cid(still, initial=1, every=1).eval()
-    resting(*batches[0])
+    for each in batches:
+        resting(*each)
     assert not still.is_known
 
 
@@ -194,3 +197,10 @@ def test_what_it_refuses() -> None:
         cid(every=0)
     with pytest.raises(ValueError, match=r"two modules of either side, .* got 1"):
         CIDDistiller([3], [4], Head(), 1, 1)
+    with pytest.raises(ValueError, match="same classes, got 5 of the student and 7"):
+        CIDDistiller([3, 5], [4, 7], Head(), 1, 1)
+    student, teacher, _ = batch()
+    with pytest.raises(ValueError, match="CIDDistiller needs what the images show"):
+        cid()(student, teacher)
+    with pytest.raises(ValueError, match="the feature first and then the logits"):
+        cid().check_features(student, teacher[::-1])

@@ -118,6 +118,16 @@ def test_two_steps_against_loops() -> None:
     assert torch.equal(distiller.labels, labels)
 
 
+def test_a_temperature_at_which_powers_overflow() -> None:
+    distiller = crd(temperature=1e-3).float()
+    student, teacher, targets = batch()
+    student = student.float().requires_grad_()
+    value = distiller(student, teacher.float(), targets)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(distiller.log_z).all()
+    assert student.grad is not None and torch.isfinite(student.grad).all()
+
+
 def test_a_resumed_run_goes_on_to_the_bit() -> None:
     distiller, other = crd(), crd()
     student, teacher, targets = batch()
@@ -181,6 +191,10 @@ def test_mistakes() -> None:
     student, teacher, _ = batch()
     with pytest.raises(ValueError, match=r"num_images is 8, and a batch holds .* position 8"):
         crd(exact=False)(student, teacher, Targets((8, 8), indices=torch.tensor([0, 8])))
+    with pytest.raises(ValueError, match=r"num_images is 8, and a batch holds .* position -1"):
+        crd(exact=False)(student, teacher, Targets((8, 8), indices=torch.tensor([-1, 8])))
+    with pytest.raises(ValueError, match="CRDDistiller needs what the images show"):
+        crd()(student, teacher)
     with pytest.raises(ValueError, match="asks for image indices"):
         crd(exact=False)(student, teacher, Targets((8, 8)))
     with pytest.raises(ValueError, match="momentum must be 0 or more and below 1, got 1"):

@@ -211,7 +211,13 @@ def test_what_it_refuses() -> None:
             sskd(**settings)
     with pytest.raises(ValueError, match=r"two modules of either side, .* got 1"):
         SSKDDistiller([3], [4], pretext=1)
+    with pytest.raises(ValueError, match="same classes, got 5 of the student and 7"):
+        SSKDDistiller([3, 5], [4, 7], pretext=1)
     student, teacher, _ = batch()
+    with pytest.raises(ValueError, match="SSKDDistiller needs what the images show"):
+        sskd()(student, teacher)
+    with pytest.raises(ValueError, match="the feature first and then the logits"):
+        sskd().check_features(student[::-1], teacher)
     for labels in (torch.zeros(12, dtype=torch.long), torch.zeros(11, dtype=torch.long)):
         sides = ([x[: len(labels)] for x in side] for side in (student, teacher))
         with pytest.raises(ValueError, match=r"batches of images and their turns: .*Rotation"):

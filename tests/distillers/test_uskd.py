@@ -149,3 +149,9 @@ def test_what_it_refuses() -> None:
     mixed = Targets((8, 8), labels=torch.full((4, CLASSES), 0.2))
     with pytest.raises(ValueError, match="USKDDistiller needs one class an image, got mixed"):
         uskd().distance([middle, logits], None, mixed)
+    with pytest.raises(ValueError, match="USKDDistiller needs what the images show"):
+        uskd().distance([middle, logits])
+    with pytest.raises(ValueError, match="logits of 2 classes or more, got 1"):
+        USKDDistiller([6, 1])
+    with pytest.raises(ValueError, match=r"first and then the logits .* got \(4, 3, 2, 2\)"):
+        uskd().check_features([logits, torch.zeros(4, 3, 2, 2)], [])

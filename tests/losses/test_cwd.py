@@ -68,5 +68,7 @@ def test_copies_of_the_batch_change_nothing() -> None:
 
 @pytest.mark.parametrize("temperature", [0, -1, math.nan, math.inf])
 def test_a_temperature_out_of_range(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature must be above 0 and finite, got '4'"):
+        CWDLoss(temperature="4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="temperature must be above 0 and finite, got"):
         CWDLoss(temperature)

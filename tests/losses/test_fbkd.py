@@ -109,7 +109,7 @@ def test_large_maps_are_compared_with_fewer_cells() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="feature must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="feature must be 0 or more and finite, got -1"):
         FBKDLoss(3, 2, feature=-1)
     with pytest.raises(ValueError, match="context_cells must be 1 or more, got 0"):
         FBKDLoss(3, 2, context_cells=0)

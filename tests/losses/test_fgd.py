@@ -90,7 +90,7 @@ def test_no_boxes_and_one_cell(dtype: torch.dtype) -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="foreground must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="foreground must be 0 or more and finite, got -1"):
         FGDLoss(4, foreground=-1)
     with pytest.raises(ValueError, match="needs 2 channels or more, got 1"):
         FGDLoss(1)

@@ -129,7 +129,7 @@ def test_dkd_mistakes() -> None:
         decoupled_kd(logits, logits, torch.zeros(3).long())
     with pytest.raises(ValueError, match="2 classes or more, got 1"):
         decoupled_kd(logits[:, :1], logits[:, :1], torch.zeros(2).long())
-    with pytest.raises(ValueError, match="beta must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="beta must be 0 or more and finite, got -1"):
         DKDLoss(beta=-1)
     with pytest.raises(ValueError, match="of must be 'images' or 'regions', got 'rois'"):
         DKDLoss(of="rois")  # type: ignore[arg-type]

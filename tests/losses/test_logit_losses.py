@@ -35,7 +35,7 @@ def pearson(x: list[float], y: list[float]) -> float:
     means = sum(x) / len(x), sum(y) / len(y)
     a, b = [v - means[0] for v in x], [v - means[1] for v in y]
     product = sum(u * v for u, v in zip(a, b, strict=True))
-    return product / math.sqrt(sum(u * u for u in a) * sum(v * v for v in b))
+    return product / (math.sqrt(sum(u * u for u in a) * sum(v * v for v in b)) + 1e-8)
 
 
 @given(seed=st.integers(0, 2**16), temperature=st.sampled_from([1.0, 4.0]))
@@ -48,6 +48,19 @@ def test_dist_against_loops(seed: int, temperature: float) -> None:
     expected = temperature**2 * (2 * sum(inter) / len(inter) + 3 * sum(intra) / len(intra))
     value = DISTLoss(2.0, 3.0, temperature)(*logits).item()
     assert value == pytest.approx(expected, rel=1e-9)
+
+
+def test_dist_of_classes_that_no_image_is_of() -> None:
+    # Columns of probabilities of 1e-7 or less are shorter than the constant, and count for little.
+    logits = [x.double() for x in sides(0)]
+    rare = [torch.cat([x[:, :2] + 40, x[:, 2:]], dim=1).requires_grad_() for x in logits]
+    value = DISTLoss(0.0, 1.0)(*rare)
+    classes = rare[0].shape[1]
+    ours, theirs = (x.detach().softmax(dim=1).T.tolist() for x in rare)
+    counted = sum(1 - pearson(a, b) for a, b in zip(ours[:2], theirs[:2], strict=True))
+    assert value.item() == pytest.approx((counted + classes - 2) / classes, abs=1e-6)
+    value.backward()
+    assert rare[0].grad is not None and rare[0].grad.abs().max() < 1
 
 
 def test_dist_by_hand() -> None:

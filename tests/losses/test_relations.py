@@ -195,5 +195,10 @@ def test_mistakes() -> None:
         CCLoss(gamma=0)
     with pytest.raises(ValueError, match="order must be a positive integer, got 0"):
         CCLoss(order=0)
-    with pytest.raises(ValueError, match="angle must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="order must be a positive integer, got True"):
+        CCLoss(order=True)
+    for distance in (math.inf, "2", True):
+        with pytest.raises(ValueError, match="distance must be 0 or more and finite, got"):
+            RKDLoss(distance=distance)
+    with pytest.raises(ValueError, match="angle must be 0 or more and finite, got -1"):
         RKDLoss(angle=-1)

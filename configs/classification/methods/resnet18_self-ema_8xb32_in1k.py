@@ -1,5 +1,6 @@
 # ResNet-18 with its own moving average for a teacher (Tarvainen & Valpola, NeurIPS 2017): momentum,
-# rise, distance and weight as in the authors' program for a residual network on ImageNet.
+# length of the rise, distance and weight as in the authors' program for a residual network on
+# ImageNet, which rises in a curve by whole epochs and shows the teacher another augmentation.
 _base_ = "mmpretrain::resnet/resnet18_8xb32_in1k.py"
 custom_imports = dict(imports=["mmkd"])
 
