@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import batch_norm
-from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["BatchNorm"]
 
 
-class BatchNorm(_BatchNorm):
+class BatchNorm(nn.BatchNorm2d):
     """PyTorch's, of any rank. A channel with one value, as of one image's pooled map, has no
     variance: in a training, too, it is normalised as in evaluation, and counts for no statistics.
+
+    Its base is one by which Ultralytics' trainer knows what has no weight decay.
 
     Shapes: ``[N, C, ...]`` to the same.
     """
