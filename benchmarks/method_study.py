@@ -1,16 +1,17 @@
 """Every method on 10,000 photographs of CIFAR-10, from an ordinary and from a strong teacher.
 
     python benchmarks/method_study.py --data /path/to/cifar10_10k
-    python benchmarks/method_study.py --data /path/to/cifar10_10k \\
-        --strong /path/to/resnet56_cifar10.safetensors
+    python benchmarks/method_study.py --data /path/to/cifar10_10k --only-strong --epochs 10 \\
+        --strong /path/to/resnet56_cifar10.safetensors \\
+        --runs work_dirs/method_study_strong --out work_dirs/method_study/method_study.md
 
 The student is that of cifar_study.py, on a longer schedule. Its ordinary teacher is trained once;
-the strong one is He et al.'s published ResNet-56, tested first. Every method of cifar_settings.py
-and of configs/classification/methods has its published weight. Finished runs are kept under --runs,
-so the study can be stopped and continued, method by method (--methods) and seed by seed; what an
-earlier call has written to --out stays there for the methods and seeds that this one leaves out.
-Another number of epochs for one of the teachers (--only-strong --epochs 10) needs another --runs
-and, beside students of that teacher on another schedule, another --out.
+the strong one is He et al.'s published ResNet-56, tested first. Methods are those of
+cifar_settings.py and of configs/classification/methods, but for FSP in two stages, and curricula.
+Finished runs are kept under --runs, so the study can be stopped and continued, method by method
+(--methods) and seed by seed; what an earlier call has written to --out stays there for the methods
+and seeds that this one leaves out. Another number of epochs needs another --runs; --out takes one
+schedule a teacher.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from cifar_settings import MAIN, Setting
 from cifar_study import folder_name, read_config, set_epochs
-from method_results import with_runs, write_results
+from method_results import check_schedule, with_runs, write_results
 from method_settings import (
     ALONE,
     CURRICULA,
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--runs", type=Path, default=Path("work_dirs/method_study"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/method_study.md"))
+    parser.add_argument("--out", type=Path, help="default: method_study.md beside the runs")
     parser.add_argument(
         "--costs",
         type=Path,
@@ -135,13 +136,23 @@ def main() -> None:
         parser.error(f"no method {', '.join(sorted(unknown))}: there are {', '.join(names)}")
     if args.only_strong and not args.strong:
         parser.error("--only-strong needs --strong")
+    args.out = args.out or args.runs / "method_study.md"
     file = args.out.with_suffix(".json")
     known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    ours, published = (each.name for each in PAIRS.values())
+    asked_of = [ours] * (not args.only_strong) + [published] * bool(args.strong)
+    schedule = args.runs / "epochs"
+    if schedule.is_file() and (before := schedule.read_text().strip()) != str(args.epochs):
+        parser.error(f"{args.runs} holds trainings of {before} epochs: give another --runs")
+    try:
+        check_schedule(known, asked_of, args.epochs)
+    except ValueError as error:
+        parser.error(str(error))
+    args.runs.mkdir(parents=True, exist_ok=True)
+    schedule.write_text(f"{args.epochs}\n")
     teachers = [] if args.only_strong else [ordinary(args)]
     if args.strong:
         teachers.append(strong_teacher(args.strong, args.data, args.runs / "strong"))
-    for t in teachers:  # A file of another schedule is an error now, not after training.
-        known = with_runs(known, t, [], args.epochs)
     is_asked = bool(set(asked) & set(CURRICULA))
     guided = {t: trained_curricula(t, args) if is_asked else {} for t in teachers}
     # All methods of one seed before the next, so that a study that is stopped is balanced; what

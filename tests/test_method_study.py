@@ -64,24 +64,39 @@ def test_calls_are_joined(results: Any) -> None:
     assert found["strong"]["environment"] == describe_environment()
     other = results.with_runs(found, Teacher("ordinary", "", 64, "", 70.0), [], 20)
     assert other["strong"] == found["strong"] and other["ordinary"]["epochs"] == 20
-    with pytest.raises(ValueError, match="strong teacher after 10 epochs, not after 20"):
-        results.with_runs(found, teacher, [], 20)
 
 
 def test_another_schedule_is_refused_before_training(
-    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    study: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from strong_teacher import Teacher
-
-    out = tmp_path / "study.md"
+    out = tmp_path / "method_study.json"
     entry = dict(epochs=10, methods={})
-    out.with_suffix(".json").write_text(json.dumps(dict(ordinary=entry)))
-    monkeypatch.setattr(study, "ordinary", lambda args: Teacher("ordinary", "", 64, "", 70.0))
-    monkeypatch.setattr(study, "run_all", lambda *_: pytest.fail("it trains"))
-    monkeypatch.setattr(sys, "argv", ["study", "--data", str(tmp_path), "--out", str(out)])
-    with pytest.raises(ValueError, match="after 10 epochs, not after 20; give another --out"):
-        study.main()
-    assert json.loads(out.with_suffix(".json").read_text()) == dict(ordinary=entry)
+    out.write_text(json.dumps(dict(strong=entry)))
+
+    def begins(_: Any) -> None:
+        raise RuntimeError("it trains")
+
+    monkeypatch.setattr(study, "run_all", begins)
+    monkeypatch.setattr(study, "strong_teacher", lambda *_: pytest.fail("it is tested"))
+
+    def call(*arguments: str) -> str:
+        names = ["study", "--data", str(tmp_path), "--runs", str(tmp_path), *arguments]
+        monkeypatch.setattr(sys, "argv", names)
+        with pytest.raises(SystemExit):
+            study.main()
+        return capsys.readouterr().err
+
+    for only in ((), ("--only-strong",)):
+        said = call("--strong", "weights", *only)
+        assert "strong teacher after 10 epochs, not after 20; give another --out" in said
+    assert json.loads(out.read_text()) == dict(strong=entry)
+    # The file tells nothing of the ordinary teacher.
+    with pytest.raises(RuntimeError, match="it trains"):
+        call()
+    assert "holds trainings of 20 epochs: give another --runs" in call("--epochs", "10")
 
 
 def test_trends_by_seed(benchmarks: None) -> None:
@@ -167,9 +182,10 @@ def test_the_table_ranks_and_says_what_agrees(results: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("better", "worse", "mark"),
     [
-        ("ensemble, q = 3", "crd", ""),  # 0.57 > 2 * hypot(0.33, 0.18) / sqrt(3) = 0.43
-        ("crd", "SRRL", "="),  # 0.18 < 0.21
-        ("fitnet", "KD, T = 4", "="),  # 0.17 < 0.43
+        ("ensemble, q = 3", "crd", ""),  # 0.57 > 2 * sqrt(0.33^2 / 3 + 0.18^2 / 5) = 0.41
+        ("crd", "SRRL", ""),  # 0.18 > 2 * sqrt(0.18^2 / 5 + 0.04^2 / 3) = 0.17
+        ("fitnet", "KD, T = 4", "="),  # 0.17 < 0.34
+        ("KD, T = 4", "plain", ""),  # 0.40 > 2 * sqrt(0.25^2 / 5 + 0.28^2 / 3) = 0.393
         ("plain", "rkd", ""),
         ("crd", "ft", "≠"),
     ],
@@ -177,9 +193,14 @@ def test_the_table_ranks_and_says_what_agrees(results: Any, tmp_path: Path) -> N
 def test_what_the_paper_does_not_tell_of_these_methods(
     results: Any, better: str, worse: str, mark: str
 ) -> None:
-    first, second, *_ = results.PUBLISHED
+    first, second, third, *_, last = results.PUBLISHED
     assert results._not_compared(first, better, worse) == mark
-    assert not results._not_compared(second, "fitnet", "at")
+    # With KD beside them there.
+    assert results._not_compared(second, "crd", "plain") == "≠"
+    assert results._not_compared(last, "crd", "plain") == "≠"
+    assert not results._not_compared(third, "crd", "dkd")
+    for title, names in results.OTHERWISE.items():
+        assert set(names) <= results.PUBLISHED[title].keys()
     assert results.DEVIATIONS[first].keys() == results.PUBLISHED[first].keys()
 
 
