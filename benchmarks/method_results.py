@@ -131,7 +131,7 @@ its authors'.
 
 Methods are ranked by their gain over plain, on the seeds that both have. A row is trained by naming
 it, as in `--methods LogSum crd --seeds 0 1 2`. A seed's standard deviation, by which methods are
-told apart, is pooled over all of a teacher's methods; the plain student's own is larger."""
+told apart, is pooled over all of a teacher's methods, though their own differ."""
 
 # Top-1 in percent, by method and seed.
 Scores = Mapping[str, Mapping[str, float]]
