@@ -307,7 +307,7 @@ def _plot(found: Mapping[str, Any], costs: Mapping[str, Any]) -> Plot | None:
             f"{name} teacher ({of['accuracy']:.1f} %)",
             f"Accuracy by cost, {name} teacher",
             "Points; the table has the same numbers.",
-            PLAIN_HEIGHT + 6,
+            PLAIN_HEIGHT + 9,
             partial(_draw, scores=of["methods"], cost=costs[name]),
         )
         for name, of in found.items()
@@ -335,5 +335,11 @@ def _draw(axis: Axes, *, scores: Scores, cost: Mapping[str, Any]) -> None:
     axis.set(xlabel="time of a step over plain", ylabel="top-1 over plain, points")
     tidy(axis)
     # By iterations: its own limit is a second, and the figure another on another machine.
-    line = dict(arrowstyle="-", color="#999999", linewidth=0.5)
-    adjust_text(names, ax=axis, force_text=(0.5, 0.3), iter_lim=1000, arrowprops=line)
+    adjust_text(
+        names,
+        ax=axis,
+        force_text=(1.0, 0.5),
+        force_explode=(0.3, 0.6),
+        iter_lim=2000,
+        arrowprops=dict(arrowstyle="-", color="#999999", linewidth=0.5),
+    )
