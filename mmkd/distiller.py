@@ -84,7 +84,7 @@ class Distiller(nn.Module):
         return self._fixed > 0 if self.balance is None else self.balance.is_on
 
     @property
-    def method(self) -> str:
+    def _method(self) -> str:
         """Whose inputs they are, for errors."""
         return type(self).__name__
 
@@ -100,7 +100,7 @@ class Distiller(nn.Module):
         for feature in (*student, *teacher):
             if self.takes.form == "maps" and feature.ndim == 2:
                 raise ValueError(
-                    f"{self.method} compares maps, got {tuple(feature.shape)}: tap a module that "
+                    f"{self._method} compares maps, got {tuple(feature.shape)}: tap a module that "
                     "returns [N, C, H, W]"
                 )
 
@@ -113,14 +113,14 @@ class Distiller(nn.Module):
         """
         if "labels" in self.takes.targets and (lowest := int(targets.labels.min())) < 0:
             raise ValueError(
-                f"{self.method} needs a class for each image, and this batch holds the label "
+                f"{self._method} needs a class for each image, and this batch holds the label "
                 f"{lowest}: those that mmkd.RotationPreprocessor has turned have none"
             )
 
     def _needed(self, targets: Targets | None) -> Targets:
         """The targets, for a method that takes them."""
         if targets is None:
-            raise ValueError(f"{self.method} needs what the images show (targets), got none")
+            raise ValueError(f"{self._method} needs what the images show (targets), got none")
         return targets
 
     def _refuse_share(self, because: str) -> None:
@@ -279,7 +279,7 @@ class FeatureDistiller(Distiller):
         found = [len(each) for each in channels if isinstance(each, Sequence)]
         if found and min(found) < self.takes.levels:
             raise ValueError(
-                f"{self.method} takes {self.takes.levels} levels or more, got {min(found)}"
+                f"{self._method} takes {self.takes.levels} levels or more, got {min(found)}"
             )
 
     def _check_widths(self) -> None:
@@ -359,7 +359,7 @@ class FeatureDistiller(Distiller):
             return self.loss(ours, theirs)
 
     @property
-    def method(self) -> str:
+    def _method(self) -> str:
         """The loss's name."""
         return type(self.loss).__name__
 

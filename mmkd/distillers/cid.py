@@ -140,7 +140,7 @@ class CIDDistiller(Distiller):
 
     def check_features(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
         """See :meth:`mmkd.distiller.Distiller.check_features`."""
-        check_logits_come_last(self.method, student, teacher)
+        check_logits_come_last(self._method, student, teacher)
 
     def distance(
         self,

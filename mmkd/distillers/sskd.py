@@ -135,7 +135,7 @@ class SSKDDistiller(Distiller):
 
     def check_features(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
         """See :meth:`mmkd.distiller.Distiller.check_features`."""
-        check_logits_come_last(self.method, student, teacher)
+        check_logits_come_last(self._method, student, teacher)
 
     def check_targets(self, targets: Targets) -> None:
         """Turned images have no label, which :meth:`distance` looks at itself."""

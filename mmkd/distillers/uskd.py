@@ -118,7 +118,7 @@ class USKDDistiller(Distiller):
 
     def check_features(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> None:
         """See :meth:`mmkd.distiller.Distiller.check_features`."""
-        check_logits_come_last(self.method, student)
+        check_logits_come_last(self._method, student)
 
     def distance(
         self, student: Sequence[Tensor], teacher: Any = None, targets: Targets | None = None

@@ -23,8 +23,8 @@ class ContextClsHead(LinearClsHead):
     classes' means c are the buffer ``context``, which :class:`mmkd.distillers.CIDDistiller` fills.
     Until it has, the head predicts by ``fc`` and its own loss is 0: without the term, or with its
     weight at 0, it never learns, and a plain baseline needs ``LinearClsHead``. Weight decay reaches
-    W meanwhile, as it does not in the authors' program. The student's
-    checkpoint holds all of it, and predicts without teacher and hook.
+    W meanwhile, as it does not in the authors' program. The student's checkpoint holds all of it,
+    and predicts without teacher and hook.
 
     Args:
         num_classes: K.
